@@ -8,24 +8,24 @@ use std::process::Command;
 const DIGITS: usize = 10;
 
 fn main() {
-    // A commit or a checkout changes this file.
     println!("cargo:rerun-if-changed=build.rs");
+    // Every commit and every checkout changes `.git/logs/HEAD`.
     if Path::new(".git/logs/HEAD").exists() {
         println!("cargo:rerun-if-changed=.git/logs/HEAD");
     }
-    let revision = packaged().or_else(checked_out).unwrap_or_default();
+    let revision = packaged_revision().or_else(checked_out_revision).unwrap_or_default();
     println!("cargo:rustc-env=CFDFU_REVISION={}", revision.get(..DIGITS).unwrap_or_default());
 }
 
-/// The revision of a package from crates.io, which `cargo package` has written there.
-fn packaged() -> Option<String> {
+/// The revision that `cargo package` has recorded in a package from crates.io.
+fn packaged_revision() -> Option<String> {
     let text = fs::read_to_string(".cargo_vcs_info.json").ok()?;
     let (_, rest) = text.split_once(r#""sha1": ""#)?;
     Some(rest.split('"').next()?.to_owned())
 }
 
-/// The revision of a clone. A folder without its own `.git` may be in a clone of something else.
-fn checked_out() -> Option<String> {
+/// The revision of a git clone. A folder without its own `.git` may be inside the clone of another project.
+fn checked_out_revision() -> Option<String> {
     if !Path::new(".git").exists() {
         return None;
     }

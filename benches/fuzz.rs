@@ -1,5 +1,5 @@
-//! Random and damaged inputs for every parser of untrusted data. `cargo bench --bench fuzz` runs ten million inputs for
-//! each parser, and `cargo bench --bench fuzz -- 100000` runs 100,000.
+//! Fuzzes every parser of untrusted data with random and damaged inputs. `cargo bench --bench fuzz` runs ten million
+//! inputs for each parser, and `cargo bench --bench fuzz -- 100000` runs 100,000.
 //!
 //! The run fails on a panic, on an image larger than the flash, or on an input that takes longer than a second.
 //! Otherwise it prints how many inputs were accepted and how many were rejected.
@@ -12,7 +12,7 @@
     reason = "as in the tests: failures are panics, and the results are printed"
 )]
 
-#[allow(dead_code, reason = "used by the tests")]
+#[allow(dead_code, reason = "the tests use the other functions")]
 #[path = "../tests/it/files.rs"]
 mod files;
 #[path = "../tests/it/rng.rs"]
@@ -21,8 +21,8 @@ mod rng;
 use std::time::{Duration, Instant};
 
 use cfdfu::crazyflie::Protection;
-use cfdfu::crazyflie::board;
 use cfdfu::crazyflie::crtp::{CrtpQuestion, Radio};
+use cfdfu::crazyflie::parse_board;
 use cfdfu::dfu::wire::StatusBlock;
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::image::Loader;
@@ -74,7 +74,7 @@ impl Rng {
     }
 }
 
-/// Runs one parser and prints the results.
+/// Runs one parser on random and damaged inputs, and prints the results. `parse` returns whether it accepts the input.
 fn fuzz(name: &str, inputs: u64, seeds: &[Vec<u8>], parse: impl Fn(Vec<u8>, &mut Rng) -> bool) {
     let mut rng = Rng(0x2545_F491_4F6C_DD1D);
     let (mut accepted, mut slowest) = (0, Duration::ZERO);
@@ -97,7 +97,7 @@ fn fuzz(name: &str, inputs: u64, seeds: &[Vec<u8>], parse: impl Fn(Vec<u8>, &mut
     );
 }
 
-fn image(bytes: Vec<u8>) -> bool {
+fn parse_image(bytes: Vec<u8>) -> bool {
     match Image::parse(bytes) {
         Ok(image) => {
             assert!(image.payload.len() <= 1024 * 1024);
@@ -124,20 +124,19 @@ fn main() {
     let firmware = images::firmware("2026.08", &[("CF21", "Crazyflie 2.1")], 4096);
     let head = firmware[..1200].to_vec();
 
-    fuzz("raw image", inputs, &[firmware.clone(), head.clone()], |bytes, _| image(bytes));
+    fuzz("raw image", inputs, &[firmware.clone(), head.clone()], |bytes, _| parse_image(bytes));
     let suffixed = files::suffixed(part.clone(), (0x0483, 0xDF11), 0x0100);
-    fuzz("DFU suffix", inputs, &[suffixed], |bytes, rng| image(with_checksum(bytes, rng)));
+    fuzz("DFU suffix", inputs, &[suffixed], |bytes, rng| parse_image(with_checksum(bytes, rng)));
     let one = files::dfuse(&[(0, vec![(base, &part)])]);
     let two = files::dfuse(&[(0, vec![(base, &part), (base + 200, &part)]), (0, vec![(base + 800, &part)])]);
-    fuzz("DfuSe", inputs, &[one, two], |bytes, rng| image(with_checksum(bytes, rng)));
+    fuzz("DfuSe", inputs, &[one, two], |bytes, rng| parse_image(with_checksum(bytes, rng)));
     let hex = files::hex(base, &part).into_bytes();
-    fuzz("Intel HEX", inputs, &[hex], |bytes, _| image(bytes));
-    // Unlike a linker's output, this file has no padding before the first section, which would be most of the file.
+    fuzz("Intel HEX", inputs, &[hex], |bytes, _| parse_image(bytes));
     let elf = files::elf(base, &part);
-    fuzz("ELF", inputs, &[elf], |bytes, _| image(bytes));
+    fuzz("ELF", inputs, &[elf], |bytes, _| parse_image(bytes));
     let zips =
         [CompressionMethod::Stored, CompressionMethod::Deflated].map(|way| files::release("cf2", &part, way));
-    fuzz("release", inputs, &zips, |bytes, _| image(bytes));
+    fuzz("release", inputs, &zips, |bytes, _| parse_image(bytes));
 
     let maps =
         ["@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg", "@x/0x0/1*1 e,2*2Be/0xFFFFFFF0/1*16 a"];
@@ -146,11 +145,11 @@ fn main() {
     fuzz("GETSTATUS", inputs, &[vec![0, 100, 0, 0, 4, 0, 0, 0]], |bytes, _| {
         StatusBlock::parse(&bytes).is_some()
     });
-    fuzz("OTP", inputs, &[b"0;CF21;R=B1\0".to_vec()], |bytes, _| board(&bytes).is_some());
+    fuzz("OTP", inputs, &[b"0;CF21;R=B1\0".to_vec()], |bytes, _| parse_board(&bytes).is_some());
     fuzz("CRTP answer", inputs, &[b"\xDD\x012026.04\0".to_vec()], |bytes, _| {
         CrtpQuestion::Version.answer(&bytes).is_some() || Radio::of(&bytes).is_some()
     });
-    // The first lines are enough: each kind of line has the same parser wherever it is.
+    // The first lines are enough: a line is parsed in the same way wherever it is in the file.
     let lines: Vec<&str> = include_str!("../tests/recordings/simulated-dark.jsonl").lines().take(5).collect();
     let text: Vec<&str> =
         include_str!("../tests/recordings/dfu-util-linux.usbmon.txt").lines().take(8).collect();

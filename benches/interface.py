@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measures what the interface costs on the demo, as a user at the other end of a line sees it.
+"""Measures the speed and the cost of the interface, using the demo.
 
-Starts the release binary in a pseudo-terminal (80x24) several times and prints: time from exec to the first
-frame and its bytes, time from a key to its frame, peak memory, bytes and processor time of ten idle seconds,
-and the size of the binary. Usage: cargo build --release && benches/interface.py
+Starts the release binary in a pseudo-terminal (80x24) several times and prints: the time from exec to the first frame
+and the bytes of the first frames, the time from a key press to the next frame, the peak memory, the bytes and the
+processor time of ten idle seconds, and the size of the binary. Usage: cargo build --release && benches/interface.py
 """
 import fcntl, os, pty, select, statistics, struct, termios, time
 
@@ -12,7 +12,10 @@ RUNS = 9
 
 
 def start():
-    """Starts the binary in a terminal. Its exec waits until the clock has started."""
+    """Starts the binary in a pseudo-terminal. The child calls exec only after the clock has started.
+
+    Returns the process ID, the terminal, and the time and the number of bytes until the first frame.
+    """
     hold, go = os.pipe()
     pid, terminal = pty.fork()
     if pid == 0:
@@ -29,7 +32,7 @@ def start():
 
 
 def drain(terminal, seconds):
-    """Returns the number of bytes that arrive within this time."""
+    """Returns the number of bytes that the terminal sends within this time."""
     count, end = 0, time.perf_counter() + seconds
     while (left := end - time.perf_counter()) > 0:
         if select.select([terminal], [], [], left)[0]:
@@ -37,19 +40,20 @@ def drain(terminal, seconds):
     return count
 
 
-def key(terminal, byte):
+def press_key(terminal, byte):
+    """Returns the time from the key press to the first output."""
     begun = time.perf_counter()
     os.write(terminal, byte)
     os.read(terminal, 65536)
     return time.perf_counter() - begun
 
 
-def ticks(pid):
+def processor_ticks(pid):
     fields = open(f"/proc/{pid}/stat").read().rsplit(")")[-1].split()
     return int(fields[11]) + int(fields[12])
 
 
-def peak(pid):
+def peak_memory_kib(pid):
     return next(int(line.split()[1]) for line in open(f"/proc/{pid}/status") if line.startswith("VmHWM"))
 
 
@@ -59,12 +63,12 @@ def main():
         pid, terminal, first, size = start()
         size += drain(terminal, 0.4)
         for byte in b"jkjkjk":
-            keys.append(key(terminal, bytes([byte])))
+            keys.append(press_key(terminal, bytes([byte])))
             drain(terminal, 0.05)
         if run == 0:
-            before = ticks(pid)
-            print(f"idle for 10 s:   {drain(terminal, 10)} bytes, {ticks(pid) - before} ticks of 10 ms")
-        frames.append(first), sizes.append(size), memory.append(peak(pid))
+            before = processor_ticks(pid)
+            print(f"idle for 10 s:   {drain(terminal, 10)} bytes, {processor_ticks(pid) - before} ticks of 10 ms")
+        frames.append(first), sizes.append(size), memory.append(peak_memory_kib(pid))
         os.write(terminal, b"q")
         try:
             while os.read(terminal, 65536):

@@ -1,4 +1,4 @@
-//! Benchmarks of the code without I/O: parsing and recognising a file, planning, and drawing a frame of the interface.
+//! Benchmarks of code that does no I/O: parsing and recognising a file, planning, and drawing a frame of the interface.
 //! Run them with `cargo bench`. `tests/it/speed.rs` and `benches/speed` measure the duration of a flash.
 
 use std::hint::black_box;
@@ -65,7 +65,7 @@ fn plan(criterion: &mut Criterion) {
     });
 }
 
-fn frame(criterion: &mut Criterion) {
+fn draw(criterion: &mut Criterion) {
     let mut app = App::new(None);
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(Vec::new())));
     if let Ok(image) = Image::parse(images::firmware("2026.08", &CF2_BOARDS, LEN)) {
@@ -81,5 +81,5 @@ fn frame(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, parse, plan, frame);
+criterion_group!(benches, parse, plan, draw);
 criterion_main!(benches);

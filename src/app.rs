@@ -1,11 +1,9 @@
-//! The interface without a screen: its state ([`App`]), its inputs ([`Msg`]) and its outputs ([`Effect`]). After
-//! startup only [`update`](update::update) changes the state. That function is pure and total; its caller passes the
-//! time.
+//! The interface without its drawing: the state ([`App`]), the inputs ([`Msg`]) and the outputs ([`Effect`]), which the
+//! shell in `tui` carries out. After startup, only [`update`](update::update) changes the state.
 //!
-//! [`batch`] holds the state of a batch, [`devices`] lists the devices on the bus, [`keys`] is the table of key
-//! bindings, [`command_line`] builds the equivalent command, [`wizard`] guides the user through entering DFU mode by
-//! hand, [`progress`] computes the figures of a job, [`picker`] chooses a file, [`releases`] is the picker's page of
-//! official releases, and [`log`] keeps the log lines and explains them.
+//! The submodules: [`batch`] holds the state of a batch, [`devices`] the devices on the bus, [`keys`] the key bindings,
+//! [`wizard`] the steps for entering DFU mode by hand, [`progress`] the progress of a job, [`picker`] the choice of a
+//! file, [`releases`] the official releases, [`log`] the log lines, and [`command_line`] the equivalent command.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,14 +48,14 @@ pub(crate) const DEMO_LOADER: &str = "demo-loader.bin";
 
 #[derive(Clone, Debug)]
 pub struct App {
-    /// The time of the last message, since startup.
+    /// The time of the last message, measured from startup.
     pub now: Duration,
-    /// The state of the demo; `None` with real drones. The header always shows that the drone is simulated.
+    /// The state of the demo; `None` with real drones. The demo's header always shows that the drone is simulated.
     pub demo: Option<Demo>,
     pub devices: Devices,
-    /// The radio addresses of drones, from earlier runs and from this one.
+    /// The known radio addresses of drones, from this run and earlier runs.
     pub names: RadioNames,
-    /// The folder in which the picker opens while no file is chosen. `None` means the current folder.
+    /// The folder that the picker opens if no file has been chosen; `None` means the current folder.
     pub folder: Option<PathBuf>,
     /// The home directory, which replaces `~/` in a typed path.
     pub home: Option<PathBuf>,
@@ -70,40 +68,40 @@ pub struct App {
     /// The number of the last request to list or fetch releases.
     pub release_requests: u32,
     pub goal: Goal,
-    /// The user picked the goal; otherwise it follows from what is plugged in.
+    /// The user picked the goal. Otherwise, the goal depends on what is plugged in.
     pub goal_is_explicit: bool,
     pub screen: Screen,
     /// The batch to which Esc returns from a row's outcome.
     pub behind: Option<Box<BatchView>>,
-    /// The console that was closed last, and the number of log lines at that time. If the drone has not restarted
-    /// since, its console opens with the same lines.
+    /// The number of log lines when a console was last closed, and that console. If the drone has not restarted since,
+    /// its console reopens with the same lines.
     pub closed_console: Option<(usize, Box<ConsoleView>)>,
     /// The panel on top of the screen, if any.
     pub over: Option<Overlay>,
     /// The number of rows by which the overlay is scrolled down.
     pub overlay_scroll: usize,
-    /// What an undo of the last flash would write. [`App::undo`] also considers an opened row of a batch.
+    /// What an undo of the last flash would write. [`App::undo`] also considers the opened row of a batch.
     pub undo: Undo,
     pub rhythm: KeyRhythm,
-    /// A screen reader may read the screen, so the wizard allows more time.
+    /// A screen reader may be reading the screen, so the wizard allows more time.
     pub spoken: bool,
     /// The terminal's background, once the terminal has reported it.
     pub background: Option<Background>,
     pub log: Log,
     /// A one-line message, and when it expires.
     pub notice: Option<(String, Duration)>,
-    /// The terminal is gone; only a job that is already writing still runs.
+    /// The terminal is gone. Only a job that is already writing keeps running.
     pub detached: bool,
-    /// What the shell opens after the interface quits.
+    /// What the program does after the interface quits.
     pub then: Then,
     /// The exit status of the last job, which becomes the program's exit status; `None` before the first job.
-    pub ended: Option<Exit>,
+    pub exit: Option<Exit>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     End,
-    /// The demo, to practise on a simulated drone.
+    /// Open the demo, where the user can practise on a simulated drone.
     Practise,
 }
 
@@ -113,21 +111,21 @@ pub enum Background {
     Light,
 }
 
-/// The time between key presses. A key that is held down repeats about every 30 ms.
+/// The timing of key presses, for ignoring accidental ones. A key that is held down repeats about every 30 ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyRhythm {
     last: Duration,
     /// The time between the last two key presses.
-    pub quiet: Duration,
+    pub gap: Duration,
     /// When an outcome was last closed.
     pub closed_outcome: Option<Duration>,
-    /// When the stop question closed by itself, because the jobs had ended.
+    /// When the stop question was last closed because all jobs had ended.
     pub closed_question: Option<Duration>,
 }
 
 impl KeyRhythm {
-    pub(crate) fn key(&mut self, now: Duration) {
-        self.quiet = now.saturating_sub(self.last);
+    pub(crate) fn record_key_press(&mut self, now: Duration) {
+        self.gap = now.saturating_sub(self.last);
         self.last = now;
     }
 }
@@ -176,17 +174,17 @@ pub enum Source {
     Undo(Box<Backup>),
 }
 
-/// What is known about a job, during and after it.
+/// What is known about a job, while it runs and after it has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobFacts {
     pub source: Source,
     /// The device that the job last used.
     pub device: Option<Device>,
-    /// What is on the drone and what remains to be done.
+    /// What the flash contains and what remains to be done.
     pub preview: Option<Box<Preview>>,
-    /// The phases with their times.
+    /// The progress and timing of each phase.
     pub progress: Progress,
-    /// When the job ended.
+    /// When the job ended; zero until then.
     pub ended: Duration,
 }
 
@@ -196,7 +194,7 @@ impl JobFacts {
         JobFacts { source, device: None, preview: None, progress, ended }
     }
 
-    /// For an undo: the backup that it writes, and which of the two files the backup replaces.
+    /// The backup that an undo writes, and the kind of file that the backup replaces; `None` if the job is not an undo.
     fn undoes(&self) -> Option<(Which, &Backup)> {
         match &self.source {
             Source::Chosen => None,
@@ -211,7 +209,7 @@ pub struct Resume {
     pub drone: DroneAt,
     /// How the interrupted job ended.
     pub report: Box<Report>,
-    /// The rest of the job.
+    /// The job that does the remaining work.
     pub job: Box<Job>,
     pub facts: JobFacts,
 }
@@ -238,15 +236,15 @@ pub struct Demo {
     pub scenario: String,
     /// The cable is plugged in.
     pub plugged: bool,
-    /// The button is held.
+    /// The button is held down.
     pub button: bool,
     pub leds: DemoLeds,
 }
 
-/// What the simulated drone's LEDs do.
+/// What the LEDs of the simulated drone are doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DemoLeds {
-    /// The drone is off or runs normally.
+    /// The drone is off or running normally.
     #[default]
     Ordinary,
     /// M2 blinks slowly.
@@ -297,7 +295,7 @@ impl ChosenFile {
         matches!(self.origin, Origin::Release { .. })
     }
 
-    /// A file that cannot be read again.
+    /// Whether the file is only in memory, so that it cannot be read again.
     fn is_in_memory(&self) -> bool {
         matches!(self.origin, Origin::BuiltIn | Origin::Release { is_kept: false, .. })
     }
@@ -313,7 +311,7 @@ impl<P: Into<PathBuf>> From<P> for ChosenFile {
 /// A backup of what a job overwrote, for an undo on the same drone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
-    /// The previous bytes, at their addresses.
+    /// The overwritten bytes and their addresses.
     pub image: ApprovedImage,
     pub content: Content,
     pub drone: DroneAt,
@@ -338,7 +336,7 @@ impl Slot {
         }
     }
 
-    /// The content of an image that can be flashed.
+    /// The content of the image, once the file has been read and accepted.
     pub(crate) fn content(&self) -> Option<&Content> {
         match self {
             Slot::Ready(_, image) => Some(&image.content),
@@ -395,20 +393,20 @@ pub enum Which {
     Loader,
 }
 
-/// What the main panel shows. Each variant owns the state that only it needs.
+/// What the main panel shows. Each variant owns the state that no other variant needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Screen {
     Home,
-    /// Choosing a file, and the goal that starts once it is chosen.
+    /// The picker for a file, and the goal that starts once the file is chosen.
     Pick(Which, Option<Goal>, Picker),
-    /// Choosing a file of an official release.
+    /// The page of official releases.
     Releases(Box<ReleasesView>),
     Wizard(WizardView),
     Job(JobView),
     Outcome(Box<Report>, JobFacts),
-    /// Many drones at once.
+    /// A batch: many drones at once.
     Batch(Box<BatchView>),
-    /// The selected row of this batch, while its job runs.
+    /// The selected row of this batch, while the row's job runs.
     Row(Box<BatchView>),
     /// What a running drone prints.
     Console(Box<ConsoleView>),
@@ -418,7 +416,7 @@ pub enum Screen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsoleView {
     pub device: Device,
-    /// When the console was opened. The times of its lines are relative to this time.
+    /// When the console was opened. The lines show the time since then.
     pub opened: Duration,
     /// The lines that the drone has printed.
     pub log: Log,
@@ -439,7 +437,7 @@ pub struct JobView {
     pub stopping: bool,
     /// Whether the user must confirm before the job writes.
     pub confirm: Confirm,
-    /// A bus scan did not find the job's drone, so if a later scan finds it, the drone has really reconnected.
+    /// A bus scan did not find the job's drone. If a later scan finds the drone, it has reconnected.
     pub was_away: bool,
 }
 
@@ -466,16 +464,16 @@ pub struct Confirmation {
     pub word: String,
     /// When the plan appeared on the screen.
     pub shown: Duration,
-    /// The job's drone has been in the device list since the plan appeared. If it is missing now, it was unplugged.
+    /// The job's drone was listed after the plan appeared. If the drone is no longer listed, it was unplugged.
     pub seen: bool,
 }
 
 impl Confirmation {
-    /// How long the plan must be on the screen before a key confirms it. A key pressed earlier was pressed before the
-    /// user could read the plan, so it is ignored.
+    /// How long the plan must be on the screen before a key confirms it. Earlier key presses are ignored, because the
+    /// user cannot have read the plan yet.
     pub(crate) const READ: Duration = Duration::from_millis(700);
 
-    /// The rest of [`Confirmation::READ`]; `None` once it has passed.
+    /// How much of [`Confirmation::READ`] is left; `None` once that time has passed.
     pub fn until_read(&self, now: Duration) -> Option<Duration> {
         until_read(self.shown, now)
     }
@@ -498,11 +496,11 @@ pub enum Overlay {
     Explain(String),
     /// Shows why no drone is found or can be opened.
     Doctor(Vec<Check>),
-    /// The LEDs of a drone blink.
+    /// Shown while the LEDs of a drone blink.
     Blink(Blink),
 }
 
-/// A drone whose LEDs blink, so that the user sees which drone it is.
+/// A drone whose LEDs blink so that the user can recognise it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blink {
     pub drone: DroneAt,
@@ -518,7 +516,7 @@ pub enum Msg {
     Resized,
     /// The terminal has reported its background.
     Background(Background),
-    /// [`App::next_wake`] is due: something on the screen changes with time.
+    /// The time returned by [`App::next_wake`] has passed, so something on the screen may change.
     Tick,
     /// The result of an effect, for the notice line.
     Notice(String),
@@ -529,7 +527,7 @@ pub enum Msg {
     NotReread(Which),
     /// The content of a folder.
     Listed(PathBuf, Result<Vec<Entry>, String>),
-    /// The text of the path field when the completion was requested, and the text to append to it.
+    /// The text of the path field when the completion was requested, and the text to append.
     Completed(String, String),
     /// The answer to the request with this number.
     Releases(u32, ReleasesMsg),
@@ -537,18 +535,18 @@ pub enum Msg {
     OtherInstances(Vec<RunningInstance>),
     /// A chosen file has changed since it was read. The job that would write it has not started.
     Changed(Which, PathBuf, Result<Box<Image>, Problem>),
-    /// An event of the current job or background identify, except the last one, which is [`Msg::Ended`].
+    /// An event from the current job or background identify, except its end, which is [`Msg::Ended`].
     Job(Box<Event>),
     Ended(Box<Ended>),
-    /// An event of a row's job in a batch.
+    /// An event from the job of a row in a batch.
     OfRow(usize, Box<Event>),
-    /// A row's job in a batch has ended.
+    /// The job of a row in a batch has ended.
     RowEnded(usize, Box<Ended>),
     /// The results of the checks on this computer.
     Doctor(Vec<Check>),
     /// The state of the simulated cable and button.
     Demo(Demo),
-    /// The terminal is gone, or a signal asks the program to end.
+    /// The terminal is gone, or a signal has asked the program to exit.
     Detached,
 }
 
@@ -557,20 +555,20 @@ pub enum Msg {
 pub enum Effect {
     /// Start this job.
     Start(Box<Job>),
-    /// Start the rest of a job that lost its drone.
+    /// Start the job that does the remaining work after a drone was lost.
     Resume(Box<Job>),
     /// Start a background identify.
     Identify(Box<Job>),
     /// Start reading the console of a drone.
     Listen(Box<Job>),
-    /// Keep a backup of what will be overwritten, then let the job write.
+    /// Save a backup of what will be overwritten, then let the job write.
     Proceed,
     /// Stop the job at the next safe point.
     Cancel,
     Batch(BatchEffect),
-    /// Read and recognise this file.
+    /// Read this file and recognise its content.
     Load(Which, PathBuf),
-    /// Read this file again if that is possible. The answer is [`Msg::Loaded`] or [`Msg::NotReread`].
+    /// Read this file again if possible. The answer is [`Msg::Loaded`] or [`Msg::NotReread`].
     Reread(Which, PathBuf),
     /// Read this folder.
     List(PathBuf),
@@ -595,7 +593,7 @@ pub enum Effect {
 pub enum BatchEffect {
     /// Start the job of this row on this device.
     Start(usize, Box<Device>, Box<Job>),
-    /// Start the rest of a row's job that lost its drone.
+    /// Start the job that does the remaining work after the row's drone was lost.
     Resume(usize, Box<Job>),
     Cancel(usize),
     CancelIfUntouched(usize),
@@ -640,7 +638,7 @@ impl App {
             notice: None,
             detached: false,
             then: Then::End,
-            ended: None,
+            exit: None,
         }
     }
 
@@ -660,7 +658,7 @@ impl App {
     }
 
     /// The backup that is written instead of this file, if the job on the screen is an undo.
-    pub(crate) fn undoes(&self, which: Which) -> Option<&Backup> {
+    pub(crate) fn backup_replacing(&self, which: Which) -> Option<&Backup> {
         let of_wizard = match &self.screen {
             Screen::Wizard(WizardView { aim: Aim::Begin(Source::Undo(backup)), .. }) => Some(&**backup),
             _ => None,
@@ -672,7 +670,7 @@ impl App {
     /// The content that the current goal writes.
     pub(crate) fn content(&self) -> Option<&Content> {
         let which = self.goal.file();
-        self.undoes(which).map(|backup| &backup.content).or_else(|| self.slot(which).content())
+        self.backup_replacing(which).map(|backup| &backup.content).or_else(|| self.slot(which).content())
     }
 
     pub(crate) fn slot(&self, which: Which) -> &Slot {
@@ -692,12 +690,12 @@ impl App {
 
     /// Shows a notice for six seconds.
     pub(crate) fn notify(&mut self, text: impl Into<String>) {
-        // File names may contain escape sequences, so remove them here as in the log.
+        // File names may contain escape sequences. Remove unprintable characters, as the log does.
         let text: String = text.into().chars().filter(|&c| c == '\n' || is_printable(c)).collect();
         self.notice = Some((text, self.now + NOTICE));
     }
 
-    /// The chosen file with the hash of the content that was read; `None` if it cannot be read again.
+    /// The chosen file with the hash of the content that was read; `None` if the file cannot be read again.
     pub(crate) fn file_on_disk(&self, which: Which) -> Option<(Which, PathBuf, Sha256)> {
         match self.slot(which) {
             Slot::Ready(file, image) if !file.is_in_memory() => {
@@ -719,7 +717,7 @@ impl App {
         if self.goal == Goal::Restore { Goal::Restore } else { Goal::Flash }
     }
 
-    /// The firmware that a restore writes after the bootloader. A copy of the whole flash includes its own firmware.
+    /// The firmware that a restore writes after the bootloader. A copy of the whole flash already includes firmware.
     pub(crate) fn firmware_of_restore(&self) -> Option<&Image> {
         match self.loader.content() {
             Some(Content::Bootloader) => self.image.image(),
@@ -744,12 +742,12 @@ impl App {
         }
     }
 
-    /// The batch of which the screen shows one row.
+    /// The batch whose opened row is on the screen.
     pub(crate) fn batch_of_row(&self) -> Option<&BatchView> {
         self.batch().filter(|_| !matches!(self.screen, Screen::Batch(_)))
     }
 
-    /// The drone of the opened row, and what is known about it. A drone is not in the device list while its job runs.
+    /// The drone of the opened row, and what is known about it. The device list omits a drone while its job runs.
     pub(crate) fn opened_drone(&self) -> Option<(&Device, Option<&DroneFacts>)> {
         let view = self.batch_of_row()?;
         let row = view.fleet.rows.get(view.at)?;
@@ -782,12 +780,12 @@ impl App {
         }
     }
 
-    /// The log of what is on the screen: that of the opened row of a batch, otherwise the interface's own.
+    /// The log for the current screen: the log of the opened row of a batch, or otherwise the interface's own log.
     pub(crate) fn log_on_screen(&self) -> &Log {
         self.batch_of_row().and_then(BatchView::job).map_or(&self.log, |job| &job.log)
     }
 
-    /// The log that the keys scroll: that of the console on the screen, unless the log overlay covers it.
+    /// The log that the keys scroll. The lines of a console take precedence, unless the log overlay covers them.
     pub(crate) fn scrolled_log(&self) -> &Log {
         match &self.screen {
             Screen::Console(view) if self.over != Some(Overlay::Log) => &view.log,
@@ -805,7 +803,7 @@ impl App {
         job.map_or(&mut self.log, |job| &mut job.log)
     }
 
-    /// What the screen offers to undo: the last flash, or that of the opened row of a batch.
+    /// The undo available on this screen: for the last flash, or for the opened row of a batch.
     pub(crate) fn undo(&self) -> Option<&Undo> {
         match (&self.screen, &self.behind) {
             (Screen::Outcome(..), Some(view)) => view.facts(view.at)?.undo.as_ref(),
@@ -813,7 +811,7 @@ impl App {
         }
     }
 
-    /// Why the screen offers no undo; `None` if it does.
+    /// Why undo is not available on this screen; `None` if it is.
     pub(crate) fn why_no_undo(&self) -> Option<String> {
         match self.undo() {
             Some(undo) => undo.why_not(),
@@ -830,7 +828,7 @@ impl App {
         }
     }
 
-    /// Whether a plan waits for confirmation.
+    /// Whether a plan is waiting for confirmation.
     pub(crate) fn is_asking(&self) -> bool {
         match &self.screen {
             Screen::Job(view) => matches!(view.stage, Stage::Asking(_)),
@@ -851,7 +849,7 @@ impl App {
         }
     }
 
-    /// Whether the LEDs of a drone blink, which keeps the worker busy.
+    /// Whether the LEDs of a drone are blinking, which keeps the worker busy.
     pub fn is_blinking(&self) -> bool {
         matches!(self.over, Some(Overlay::Blink(_)))
     }

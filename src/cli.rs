@@ -64,13 +64,14 @@ use args::{Args, BatchArgs, CliCommand, DemoKind, DeviceArgs, FlashArgs, Global,
 use console::Console;
 use run_job::Jobs;
 use world::{
-    DemoBus, World, bus, bus_for, demo, demo_bus, helper, of_scenario, scenario, with_retries, worker_bus,
+    DemoBus, World, bus, bus_for, demo, demo_bus, demo_of_scenario, helper, scenario, with_retries,
+    worker_bus,
 };
 
 /// Runs the program: parses the arguments, executes the command and returns the exit status.
 pub fn main() -> ExitCode {
     panics::install_hook();
-    let mut args = Args::of(std::env::args_os().collect()).unwrap_or_else(|error| usage(&error));
+    let mut args = Args::of(std::env::args_os().collect()).unwrap_or_else(|error| exit_with_usage(&error));
     if let Some(CliCommand::Qualify { report, .. }) = &args.command {
         // A qualification is always recorded.
         let report = report.clone().unwrap_or_else(|| qualify::DEFAULT_REPORT.into());
@@ -87,10 +88,11 @@ pub fn main() -> ExitCode {
     ExitCode::from(console.end(exit) as u8)
 }
 
-/// A hint for mistyped commands. clap takes an unknown first word for the image and reports only the argument after it.
-fn tip(error: &clap::Error) -> String {
+/// A hint for mistyped commands. clap treats an unknown first word as the image and reports only the argument after the
+/// word.
+fn mistyped_command_hint(error: &clap::Error) -> String {
     let arguments: Vec<String> =
-        std::env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned()).collect();
+        std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     let is_command =
         |word: &String| Args::command().get_subcommands().any(|command| command.get_name() == word);
     let first = arguments.first().filter(|first| !first.starts_with('-'));
@@ -104,7 +106,7 @@ fn tip(error: &clap::Error) -> String {
 }
 
 /// Prints the help text or a usage error, then exits. The arguments are untrusted, so control characters are removed.
-fn usage(error: &clap::Error) -> ! {
+fn exit_with_usage(error: &clap::Error) -> ! {
     let rendered = error.render().to_string();
     if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
         let message = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ");
@@ -112,7 +114,7 @@ fn usage(error: &clap::Error) -> ! {
             .advise("`cfdfu --help` lists the commands and options.");
         let _ = console::print_object(&json::problem(&problem));
     }
-    let text = rendered.clone() + &tip(error);
+    let text = rendered.clone() + &mistyped_command_hint(error);
     let printable: String = text.chars().filter(|&c| c == '\n' || is_printable(c)).collect();
     if printable == rendered {
         error.exit();
@@ -122,9 +124,9 @@ fn usage(error: &clap::Error) -> ! {
 }
 
 /// How long `blink` lasts.
-const BLINK: Duration = Duration::from_secs(10);
+const BLINK_TIME: Duration = Duration::from_secs(10);
 
-#[allow(clippy::too_many_lines, reason = "a table, one row per command")]
+#[allow(clippy::too_many_lines, reason = "one match arm per command")]
 fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     let global = &args.global;
     if global.demo.as_ref().is_some_and(|name| name.as_deref() == Some(args::DEMO_HELP)) {
@@ -148,7 +150,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         return Err(Problem::new(Exit::Usage, ProblemKind::Usage, message)
             .advise("Give it once, or add --all if the command accepts it."));
     }
-    let Some(command) = &args.command else { return interface(global, args.image.as_deref(), console) };
+    let Some(command) = &args.command else { return open_interface(global, args.image.as_deref(), console) };
     if let Some(image) = &args.image {
         let message = format!("unexpected argument '{}' before the command", image.display());
         return Err(Problem::new(Exit::Usage, ProblemKind::Usage, &message)
@@ -159,8 +161,8 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             require_one_source(release, !image.is_empty())?;
             let drones = (&flash.device, batch.all);
             let images = match files_of_release(global, release, *sha256, drones, console)? {
-                Some(files) => approved(&files, flash, console)?,
-                None => images(image, *sha256, flash, console)?,
+                Some(files) => approve_images(&files, flash, console)?,
+                None => load_images(image, *sha256, flash, console)?,
             };
             if batch.all {
                 let task = BatchTask::flash(flash, images)?;
@@ -169,7 +171,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             flash_job(global, flash, images, console).map(|(_, exit)| exit)
         }
         CliCommand::Station { image, count, yes, resume, report, flash } => {
-            let images = images(image, None, flash, console)?;
+            let images = load_images(image, None, flash, console)?;
             let record = StateDir::of_user().filter(|_| global.demo.is_none());
             let identity = identity_of(&images);
             let done = record.as_ref().filter(|_| *resume).map(|record| record.journal(&identity));
@@ -215,7 +217,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             Ok(console.conclude(&report, false))
         }
         CliCommand::Blink { batch } => {
-            let (device, task) = (DeviceArgs { wait: 0, no_enter: true }, Task::Blink(BLINK));
+            let (device, task) = (DeviceArgs { wait: 0, no_enter: true }, Task::Blink(BLINK_TIME));
             if batch.all {
                 return run_all(global, batch, &device, task.into(), None, console);
             }
@@ -228,9 +230,9 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         CliCommand::Inspect { image } => {
             let image = files::read_image(image)?;
             console.inspection(&image);
-            // A backup of a drone with incomplete firmware is not a damaged file.
+            // A backup is not damaged if the firmware in it is incomplete: the firmware was incomplete on the drone.
             if !matches!(image.content, Content::WholeFlash(_)) {
-                admission::all_there(&image).map_err(|refusal| report::refusal(&refusal))?;
+                admission::check_complete(&image).map_err(|refusal| report::refusal(&refusal))?;
             }
             Ok(Exit::Done)
         }
@@ -270,7 +272,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             print(console, &tape.text())
         }
         CliCommand::Udev { check: true, .. } => {
-            let rules = doctor::rules(&gather(world_or_error(global, console)?.as_ref()));
+            let rules = doctor::check_udev(&gather(world_or_error(global, console)?.as_ref()));
             if rules.is_empty() {
                 console.line("This system has no udev.");
             }
@@ -316,8 +318,8 @@ fn restore_job(
     let approved = admission::restore(loader, firmware.as_ref(), overrides)
         .map_err(|refusal| report::refusal(&refusal))?;
     let restored = report::restored(approved.segments());
-    // `loader` may be a backup of the whole flash. Without --firmware, the firmware in it is restored too, so its
-    // boards must match the drone's.
+    // `loader` may be a backup of the whole flash. Without --firmware, the firmware in that backup is restored too and
+    // must be for the drone's board.
     let firmware = firmware.as_ref().unwrap_or(loader).content.firmware();
     let image = FlashImage::new(approved, firmware);
     let (report, exit) = flash_job(global, flash, vec![image], console)?;
@@ -329,7 +331,8 @@ fn restore_job(
     Ok(exit)
 }
 
-/// Prints only this text on standard output, so that it can be redirected. A closed pipe is not an error.
+/// Prints `text` and nothing else on standard output, so that the output can be redirected. A closed pipe is not an
+/// error.
 fn print(console: &Console, text: &str) -> Result<Exit, Problem> {
     if console.text(text) {
         return Ok(Exit::Done);
@@ -347,7 +350,7 @@ fn print(console: &Console, text: &str) -> Result<Exit, Problem> {
 }
 
 /// Opens the terminal interface. Without USB, the interface still opens and shows the error.
-fn interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Result<Exit, Problem> {
+fn open_interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Result<Exit, Problem> {
     if global.json {
         let advice = "Add a command, such as `cfdfu flash IMAGE --json`. `cfdfu --help` lists the commands.";
         return Err(
@@ -371,10 +374,10 @@ fn interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Re
     let selector = selector(global);
     let tape = console.recording.keep_in_memory();
     let (bus, recorded_clock) = console.recording.world(global, (bus, Arc::clone(&clock)));
-    let for_worker = worker_bus(&bus, demo.is_none(), console);
+    let new_bus = worker_bus(&bus, demo.is_none(), console);
     let log = console.take_log();
     let mut world =
-        tui::World { bus, for_worker, clock: recorded_clock, demo, settings, selector, log, tape };
+        tui::World { bus, worker_bus: new_bus, clock: recorded_clock, demo, settings, selector, log, tape };
     let image = image.map(sys::absolute);
     let mut run = |world: &tui::World| {
         let ended = if global.plain || !tui::has_terminal() {
@@ -392,9 +395,9 @@ fn interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Re
     if app.then == Then::Practise {
         // The practice session does not affect the exit status.
         let practice = scenario(Some("dead"));
-        let DemoBus { bus, sim } = of_scenario(practice, &clock);
+        let DemoBus { bus, sim } = demo_of_scenario(practice, &clock);
         (world.bus, world.demo) = (Arc::clone(&bus), Some((sim, practice.name.to_owned())));
-        world.for_worker = Arc::new(move || Arc::clone(&bus));
+        world.worker_bus = Arc::new(move || Arc::clone(&bus));
         world.selector = Selector::default();
         run(&world)?;
     }
@@ -403,15 +406,15 @@ fn interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Re
         Slot::Bad(_, problem) => problem.exit,
         _ => Exit::Done,
     };
-    Ok(app.ended.unwrap_or(without_job))
+    Ok(app.exit.unwrap_or(without_job))
 }
 
 fn overrides(flash: &FlashArgs) -> Overrides {
     Overrides { address: flash.address, allow_mismatch: flash.allow_mismatch }
 }
 
-/// Reads and checks the images of a flash. No two may be for the same board.
-fn images(
+/// Reads and checks the images to flash. Refuses two images for the same board.
+fn load_images(
     paths: &[PathBuf],
     sha256: Option<Sha256>,
     flash: &FlashArgs,
@@ -419,16 +422,20 @@ fn images(
 ) -> Result<Vec<FlashImage>, Problem> {
     let mut paths: Vec<Option<&Path>> = paths.iter().map(|path| Some(path.as_path())).collect();
     if paths.is_empty() {
-        // The demo's own image.
+        // `None` stands for the demo's own image.
         paths.push(None);
     }
     let read = |path| image_or_demo(path, sha256, || simulate::demo_image(DemoKind::Firmware));
     let files: Vec<Image> = paths.into_iter().map(read).collect::<Result<_, _>>()?;
-    approved(&files, flash, console)
+    approve_images(&files, flash, console)
 }
 
-/// Checks images that have been read.
-fn approved(files: &[Image], flash: &FlashArgs, console: &mut Console) -> Result<Vec<FlashImage>, Problem> {
+/// Checks images that have already been read. Refuses two images for the same board.
+fn approve_images(
+    files: &[Image],
+    flash: &FlashArgs,
+    console: &mut Console,
+) -> Result<Vec<FlashImage>, Problem> {
     let mut images: Vec<FlashImage> = Vec::new();
     for image in files {
         console.image(image);
@@ -515,7 +522,7 @@ fn loader_of_release(_: &Global, _: &ReleaseArgs, _: &mut Console) -> Result<Opt
     Ok(None)
 }
 
-/// A board that both images are for. An image that names no board is for every board.
+/// Returns a board that both images fit. An image that names no board fits every board.
 fn common_board(one: &FlashImage, other: &FlashImage) -> Option<String> {
     if one.boards.is_empty() || other.boards.is_empty() {
         return Some("the same board".to_owned());
@@ -527,25 +534,25 @@ fn common_board(one: &FlashImage, other: &FlashImage) -> Option<String> {
 /// The text that identifies these images in a station's journal.
 fn identity_of(images: &[FlashImage]) -> String {
     let bytes: Vec<u8> =
-        images.iter().flat_map(|image| image.image.segments()).flat_map(|it| it.data.clone()).collect();
+        images.iter().flat_map(|image| image.image.segments()).flat_map(|part| part.data.clone()).collect();
     Sha256::of(&bytes).to_string()
 }
 
-/// The task for each drone of a batch.
+/// The task for each drone in a batch.
 struct BatchTask {
     task: Task,
     /// The versions of the task's images, for the report.
     images: Vec<String>,
-    /// Each drone must be running afterwards.
+    /// Whether each drone must be running afterwards.
     require_boot: bool,
     /// The folder for backups, and whether files in it may be overwritten.
     folder: Option<(PathBuf, bool)>,
-    /// For an undo, whose `task` only finds the drone: whether a mismatch is allowed.
+    /// Whether an undo allows a mismatch; `None` if this is not an undo. The `task` of an undo only finds the drone.
     undo: Option<bool>,
 }
 
 impl BatchTask {
-    /// Each drone gets the image for its board.
+    /// Creates the batch task that flashes these images. Each drone gets the image for its board.
     fn flash(flash: &FlashArgs, images: Vec<FlashImage>) -> Result<BatchTask, Problem> {
         let name = |image: &FlashImage| image.version.clone().unwrap_or_else(|| "image".to_owned());
         let names = images.iter().map(name).collect();
@@ -560,7 +567,7 @@ impl From<Task> for BatchTask {
     }
 }
 
-/// Runs a task on all drones at the same time; for a station, also on those that are plugged in later.
+/// Runs a task on all drones at the same time; for a station, also on drones that are plugged in later.
 fn run_all(
     global: &Global,
     batch: &BatchArgs,
@@ -569,7 +576,7 @@ fn run_all(
     station: Option<(Station, Option<(File, String)>)>,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    let is_json = |path: &Path| path.extension().is_some_and(|it| it.eq_ignore_ascii_case("json"));
+    let is_json = |path: &Path| path.extension().is_some_and(|name| name.eq_ignore_ascii_case("json"));
     let create = |path: &Path| Ok((output_file::Output::create(path, false)?, is_json(path)));
     let report = batch.report.as_deref().map(create).transpose()?;
     if let Some((folder, _)) = &folder {
@@ -582,10 +589,10 @@ fn run_all(
     console.use_names(names(global));
     let world = batch_world(global, console)?;
     let (station, journal) = station.map_or((None, None), |(station, journal)| (Some(station), journal));
-    let job = job(global, device, task);
-    // The first job of an undo only finds the drone; the second one asks it to enter DFU mode.
-    let enter = if undo.is_some() { allowed(global, device, Enter::IfRunning) } else { job.enter };
-    let enter = unaided(enter);
+    let job = build_job(global, device, task);
+    // The first job of an undo only finds the drone; the second job asks the drone to enter DFU mode.
+    let enter = if undo.is_some() { allowed_entry(global, device, Enter::IfRunning) } else { job.enter };
+    let enter = entry_for_batch(enter);
     let policy = Policy {
         job: Job { enter, ..job },
         require_boot,
@@ -609,8 +616,9 @@ fn run_all(
     fleet::run(&world, policy, options, console)
 }
 
-/// How a drone of a batch enters DFU mode. A batch cannot guide the user into DFU mode for several drones.
-fn unaided(enter: Enter) -> Enter {
+/// Selects how a drone in a batch enters DFU mode. A batch cannot guide the user through entering DFU mode by hand on
+/// several drones.
+fn entry_for_batch(enter: Enter) -> Enter {
     if enter == Enter::IfRunning { Enter::Unaided } else { enter }
 }
 
@@ -622,11 +630,11 @@ fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::FleetWor
         bus(global, console)?
     };
     let is_real = global.demo.is_none() && console.transfer_listener().is_none();
-    let for_worker = worker_bus(&bus, is_real, console);
-    Ok(fleet::FleetWorld { bus, for_worker, clock })
+    let new_bus = worker_bus(&bus, is_real, console);
+    Ok(fleet::FleetWorld { bus, worker_bus: new_bus, clock })
 }
 
-/// The task that flashes these images. Each drone gets the one for its board.
+/// Creates the task that flashes these images. Each drone gets the image for its board.
 fn flash_task(flash: &FlashArgs, images: Vec<FlashImage>) -> Result<Task, Problem> {
     let mut images = images.into_iter();
     let Some(FlashImage { image, boards, platform, version }) = images.next() else {
@@ -646,7 +654,7 @@ fn flash_task(flash: &FlashArgs, images: Vec<FlashImage>) -> Result<Task, Proble
             (false, false) => Leave::Start,
         },
         width: if flash.byte_mode { Width::Byte } else { Width::Fastest },
-        mismatch: if flash.allow_mismatch { Mismatch::Take } else { Mismatch::Refuse },
+        mismatch: if flash.allow_mismatch { Mismatch::Allow } else { Mismatch::Refuse },
         ..FlashTask::new(image, None)
     };
     Ok(Task::Flash(task))
@@ -660,8 +668,8 @@ fn flash_job(
     console: &mut Console,
 ) -> Result<(Report, Exit), Problem> {
     let task = flash_task(flash, images)?;
-    let mut jobs = jobs(global, &flash.device, console)?;
-    let report = jobs.run_to_completion(job(global, &flash.device, task), console);
+    let mut jobs = start_jobs(global, &flash.device, console)?;
+    let report = jobs.run_to_completion(build_job(global, &flash.device, task), console);
     jobs.finish();
     let exit = console.conclude(&report, flash.require_boot);
     Ok((report, exit))
@@ -680,7 +688,7 @@ fn image_or_demo(
             _ => Ok(image),
         };
     };
-    files::read_image_of(path, sha256)
+    files::read_image_checked(path, sha256)
 }
 
 /// Restores what the last flash of the connected drone overwrote.
@@ -690,8 +698,8 @@ fn undo_job(
     allow_mismatch: bool,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    let mut jobs = jobs(global, device, console)?;
-    let found = jobs.run(job(global, device, Task::Find), console);
+    let mut jobs = start_jobs(global, device, console)?;
+    let found = jobs.run(build_job(global, device, Task::Find), console);
     if found.report.outcome != Outcome::Identified {
         jobs.finish();
         return Ok(console.conclude(&found.report, false));
@@ -709,19 +717,19 @@ fn undo_job(
         console.line(&format!("Copy from {} ago: {description}, {}", report::age(*age), path.display()));
     }
     let task = undo_task(target, allow_mismatch).map_err(|refusal| report::refusal(&refusal))?;
-    let report = jobs.run_to_completion(job(global, device, Task::Flash(task)).of(drone), console);
+    let report = jobs.run_to_completion(build_job(global, device, Task::Flash(task)).of(drone), console);
     jobs.finish();
     Ok(console.conclude(&report, false))
 }
 
-/// The task that writes the previous content of a drone.
+/// Creates the task that writes the previous content of a drone.
 fn undo_task(target: UndoTarget, allow_mismatch: bool) -> Result<FlashTask, Refusal> {
     let UndoTarget { copy, content, expected, .. } = target;
     let image = admission::undo(copy, Overrides { allow_mismatch, ..Overrides::default() })?;
     Ok(FlashTask {
         change: Change::Undo,
         expected,
-        mismatch: if allow_mismatch { Mismatch::Take } else { Mismatch::Refuse },
+        mismatch: if allow_mismatch { Mismatch::Allow } else { Mismatch::Refuse },
         ..FlashTask::new(image, content.as_ref().and_then(Content::firmware))
     })
 }
@@ -783,13 +791,13 @@ fn whole_flash() -> Result<Span, Problem> {
 }
 
 fn run(global: &Global, device: &DeviceArgs, task: Task, console: &mut Console) -> Result<Report, Problem> {
-    let mut jobs = jobs(global, device, console)?;
-    let ended = jobs.run(job(global, device, task), console);
+    let mut jobs = start_jobs(global, device, console)?;
+    let ended = jobs.run(build_job(global, device, task), console);
     jobs.finish();
     Ok(ended.report)
 }
 
-/// Prints the console of a running drone until a key, Ctrl-C or another signal stops it, or for `limit` seconds.
+/// Prints the console of a running drone until a key press, Ctrl-C or another signal, or for `limit` seconds.
 fn watch_console(
     global: &Global,
     chosen: Option<&Selector>,
@@ -798,28 +806,28 @@ fn watch_console(
     console: &mut Console,
 ) -> Result<Exit, Problem> {
     let device = DeviceArgs { wait, no_enter: true };
-    let job = job(global, &device, Task::Console(limit.map(Duration::from_secs)));
+    let job = build_job(global, &device, Task::Console(limit.map(Duration::from_secs)));
     let job = Job { device: chosen.cloned().unwrap_or(job.device), ..job };
-    let mut jobs = jobs(global, &device, console)?;
+    let mut jobs = start_jobs(global, &device, console)?;
     let report = jobs.watch(job, console);
     jobs.finish();
     Ok(console.conclude(&report, false))
 }
 
-fn jobs(global: &Global, device: &DeviceArgs, console: &mut Console) -> Result<Jobs, Problem> {
+fn start_jobs(global: &Global, device: &DeviceArgs, console: &mut Console) -> Result<Jobs, Problem> {
     let world = bus_for(global, helper(device), console)?;
     let waits = if device.wait > 0 { Waits::Lost } else { Waits::No };
     Jobs::new(world, waits, console)
 }
 
-fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
+fn build_job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
     let job = Job::new(task);
-    let enter = allowed(global, device, job.enter);
+    let enter = allowed_entry(global, device, job.enter);
     Job { device: selector(global), wait: Duration::from_secs(device.wait), enter, ..job }
 }
 
-/// How a running drone may be asked to enter DFU mode, given the options and the udev rules.
-fn allowed(global: &Global, device: &DeviceArgs, enter: Enter) -> Enter {
+/// Decides how a running drone may be asked to enter DFU mode, based on the options and the udev rules.
+fn allowed_entry(global: &Global, device: &DeviceArgs, enter: Enter) -> Enter {
     match enter {
         _ if device.no_enter => Enter::Never,
         // `may_enter` reads the udev rules, so call it only when the answer matters.
@@ -843,7 +851,7 @@ fn doctor(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     Ok(if passed { Exit::Done } else { Exit::NoDevice })
 }
 
-/// Queries the running drones that can be opened, one after the other.
+/// Queries the running drones that can be opened, one after another.
 fn query_drones(
     bus: &Arc<dyn Bus>,
     clock: &Arc<dyn Clock>,
@@ -852,8 +860,8 @@ fn query_drones(
     /// More queries would make the checklist slow and long; `identify --all` queries all drones at once.
     const QUERIES_MAX: usize = 8;
     let asked = drones.iter().filter(|drone| drone.id == CRAZYFLIE && drone.open_error.is_none());
-    // An interrupt ends only the queries, after the current one, so that no drone's link stays switched to USB. The
-    // checklist is still printed.
+    // A signal stops only the queries, and only after the current one, so that no drone's link stays switched to USB.
+    // The checklist is still printed.
     let stopped = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&stopped);
     let signals = Signals::listen(move |_| stop.store(true, Ordering::SeqCst));
@@ -908,7 +916,7 @@ fn print_checks(checks: &[doctor::Check], console: &mut Console) -> bool {
 
 fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     let bus = with_retries(bus(global, console)?);
-    let mut devices = scan::devices(&bus).map_err(|error| bus_problem(error.into()))?;
+    let mut devices = scan::list_devices(&bus).map_err(|error| bus_problem(error.into()))?;
     let selector = selector(global);
     devices.retain(|device| selector.matches(device));
     let names = names(global);
@@ -920,21 +928,21 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
         console.device(device, radio(device).as_deref());
     }
     match devices.as_slice() {
-        [] => match scan::choose(&bus, &selector) {
+        [] => match scan::choose_device(&bus, &selector) {
             Err(kind) => Err(bus_problem(kind)),
-            // The drone was plugged in after the list was read.
+            // A drone was plugged in after the list was read.
             Ok(device) => {
                 console.device(&device, radio(&device).as_deref());
                 Ok(Exit::Done)
             }
         },
-        // Fail if this user cannot open any of the devices: otherwise, scripts would continue as if they had a drone.
+        // Fail if the user cannot open any of the devices: otherwise, scripts would continue without a usable drone.
         all if all.iter().all(|device| device.open_error.is_some()) => {
             let error = all[0].open_error.unwrap_or(TransferError::Access);
             Err(bus_problem(FailureKind::cannot_open(all[0].id, error)))
         }
         _ => {
-            let others = scan::others(&bus).map_err(|error| bus_problem(error.into()))?;
+            let others = scan::list_related_devices(&bus).map_err(|error| bus_problem(error.into()))?;
             for other in others.iter().filter(|other| other.what.foreign().is_some()) {
                 console.note(&format!("{other} is not a Crazyflie: cfdfu does not write to it"));
             }
@@ -943,7 +951,7 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     }
 }
 
-/// The radio addresses that earlier runs have read. The demo has none.
+/// The radio addresses that earlier runs have read; empty in a demo.
 fn names(global: &Global) -> RadioNames {
     let record = if global.demo.is_some() { None } else { StateDir::of_user() };
     record.map(|record| record.names()).unwrap_or_default()
@@ -951,7 +959,7 @@ fn names(global: &Global) -> RadioNames {
 
 fn bus_problem(kind: FailureKind) -> Problem {
     use crate::job::{DroneState, Failure};
-    report::failed(&Failure { kind, place: None, drone: DroneState::Untouched })
+    report::failure_problem(&Failure { kind, place: None, drone: DroneState::Untouched })
 }
 
 /// Prints the scenarios for `--demo=help`, with or without a command.

@@ -1,8 +1,8 @@
-//! The clock abstraction. No other file reads the time or sleeps, except `sim::vhci`, which must follow the kernel's
-//! time.
+//! The clock abstraction. No other file reads the time or sleeps, except `sim::vhci`, which must keep to the kernel's
+//! clock.
 //!
 //! The worker and the simulator share one clock. With [`FastClock`], half a minute of flashing takes a millisecond, and
-//! the measured time is the time that the chip itself would need, the same on every machine.
+//! the measured time is the time that the chip itself would need, on every machine.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,13 +15,13 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Duration;
     /// Blocks for `time`.
     fn sleep(&self, time: Duration);
-    /// The calling thread begins work that takes time: see [`TeamClock`].
+    /// Makes the calling thread a member of the team: see [`TeamClock`]. Other clocks ignore this call.
     fn begin_work(&self) {}
-    /// The calling thread ends the work that it began with [`Clock::begin_work`].
+    /// Ends the membership that [`Clock::begin_work`] started.
     fn end_work(&self) {}
 }
 
-/// A thread's membership in a [`TeamClock`]; for other clocks, it has no effect.
+/// The membership of a thread in a [`TeamClock`], which ends when this value is dropped. Other clocks have no members.
 pub(crate) struct Member<'a>(&'a dyn Clock);
 
 impl<'a> Member<'a> {
@@ -63,7 +63,8 @@ impl Clock for RealClock {
     }
 }
 
-/// A clock that advances only when `sleep` is called, without waiting. Its 64-bit nanosecond counter lasts 584 years.
+/// A clock that advances only when `sleep` is called; `sleep` returns at once. Its 64-bit nanosecond counter lasts 584
+/// years.
 #[derive(Debug, Default)]
 pub struct FastClock {
     nanos: AtomicU64,
@@ -86,13 +87,12 @@ impl Clock for FastClock {
     }
 }
 
-/// A clock that advances without waiting, for several threads that work at the same time: eight parallel flashes take
-/// the time of one.
+/// Like [`FastClock`], but for several threads that work in parallel: eight parallel flashes take the time of one.
 ///
-/// Threads that do the measured work are members. Time does not advance while any of them is awake; once all of them
-/// sleep, it jumps to the earliest end of a sleep. A thread that is not a member, such as a scanner, may sleep too, but
-/// advances the time on its own only while there are no members. Time does not advance while a member waits for a
-/// message either, so such a wait costs no simulated time.
+/// The threads that do the measured work are members. Time does not advance while any member is awake. Once all members
+/// sleep, the time jumps to the end of the shortest remaining sleep. A thread that is not a member, such as a scanner,
+/// may also sleep, but its sleeps advance the time only while there are no members. A member that waits for a message
+/// counts as awake, so such a wait costs no simulated time.
 #[derive(Default)]
 pub struct TeamClock {
     team: Mutex<Team>,
@@ -105,7 +105,7 @@ const POLL_PAUSE: Duration = Duration::from_millis(1);
 #[derive(Default)]
 struct Team {
     now: Duration,
-    /// Members that do not sleep.
+    /// The number of members that are not asleep.
     awake: usize,
     members: Vec<ThreadId>,
     /// When each sleep ends, and whether the sleeping thread is a member.
@@ -123,8 +123,8 @@ impl TeamClock {
 }
 
 impl Team {
-    /// Advances the time to the earliest end of a sleep if no member is awake. The members whose sleep ends count as
-    /// awake at once, so the time cannot advance again before they run.
+    /// Advances the time to the end of the shortest remaining sleep, unless a member is awake. Members whose sleep ends
+    /// count as awake at once, so the time cannot advance again before they run. Returns whether a sleep has ended.
     fn advance(&mut self) -> bool {
         let has_members = !self.members.is_empty();
         let ends = self.sleeps.iter().filter(|(_, member)| *member || !has_members);
@@ -144,7 +144,8 @@ impl Clock for TeamClock {
 
     fn sleep(&self, time: Duration) {
         if self.lock().members.is_empty() {
-            // Only polling threads remain, and they would advance the time by minutes before the other threads wake up.
+            // Only polling threads are left. Without this pause, they would advance the time by minutes before the
+            // other threads wake up.
             thread::sleep(POLL_PAUSE);
         }
         let mut team = self.lock();
@@ -182,7 +183,7 @@ impl Clock for TeamClock {
     }
 }
 
-/// Seconds since 1970, for file names and records.
+/// Returns the Unix time in seconds, for file names and records.
 pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
@@ -193,12 +194,13 @@ mod tests {
 
     use super::*;
 
-    /// Each of eight members finishes after the sum of its own sleeps, so the one with the shortest sleeps is first.
+    /// Each of eight members finishes after the sum of its own sleeps, so the member with the shortest sleeps finishes
+    /// first.
     #[test]
-    fn members_sleep_at_the_same_time() {
+    fn sleeps_of_several_members_overlap() {
         let clock = Arc::new(TeamClock::new());
         let order = Arc::new(Mutex::new(Vec::new()));
-        // This thread is awake, so the time does not advance until all others have started.
+        // This thread is awake, so the time does not advance until all the others have started.
         clock.begin_work();
         let threads: Vec<_> = (1..=8_u64)
             .map(|n| {
@@ -222,7 +224,7 @@ mod tests {
         let expected: Vec<Duration> = (1..=8).map(|n| Duration::from_millis(100 * n)).collect();
         assert_eq!(ends, expected);
         assert_eq!(*order.lock().unwrap(), [1, 2, 3, 4, 5, 6, 7, 8]);
-        // Without members, the clock advances like a fast one.
+        // Without members, `sleep` advances the clock at once.
         clock.sleep(Duration::from_secs(5));
         assert_eq!(clock.now(), Duration::from_millis(5800));
     }

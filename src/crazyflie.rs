@@ -12,27 +12,28 @@ pub mod crtp;
 pub mod names;
 pub mod symptoms;
 
-/// Makes a running Crazyflie restart in its boot ROM (crazyflie-firmware 2022.03 and later).
+/// The request that makes a running Crazyflie restart in its boot ROM (crazyflie-firmware 2022.03 and later).
 ///
 /// No other values work. The firmware's USB stack ignores the type bits of bmRequestType, so the request reaches the
-/// firmware's handler only as CLEAR_FEATURE (request 1) of the remote wakeup feature (value 1), and the handler takes
-/// wIndex as the command. The firmware resets without answering, so a failed transfer means success. Firmware that is
-/// too old acknowledges the request and keeps running.
+/// firmware's handler only as CLEAR_FEATURE (request 1) of the remote wakeup feature (value 1), and the handler
+/// interprets wIndex as the command. The firmware resets without answering, so a failed transfer means success. Older
+/// firmware acknowledges the request and keeps running.
 pub(crate) const ENTER_DFU: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
 
-/// A release of the firmware, for example `2024.10`: its year and its month.
+/// A firmware release, identified by year and month, for example `2024.10`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Release(u16, u8);
 
 impl Release {
     /// The first release with [`ENTER_DFU`].
     pub(crate) const ENTERS_DFU: Release = Release(2022, 3);
-    /// The first release that is known to ask the radio chip for its version.
+    /// The first release known to ask the radio chip for its version.
     pub(crate) const ASKS_RADIO_CHIP: Release = Release(2022, 1);
-    /// The first release that needs the radio chip's new softdevice (crazyflie2-nrf-firmware issue 95).
+    /// The first release that requires the radio chip's new softdevice (crazyflie2-nrf-firmware issue 95).
     pub(crate) const NEEDS_SOFTDEVICE: Release = Release(2024, 2);
 
-    /// Reads a version such as `2025.02`, `2024.10.1` or `2025.02 +12`. `None` if it does not begin with a release.
+    /// Parses a version such as `2025.02`, `2024.10.1` or `2025.02 +12`. `None` if `version` does not start with a
+    /// release.
     pub(crate) fn of(version: &str) -> Option<Release> {
         let (year, rest) = version.split_once('.')?;
         let month: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -46,15 +47,15 @@ impl Release {
 pub enum Mode {
     /// A Crazyflie running its firmware.
     Firmware,
-    /// The boot ROM of an STM32, which may be a Crazyflie's.
+    /// The boot ROM of an STM32, possibly a Crazyflie's.
     Dfu,
 }
 
 impl Mode {
     /// The mode of a device with this ID and these names; `None` for any other device.
     ///
-    /// 0483:5740 is also ST's generic serial port and Bitcraze's Loco Positioning Node, which must never be sent
-    /// [`ENTER_DFU`], so both names must match.
+    /// 0483:5740 is also the ID of ST's generic serial port and of Bitcraze's Loco Positioning Node. Both names must
+    /// match, so that [`ENTER_DFU`] is never sent to such a device.
     pub(crate) fn of(id: Id, strings: &Strings) -> Option<Mode> {
         let crazyflie = strings.manufacturer == "Bitcraze AB" && strings.product.starts_with("Crazyflie");
         match id {
@@ -64,7 +65,7 @@ impl Mode {
         }
     }
 
-    /// The name in `list --json`.
+    /// The name of the mode in `list --json`.
     pub(crate) fn json_name(self) -> &'static str {
         match self {
             Mode::Firmware => "firmware",
@@ -76,10 +77,10 @@ impl Mode {
 /// A device that is not a Crazyflie but belongs to one or is easily mistaken for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelatedDevice {
-    /// The radio dongle, either generation.
+    /// A radio dongle of either generation.
     Crazyradio,
     CrazyradioBootloader,
-    /// A node of the positioning system. It has the Crazyflie's USB IDs, both while running and in DFU mode.
+    /// A node of the Loco Positioning System, with the same USB IDs as a Crazyflie, both while running and in DFU mode.
     LocoNode,
     /// A Crazyflie whose Bitcraze bootloader was replaced with PX4's.
     Px4Bootloader,
@@ -88,8 +89,8 @@ pub enum RelatedDevice {
 }
 
 impl RelatedDevice {
-    /// The related device with this ID. `names` reads the device's names. Because that opens the device, it is called
-    /// only for the Crazyflie's own ID, which the Loco Positioning Node shares.
+    /// The related device with this ID. `names` opens the device to read its names and is therefore called only for the
+    /// Crazyflie's own ID, which the Loco Positioning Node shares.
     pub(crate) fn of(id: Id, names: impl FnOnce() -> Strings) -> Option<RelatedDevice> {
         if id == CRAZYFLIE {
             return names().product.starts_with("Loco Positioning").then_some(RelatedDevice::LocoNode);
@@ -104,7 +105,7 @@ impl RelatedDevice {
         id == CRAZYFLIE || RelatedDevice::of(id, Strings::default).is_some()
     }
 
-    /// The foreign bootloader, if this is one.
+    /// The foreign bootloader, or `None` for any other related device.
     pub fn foreign(self) -> Option<&'static ForeignLoader> {
         match self {
             RelatedDevice::Foreign(loader) => Some(loader),
@@ -125,13 +126,13 @@ const RELATED_DEVICES: &[(Id, RelatedDevice)] = &[
     (id(0x26AC, 0x0016), RelatedDevice::Px4Bootloader),
 ];
 
-/// A bootloader in DFU mode that is not an STM32's boot ROM. Most of them follow DfuSe, so a write would succeed; cfdfu
-/// therefore reports them by name and never opens them.
+/// A bootloader in DFU mode that is not an STM32's boot ROM. Most such bootloaders support DfuSe, so a write would
+/// succeed. cfdfu therefore reports these devices by name and never opens them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ForeignLoader {
     pub id: Id,
     pub name: &'static str,
-    /// The subject of the first sentence of `meaning`.
+    /// The subject of the first sentence that [`ForeignLoader::meaning`] returns.
     subject: &'static str,
     /// The rest of that sentence, and any further sentences.
     meaning: &'static str,
@@ -175,13 +176,13 @@ impl fmt::Display for RelatedDevice {
     }
 }
 
-/// Computes a chip's serial number in DFU mode from the 24 digits that its firmware reports; `None` if `running` does
-/// not have that form.
+/// Converts the 24-digit serial number that the firmware reports to the chip's serial number in DFU mode. `None` if
+/// `running` is not a 24-digit hexadecimal number.
 ///
 /// A chip has two serial numbers, because the firmware and the boot ROM derive them from its 96-bit unique ID in
 /// different ways. The firmware reports all twelve bytes in memory order. The ROM reports the sum of the first and
-/// third word and the upper half of the second (ST's `Get_SerialNum`), which cannot be reversed. Without this
-/// conversion, a drone could not be recognised when it enters DFU mode or starts again.
+/// third words and the upper half of the second word (ST's `Get_SerialNum`), a computation that cannot be reversed.
+/// Without this conversion, cfdfu could not recognise a drone after the drone enters or leaves DFU mode.
 pub(crate) fn dfu_serial(running: &str) -> Option<String> {
     if running.len() != 24 || !running.is_ascii() {
         return None;
@@ -191,10 +192,10 @@ pub(crate) fn dfu_serial(running: &str) -> Option<String> {
     Some(format!("{:08X}{:04X}", first.wrapping_add(third), second >> 16))
 }
 
-/// Whether two serial numbers, from either mode, may belong to one chip. An unknown serial number matches nothing.
+/// Whether two serial numbers, from either mode, may belong to the same chip. An empty serial number matches nothing.
 ///
 /// A match is not proof: chips from one batch may have the same serial number in DFU mode (RM0090 §39.1). The worker
-/// therefore identifies a drone by its port as well.
+/// therefore also identifies a drone by its port.
 pub fn is_same_serial(one: &str, other: &str) -> bool {
     let in_dfu = |serial: &str| dfu_serial(serial).unwrap_or_else(|| serial.to_ascii_uppercase());
     let both_running = one.len() == 24 && other.len() == 24;
@@ -202,12 +203,12 @@ pub fn is_same_serial(one: &str, other: &str) -> bool {
     same && !one.is_empty() && !other.is_empty()
 }
 
-/// The serial number of every read-protected chip, because its ROM cannot read the unique ID.
+/// The serial number that every read-protected chip reports in DFU mode, because its ROM cannot read the unique ID.
 pub(crate) const HIDDEN_SERIAL: &str = "FFFFFFFEFFFF";
 
-/// Instructions for entering DFU mode by hand (§4.2 of Bitcraze's DFU page), which works regardless of the flash
+/// Instructions for entering DFU mode by hand (§4.2 of Bitcraze's DFU page). They work regardless of the flash
 /// contents.
-pub(crate) const ENTER_BY_HAND: &str = "unplug USB and battery, hold the button while you plug in USB, keep holding it \
+pub(crate) const ENTER_BY_HAND: &str = "unplug USB and the battery, hold the button while you plug in USB, keep holding it \
     until the slow blink of the blue LED becomes clearly faster (about 5 s), then let go";
 
 /// The version of the chip's boot ROM: two digits in one byte (AN2606).
@@ -220,37 +221,37 @@ impl RomVersion {
         (!matches!(byte, 0 | 0xFF)).then_some(RomVersion(byte))
     }
 
-    /// Whether the ROM starts a program without switching CCM RAM back on (AN2606 tables 74 and 76: all of V3, and
-    /// V9.0). The Crazyflie's start-up code writes to CCM RAM first and faults, so the drone does not appear on USB
-    /// until its power is cut.
+    /// Whether the ROM starts a program without switching CCM RAM back on (AN2606 tables 74 and 76: all V3.x versions
+    /// and V9.0). The Crazyflie's start-up code writes to CCM RAM first and faults, so the drone does not appear on USB
+    /// until its power is cycled.
     pub fn starts_without_ccm(self) -> bool {
         self.0 >> 4 == 3 || self.0 == 0x90
     }
 }
 
 impl fmt::Display for RomVersion {
-    /// For example `9.1`.
+    /// Writes the version, for example `9.1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.0 >> 4, self.0 & 0x0F)
     }
 }
 
-/// Length of the part of the OTP that may hold the board's code, in bytes: 16 blocks of 32.
+/// The length in bytes of the OTP area that may contain the board's code: 16 blocks of 32 bytes.
 pub(crate) const OTP_LEN: u16 = 512;
 
-/// A board, as its chip's OTP describes it.
+/// A board, as described by its chip's OTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Board {
-    /// Four characters, for example `CF21`.
+    /// The board type in four characters, for example `CF21`.
     pub code: String,
-    /// For example `B1`, if the OTP contains a revision.
+    /// The revision, if the OTP contains one, for example `B1`.
     pub revision: Option<String>,
-    /// The OTP is blank, and the firmware assumes this board.
+    /// The OTP is blank, so the firmware assumes this board type.
     pub assumed: bool,
 }
 
 impl Board {
-    /// A board of this type, without a revision.
+    /// Creates a board with this code and no revision.
     pub fn named(code: &str) -> Board {
         Board { code: code.to_owned(), revision: None, assumed: false }
     }
@@ -262,7 +263,7 @@ impl Board {
 }
 
 impl fmt::Display for Board {
-    /// For example `CF21 (Crazyflie 2.1), revision B1`.
+    /// Writes the board, for example `CF21 (Crazyflie 2.1), revision B1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.code)?;
         if self.name() != self.code {
@@ -282,7 +283,8 @@ pub struct BoardType {
     pub code: &'static str,
     /// The name that the firmware reports.
     pub name: &'static str,
-    /// The platform whose firmware runs on the board, as in release file names. The Flapper has no separate board type.
+    /// The platform whose firmware runs on the board, as named in release files. The Flapper has no board type of its
+    /// own.
     pub platform: &'static str,
 }
 
@@ -301,7 +303,7 @@ pub const BOARDS: &[BoardType] = &[
     board_type("RR10", "Roadrunner 1.0", "tag"),
 ];
 
-/// The code of the board with this name; `None` if no board or more than one has it.
+/// The code of the board with this name; `None` if no board or several boards have that name.
 pub(crate) fn code_of(name: &str) -> Option<&'static str> {
     let mut codes = BOARDS.iter().filter(|board| board.name == name).map(|board| board.code);
     codes.next().filter(|_| codes.next().is_none())
@@ -316,7 +318,7 @@ pub(crate) fn platform_of(code: &str) -> Option<&'static str> {
 ///
 /// Like the firmware, this function uses the first 32-byte block that does not start with 0 and expects
 /// `0;TYPE;KEY=VALUE…` there. A blank OTP means a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).
-pub fn board(otp: &[u8]) -> Option<Board> {
+pub fn parse_board(otp: &[u8]) -> Option<Board> {
     let block = otp.chunks(32).find(|block| block[0] != 0)?;
     if block.iter().all(|&byte| byte == 0xFF) {
         return Some(Board { code: "CF20".to_owned(), revision: None, assumed: true });
@@ -334,14 +336,15 @@ pub fn board(otp: &[u8]) -> Option<Board> {
 /// Flash protection according to the option bytes (RM0090 §3.7).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
-    /// Read protection level 1. The boot ROM does not start at level 2.
+    /// Read protection level 1 is active. At level 2, the boot ROM does not start.
     pub read: bool,
     /// The write-protected sectors, which ignore erases and writes.
     pub sectors: Vec<usize>,
 }
 
 impl Protection {
-    /// Byte 1 is 0xAA without read protection. Bytes 8 and 9 have one bit per sector, 0 if the sector is protected.
+    /// Parses the option bytes. Byte 1 is 0xAA if read protection is off. Bytes 8 and 9 contain one bit per sector,
+    /// which is 0 if the sector is write-protected.
     pub fn parse(options: &[u8]) -> Option<Protection> {
         let (rdp, low, high) = (*options.get(1)?, *options.get(8)?, *options.get(9)?);
         let free = u16::from_le_bytes([low, high]);
@@ -356,7 +359,7 @@ mod tests {
 
     #[test]
     fn the_dfu_serial_is_computed_from_the_running_serial() {
-        // A real drone, from the documentation of bitcraze/cfcli.
+        // The serial numbers of a real drone, from the documentation of bitcraze/cfcli.
         assert_eq!(dfu_serial("51004F000551343036333233").as_deref(), Some("338133873034"));
         assert_eq!(dfu_serial("51004f000551343036333233").as_deref(), Some("338133873034"));
         for other in ["", "338133873034", "51004F00055134303633323Z", "éééééééééééé"] {
@@ -371,19 +374,19 @@ mod tests {
             for (n, block) in blocks.iter().enumerate() {
                 otp[n * 32..n * 32 + block.len()].copy_from_slice(block);
             }
-            board(&otp).map(|board| board.code)
+            parse_board(&otp).map(|board| board.code)
         };
         assert_eq!(otp(&[b"0;CF21;R=B1\0"]).as_deref(), Some("CF21"));
         assert_eq!(otp(&[b"0;CB10\0"]).as_deref(), Some("CB10"));
         assert_eq!(otp(&[]).as_deref(), Some("CF20"));
-        // A discarded block is all zeros, and the next block is used.
+        // A discarded block is all zeros, so the next block is used.
         assert_eq!(otp(&[&[0; 32], b"0;RR10;R=B\0"]).as_deref(), Some("RR10"));
         assert_eq!(otp(&[b"1;CF21\0"]), None);
         assert_eq!(otp(&[b"0;cf\x1b[2J\0"]), None);
         assert_eq!(otp(&[&[0xC3; 32]]), None);
-        assert_eq!(board(&[]), None);
-        assert_eq!(board(&[0; 512]), None);
-        let board = board(b"0;CF21;R=B1\0").unwrap();
+        assert_eq!(parse_board(&[]), None);
+        assert_eq!(parse_board(&[0; 512]), None);
+        let board = parse_board(b"0;CF21;R=B1\0").unwrap();
         assert_eq!(board.to_string(), "CF21 (Crazyflie 2.1), revision B1");
     }
 

@@ -1,8 +1,8 @@
 //! The states and status codes of DFU 1.1 §6.1.2, as the STM32's boot ROM uses them.
 //!
-//! ST's extension DfuSe (UM0424, AN3156) adds addresses: a DNLOAD of block 0 is a command, and blocks from 2 on are
-//! data at `pointer + (block - 2) × transfer size`. [`wire`] encodes and decodes requests, [`device`] reads the
-//! descriptors, [`machine`] drives the protocol, and [`quirks`] lists deviations of known devices.
+//! ST's extension DfuSe (UM0424, AN3156) adds addresses: a DNLOAD of block 0 is a command, and a block from 2 onwards
+//! contains the data for `pointer + (block - 2) × transfer size`. [`wire`] encodes and decodes requests, [`device`]
+//! reads the descriptors, [`machine`] drives the protocol, and [`quirks`] lists deviations of known devices.
 
 use std::fmt;
 
@@ -14,9 +14,9 @@ pub mod wire;
 
 pub use error::DfuError;
 
-/// bState.
+/// The state of the device: bState.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are the standard's")]
+#[allow(missing_docs, reason = "the standard defines the names")]
 pub enum State {
     AppIdle,
     AppDetach,
@@ -46,7 +46,7 @@ impl State {
         (State::Error, "dfuERROR"),
     ];
 
-    /// The state with this number; `None` if the standard defines none.
+    /// The state with this number; `None` if the standard does not define the number.
     pub(crate) fn from_code(code: u8) -> Option<State> {
         State::ALL.get(usize::from(code)).map(|(state, _)| *state)
     }
@@ -58,17 +58,17 @@ impl fmt::Display for State {
     }
 }
 
-/// bStatus.
+/// The result of the last request: bStatus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(pub u8);
 
 impl Status {
     pub(crate) const OK: Status = Status(0x00);
-    /// From ST's ROM: the address is wrong (AN3156 §5.1).
+    /// ST's ROM reports this status for a wrong address (AN3156 §5.1).
     pub const TARGET: Status = Status(0x01);
     /// ST's ROM normally reports this status when the device is first opened. CLRSTATUS clears it.
     pub const FIRMWARE: Status = Status(0x0A);
-    /// From ST's ROM: read protection is active (AN3156 §4.1).
+    /// ST's ROM reports this status while read protection is active (AN3156 §4.1).
     pub const VENDOR: Status = Status(0x0B);
     /// The request is not allowed in the current state.
     pub(crate) const STALLED_PACKET: Status = Status(0x0F);

@@ -1,4 +1,4 @@
-//! Diagnoses why no drone is found or none can be opened. Turns facts about this computer into a checklist with a
+//! Diagnoses why cfdfu finds no drone or cannot open one. Turns facts about this computer into a checklist with a
 //! verdict and a remedy for each item. This module does no I/O: `sys::symptoms` gathers the facts.
 
 use crate::crazyflie::console::{Health, RadioChip, SelfTest};
@@ -10,7 +10,7 @@ use crate::usb::{CRAZYFLIE, Id, ROM_DFU, times_on_one_wire};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Good,
-    /// Possibly the cause, now or later.
+    /// May cause a problem, now or later.
     Doubtful,
     Bad,
     /// Could not be checked.
@@ -48,7 +48,7 @@ pub enum System {
     Mac,
     /// Needs a driver that gives programs access to the device (WinUSB), one for each USB ID.
     Windows,
-    /// Any other system, with only general advice.
+    /// Any other system. cfdfu has only general advice for it.
     Other,
 }
 
@@ -56,7 +56,7 @@ pub enum System {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symptoms {
     pub system: System,
-    /// How to call this program under sudo: its name or its path.
+    /// What to type after `sudo` to run cfdfu: its name or its path.
     pub program: String,
     /// The error if USB is not available.
     pub no_usb: Option<String>,
@@ -64,13 +64,13 @@ pub struct Symptoms {
     pub devices: usize,
     /// Crazyflies and boot ROMs on USB.
     pub drones: Vec<SeenDrone>,
-    /// What the running Crazyflies answered.
+    /// The answers of the running Crazyflies.
     pub answers: Vec<Answers>,
     /// Devices related to the Crazyflie, each with its port, as in `1-1.2`.
     pub others: Vec<(RelatedDevice, String)>,
     /// The external hubs that drones are plugged into.
     pub hubs: Vec<Hub>,
-    /// How many running Crazyflies each USB bus has.
+    /// The USB buses with running Crazyflies: the number of the bus, and the number of Crazyflies.
     pub running: Vec<(u8, usize)>,
     /// The udev rules for the running Crazyflie and for the boot ROM; `None` on a system without udev.
     pub rules: Option<[Vec<Rule>; 2]>,
@@ -78,23 +78,23 @@ pub struct Symptoms {
     pub udev: bool,
     /// The groups of this session.
     pub groups: Vec<String>,
-    /// The groups of this user. Those missing from `groups` were added after login.
+    /// The groups of this user. A group that is missing from `groups` was added after login.
     pub enrolled: Vec<String>,
     pub root: bool,
     /// This is an SSH session.
     pub ssh: bool,
     /// The kind of virtual machine or container that cfdfu runs in, if any.
     pub guest: Option<String>,
-    /// The official releases that need no network; `None` if this build cannot fetch any.
+    /// The official releases kept on this computer; `None` if this build cannot fetch releases.
     pub releases: Option<KeptReleases>,
     /// Kernel messages about devices that could not be enumerated; `None` if the kernel log is not readable.
     pub kernel: Option<Vec<String>>,
 }
 
-/// The official releases on this computer.
+/// The official releases that can be flashed without a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeptReleases {
-    /// The folder that the settings name, instead of the user's own.
+    /// The folder named in the settings; `None` for the user's own folder.
     pub folder: Option<String>,
     pub tags: Vec<String>,
 }
@@ -105,16 +105,16 @@ pub struct SeenDrone {
     pub id: Id,
     /// Its port, as in `1-1.2`.
     pub place: String,
-    /// Why it could not be opened: `true` for missing permission, and the error message.
+    /// Why the drone could not be opened: whether a permission is missing, and the error message.
     pub open_error: Option<(bool, String)>,
     /// Other processes that have the drone open, as in `dfu-util (process 7)`.
     pub holders: Vec<String>,
 }
 
-/// What a running drone answered.
+/// The answers of a running drone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
-    /// Its port, as in `1-1.2`.
+    /// The drone's port, as in `1-1.2`.
     pub place: String,
     pub version: Option<String>,
     pub board: Option<String>,
@@ -129,11 +129,11 @@ pub struct Hub {
     pub drones: usize,
     /// Self-powered according to its descriptor; `None` if unknown.
     pub is_self_powered: Option<bool>,
-    /// How many times its ports were switched off because they drew too much current.
+    /// How many times the hub switched off a port because the port drew too much current.
     pub over_current: u32,
 }
 
-/// A udev rule for one of the two USB IDs.
+/// A udev rule for the running Crazyflie or for the boot ROM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub file: String,
@@ -147,24 +147,24 @@ pub struct Rule {
 
 /// The checklist, in dependency order.
 pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
-    let mut checks = vec![usb(symptoms), drones(symptoms)];
-    checks.extend(symptoms.drones.iter().map(|drone| opens(drone, symptoms)));
-    checks.extend(symptoms.answers.iter().map(running));
-    checks.extend(symptoms.hubs.iter().filter_map(hub));
-    checks.extend(symptoms.running.iter().filter_map(|(bus, running)| controller(*bus, *running)));
-    checks.extend(rules(symptoms));
-    checks.extend(guest(symptoms));
-    checks.extend((symptoms.system == System::Linux).then(|| kernel(symptoms)));
-    checks.extend(symptoms.releases.as_ref().map(releases));
+    let mut checks = vec![check_usb(symptoms), check_drones(symptoms)];
+    checks.extend(symptoms.drones.iter().map(|drone| check_access(drone, symptoms)));
+    checks.extend(symptoms.answers.iter().map(check_firmware));
+    checks.extend(symptoms.hubs.iter().filter_map(check_hub));
+    checks.extend(symptoms.running.iter().filter_map(|(bus, running)| check_controller(*bus, *running)));
+    checks.extend(check_udev(symptoms));
+    checks.extend(check_guest(symptoms));
+    checks.extend((symptoms.system == System::Linux).then(|| check_kernel_log(symptoms)));
+    checks.extend(symptoms.releases.as_ref().map(check_releases));
     checks
 }
 
-/// The rows about udev: its rules for the running Crazyflie and for the boot ROM, and whether udev is running.
-pub(crate) fn rules(symptoms: &Symptoms) -> Vec<Check> {
+/// Checks the udev rules for the running Crazyflie and for the boot ROM, and whether udev is running.
+pub(crate) fn check_udev(symptoms: &Symptoms) -> Vec<Check> {
     let Some([running, dfu]) = &symptoms.rules else { return Vec::new() };
     let mut checks = vec![
-        rule("rules, running", CRAZYFLIE, running, symptoms),
-        rule("rules, DFU mode", ROM_DFU, dfu, symptoms),
+        check_rules("rules, running", CRAZYFLIE, running, symptoms),
+        check_rules("rules, DFU mode", ROM_DFU, dfu, symptoms),
     ];
     if !symptoms.udev && !symptoms.root {
         checks.push(check(
@@ -181,23 +181,23 @@ fn check(name: &'static str, verdict: Verdict, found: impl Into<String>, remedy:
     Check { name, verdict, found: found.into(), remedy: remedy.into() }
 }
 
-/// What can be flashed without a network.
-fn releases(kept: &KeptReleases) -> Check {
+/// Lists the releases that can be flashed without a network.
+fn check_releases(kept: &KeptReleases) -> Check {
     let (found, remedy) = match (&kept.tags[..], &kept.folder) {
         ([], None) => (
-            "none is kept on this computer".to_owned(),
-            "To work without a network, run `cfdfu fetch latest --board all` while there is one.".to_owned(),
+            "none are kept on this computer".to_owned(),
+            "To work without a network, run `cfdfu fetch latest --board all` while you have one.".to_owned(),
         ),
         ([], Some(folder)) => (
-            format!("the folder {folder} of the settings has none"),
-            format!("Run `cfdfu fetch latest --board all --to {folder}` where there is a network."),
+            format!("the folder {folder} from the settings has none"),
+            format!("Run `cfdfu fetch latest --board all --to {folder}` when you have a network."),
         ),
         (tags, _) => (format!("{} can be flashed without a network", tags.join(", ")), String::new()),
     };
     check("releases", Verdict::Good, found, remedy)
 }
 
-fn usb(symptoms: &Symptoms) -> Check {
+fn check_usb(symptoms: &Symptoms) -> Check {
     match &symptoms.no_usb {
         Some(why) => check(
             "USB",
@@ -214,7 +214,7 @@ fn usb(symptoms: &Symptoms) -> Check {
     }
 }
 
-fn drones(symptoms: &Symptoms) -> Check {
+fn check_drones(symptoms: &Symptoms) -> Check {
     let cable = format!(
         "Plug the Crazyflie in without a hub, with a cable that carries data (a charging cable does not). If its LEDs do \
          not change, enter DFU mode by hand: {ENTER_BY_HAND}. If it does not appear in DFU mode either, take the decks \
@@ -247,7 +247,7 @@ fn drones(symptoms: &Symptoms) -> Check {
     }
 }
 
-fn opens(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
+fn check_access(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
     let holders = drone.holders.join(", ");
     let Some((permission, why)) = &drone.open_error else {
         let found = format!("{} on port {}", drone.id, drone.place);
@@ -258,7 +258,7 @@ fn opens(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
             "opens",
             Verdict::Doubtful,
             found,
-            format!("{holders} has it open as well: close that program."),
+            format!("{holders} also has it open: close that program."),
         );
     };
     let found = format!("cannot open {} on port {}: {why}", drone.id, drone.place);
@@ -270,7 +270,7 @@ fn opens(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
             plug it in again."
             .to_owned(),
         System::Linux if *permission => {
-            format!("See the rules below. Run {}, then plug the drone in again.", install(symptoms))
+            format!("See the rules below. Run {}, then plug the drone in again.", install_command(symptoms))
         }
         _ => "Close any program that may be using the drone (cfclient, a virtual machine), then unplug it and plug it in again."
             .to_owned(),
@@ -278,8 +278,8 @@ fn opens(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
     check("opens", Verdict::Bad, found, remedy)
 }
 
-/// A running drone that is not well is doubtful, not bad: it can be flashed.
-fn running(answers: &Answers) -> Check {
+/// Checks a running drone. A problem is doubtful, not bad, because the drone can still be flashed.
+fn check_firmware(answers: &Answers) -> Check {
     let Answers { place, version, board, health } = answers;
     let Some(version) = version else {
         let found = format!("the drone on port {place} does not answer");
@@ -324,17 +324,17 @@ fn driver_remedy(id: Id) -> &'static str {
 /// Whether the installed rules give this user access to the device.
 fn rules_allow(id: Id, symptoms: &Symptoms) -> bool {
     let Some([running, dfu]) = &symptoms.rules else { return false };
-    rule("", id, if id == ROM_DFU { dfu } else { running }, symptoms).verdict == Verdict::Good
+    check_rules("", id, if id == ROM_DFU { dfu } else { running }, symptoms).verdict == Verdict::Good
 }
 
-/// The command that installs the rules. sudo searches only the system directories, hence `program`.
-fn install(symptoms: &Symptoms) -> String {
+/// The command that installs the rules. sudo searches only the system directories, so `program` may be a path.
+fn install_command(symptoms: &Symptoms) -> String {
     format!("`sudo {} udev --install`", symptoms.program)
 }
 
 /// Checks whether these rules give this user access to the device.
-fn rule(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Check {
-    let install = || format!("Run {}, then plug the drone in again.", install(symptoms));
+fn check_rules(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Check {
+    let install = || format!("Run {}, then plug the drone in again.", install_command(symptoms));
     let files = rules.iter().map(|rule| rule.file.as_str()).collect::<Vec<_>>().join(", ");
     let in_group = |rule: &Rule| rule.group.as_ref().is_some_and(|group| symptoms.groups.contains(group));
     if symptoms.root {
@@ -366,14 +366,14 @@ fn rule(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Chec
     check(name, Verdict::Bad, format!("{files}, but no rule gives you access"), remedy)
 }
 
-/// What a drone may draw while it charges its battery, in amperes (crazyflie2-nrf-firmware, `pm.c`).
-const CHARGING: f64 = 0.5;
+/// The current that a drone may draw while it charges its battery, in amperes (crazyflie2-nrf-firmware, `pm.c`).
+const CHARGING_CURRENT: f64 = 0.5;
 /// With this many running Crazyflies or more, some USB controllers run out of endpoints: Intel's have 96, a running
 /// Crazyflie needs six, and hubs and other devices share the rest.
 const MANY_RUNNING: usize = 15;
 
-/// The power and the speed of a hub with several drones.
-fn hub(hub: &Hub) -> Option<Check> {
+/// Checks the power supply and the speed of a hub that drones are plugged into.
+fn check_hub(hub: &Hub) -> Option<Check> {
     let Hub { place, drones, is_self_powered, over_current } = hub;
     let counted = format!("{drones} drone{} on hub {place}", if *drones == 1 { "" } else { "s" });
     if *over_current > 0 {
@@ -392,7 +392,7 @@ fn hub(hub: &Hub) -> Option<Check> {
             format!("{counted}, which has no power supply of its own"),
             format!(
                 "Plug in the hub's power supply: together the drones may draw {:.1} A while they charge.",
-                f64::from(u32::try_from(*drones).unwrap_or(u32::MAX)) * CHARGING
+                f64::from(u32::try_from(*drones).unwrap_or(u32::MAX)) * CHARGING_CURRENT
             ),
         ));
     }
@@ -408,8 +408,8 @@ fn hub(hub: &Hub) -> Option<Check> {
     })
 }
 
-/// Whether the USB controller may have too few endpoints for so many running drones.
-fn controller(bus: u8, running: usize) -> Option<Check> {
+/// Warns if the USB controller may have too few endpoints for this many running drones.
+fn check_controller(bus: u8, running: usize) -> Option<Check> {
     (running >= MANY_RUNNING).then(|| {
         check(
             "controller",
@@ -421,7 +421,7 @@ fn controller(bus: u8, running: usize) -> Option<Check> {
     })
 }
 
-fn guest(symptoms: &Symptoms) -> Option<Check> {
+fn check_guest(symptoms: &Symptoms) -> Option<Check> {
     let guest = symptoms.guest.as_ref()?;
     let remedy = if guest == "WSL" {
         "Attach the drone with usbipd (usbipd attach --wsl --busid …), once for 0483:5740 and once for 0483:df11."
@@ -432,7 +432,7 @@ fn guest(symptoms: &Symptoms) -> Option<Check> {
     Some(check("this computer", verdict, format!("cfdfu runs in {guest}"), remedy))
 }
 
-fn kernel(symptoms: &Symptoms) -> Check {
+fn check_kernel_log(symptoms: &Symptoms) -> Check {
     match &symptoms.kernel {
         None => check(
             "kernel",
@@ -462,17 +462,17 @@ fn kernel(symptoms: &Symptoms) -> Check {
     }
 }
 
-/// The rules that `udev` installs. They give access to the plugdev group and to the locally logged-in user.
+/// The rules that `cfdfu udev` installs. They give access to the plugdev group and to the locally logged-in user.
 pub(crate) const UDEV_RULES: &str = "\
 # Bitcraze Crazyflie: running, and in DFU mode (the boot ROM of its STM32). Written by cfdfu.
 SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"5740\", MODE=\"0664\", GROUP=\"plugdev\", TAG+=\"uaccess\"
-# ModemManager opens each new serial port. On a Crazyflie that switches the firmware to pass-through.
+# ModemManager opens each new serial port. On a Crazyflie, this switches the firmware to pass-through.
 ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"5740\", ENV{ID_MM_DEVICE_IGNORE}=\"1\"
 SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"df11\", MODE=\"0664\", GROUP=\"plugdev\", TAG+=\"uaccess\"
 ";
 
-/// Parses the rules for the running Crazyflie and for the boot ROM in this rules file.
-pub(crate) fn rules_in(file: &str, text: &str) -> [Vec<Rule>; 2] {
+/// Parses a rules file. Returns the rules for the running Crazyflie and the rules for the boot ROM.
+pub(crate) fn parse_rules(file: &str, text: &str) -> [Vec<Rule>; 2] {
     let mut found = [Vec::new(), Vec::new()];
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
         let value = |key: &str| {
@@ -481,7 +481,7 @@ pub(crate) fn rules_in(file: &str, text: &str) -> [Vec<Rule>; 2] {
             rest.split('"').next()
         };
         let is = |key: &str, wanted: &str| value(key).is_some_and(|it| it.eq_ignore_ascii_case(wanted));
-        // A rule for ModemManager gives no access.
+        // A rule for ModemManager does not give access to the device.
         if !is("{idVendor}", "0483") || line.contains("ID_MM_DEVICE_IGNORE") {
             continue;
         }
@@ -515,7 +515,7 @@ mod tests {
     }
 
     fn with_rules(text: &str) -> Symptoms {
-        let rules = Some(rules_in("70-x.rules", text));
+        let rules = Some(parse_rules("70-x.rules", text));
         Symptoms { devices: 3, rules, udev: true, ..Symptoms::default() }
     }
 
@@ -524,7 +524,7 @@ mod tests {
         let mut symptoms = with_rules(UDEV_RULES);
         assert_eq!(verdict(&symptoms, "rules, running").0, Verdict::Good);
         assert_eq!(verdict(&symptoms, "rules, DFU mode").0, Verdict::Good);
-        // Over SSH only the group counts.
+        // Over SSH, only the group counts.
         symptoms.ssh = true;
         let (bad, text) = verdict(&symptoms, "rules, DFU mode");
         assert!(bad == Verdict::Bad && text.contains("usermod -a -G plugdev"), "{text}");
@@ -559,9 +559,9 @@ mod tests {
         assert!(diagnose(&on(System::Mac, ROM_DFU)).iter().all(|check| check.name != "kernel"));
     }
 
-    /// Bitcraze's own rules do not cover DFU mode; those of Debian's dfu-util cover nothing else.
+    /// Bitcraze's own rules do not cover DFU mode; the rules of Debian's dfu-util cover only DFU mode.
     #[test]
-    fn rules_for_running_and_dfu_mode_are_checked_separately() {
+    fn rules_for_the_running_drone_and_for_dfu_mode_are_checked_separately() {
         let bitcraze = r#"SUBSYSTEM=="usb", ATTRS{idVendor}=="0483", ATTRS{idProduct}=="5740", MODE="0664", GROUP="plugdev""#;
         let dfu_util = r#"ACTION=="add", SUBSYSTEM=="usb", ATTRS{idVendor}=="0483", ATTRS{idProduct}=="df11", TAG+="uaccess""#;
         let mut symptoms = with_rules(bitcraze);
@@ -574,7 +574,7 @@ mod tests {
         let (bad, text) = verdict(&symptoms, "rules, DFU mode");
         assert!(bad == Verdict::Bad && text.contains("not over SSH"), "{text}");
         // A file after 73 sets the tag too late. A rule with only the vendor's ID covers both devices.
-        let late = Some(rules_in("99-x.rules", dfu_util));
+        let late = Some(parse_rules("99-x.rules", dfu_util));
         assert_eq!(
             verdict(&Symptoms { rules: late, ..Symptoms::default() }, "rules, DFU mode").0,
             Verdict::Bad
@@ -586,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cause_has_its_remedy() {
+    fn each_cause_has_its_own_remedy() {
         let none = Symptoms { no_usb: Some("no backend".to_owned()), ..Symptoms::default() };
         assert!(verdict(&none, "USB").1.contains("that the drone is plugged into"));
         let empty = Symptoms { devices: 2, ..Symptoms::default() };
@@ -645,7 +645,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_is_judged_by_its_power_and_by_its_drones() {
+    fn a_hub_is_judged_by_its_power_supply_and_its_number_of_drones() {
         let with =
             |hub: Hub| Symptoms { hubs: vec![Hub { place: "1-1".to_owned(), ..hub }], ..Symptoms::default() };
         let weak = Hub { drones: 6, is_self_powered: Some(false), ..Hub::default() };

@@ -1,6 +1,6 @@
-//! The vocabulary of flash memory: addresses, spans, segments and sectors, shared by the image checks and the plan.
+//! The basic types for flash memory: addresses, spans, segments and sectors, shared by the image checks and the plan.
 //!
-//! [`map`] reads the sector layout that a device reports.
+//! [`map`] parses the sector layout that a device reports.
 
 use std::fmt;
 
@@ -35,7 +35,7 @@ impl Address {
         u64::from(self.0)
     }
 
-    /// The address plus `bytes`. `None` beyond the 32-bit address space.
+    /// The address plus `bytes`. `None` if the result exceeds the 32-bit address space.
     pub(crate) fn checked_add(self, bytes: u32) -> Option<Address> {
         self.0.checked_add(bytes).map(Address)
     }
@@ -47,7 +47,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// A contiguous range of the chip's memory. It is never empty and never exceeds the 32-bit address space, because
+/// A contiguous range of the chip's memory. A span is never empty and never exceeds the 32-bit address space, because
 /// [`Span::new`] rejects such ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
@@ -71,13 +71,13 @@ impl Span {
         self.start
     }
 
-    /// Length in bytes, at least one.
+    /// The length in bytes, at least one.
     #[allow(clippy::len_without_is_empty, reason = "a span is never empty")]
     pub(crate) fn len(self) -> u32 {
         self.len
     }
 
-    /// Length in bytes, as the size of a slice.
+    /// The length in bytes, as the size of a slice.
     pub(crate) fn size(self) -> usize {
         self.len as usize
     }
@@ -96,7 +96,7 @@ impl Span {
         other.start >= self.start && other.end() <= self.end()
     }
 
-    /// The bytes that both spans share.
+    /// The bytes that both spans share; `None` if the spans do not overlap.
     pub(crate) fn intersection(self, other: Span) -> Option<Span> {
         Span::between(self.start.max(other.start), self.end().min(other.end()))
     }
@@ -121,7 +121,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// Bytes and their address in flash.
+/// A sequence of bytes and its address in flash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// The address of the first byte.
@@ -147,10 +147,10 @@ pub struct Access {
     pub writable: bool,
 }
 
-/// The smallest unit that can be erased, as the device describes it.
+/// The smallest unit that can be erased, as described by the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sector {
-    /// Position in the memory map, from 0.
+    /// The position in the memory map, counted from 0.
     pub index: usize,
     pub span: Span,
     pub access: Access,

@@ -1,9 +1,9 @@
-//! Many drones at once, as pure state: which drones take part, which job runs on which port, and how the batch ends.
+//! A batch of drones as pure state: which drones take part, which job runs on which port, and how the batch ends.
 //! [`Fleet::update`] takes a message and the time and returns effects; the front end runs the workers.
 //!
 //! Each drone has its own worker, so a slow or failed job does not affect the others. The fleet tracks a drone by its
-//! port, because the serial number in DFU mode is not unique within a batch (RM0090 §39.1). The job checks the serial
-//! number as well.
+//! port, because the serial number in DFU mode is not unique within a batch (RM0090 §39.1). The job also checks the
+//! serial number.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -16,19 +16,20 @@ use crate::job::{
 use crate::report::{self, Exit};
 use crate::usb::{Location, TransferError, UDEV};
 
-/// The kernel enumerates the ports of a hub one after the other, each in 0.25 to 0.33 s (linux/drivers/usb/core/hub.c).
-/// If more drones restarted at once, the last one would seem lost.
+/// How many drones may enter DFU mode at once, per hub and per USB controller. The kernel enumerates the ports of a hub
+/// one after the other, each in 0.25 to 0.33 s (linux/drivers/usb/core/hub.c). If more drones restarted at once, the
+/// last drone would appear to be lost.
 const ENTERING_PER_HUB: usize = 4;
 const ENTERING_PER_CONTROLLER: usize = 8;
 /// The batch starts once no drone has appeared or disappeared for this long.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long `--expect` waits for its drones.
 const EXPECT: Duration = Duration::from_secs(10);
-/// The number of jobs after which the batch stops if all of them failed in the same way: the fault is then not in the
+/// The batch stops once this many jobs have ended and all of them failed in the same way: the cause is then not the
 /// drones.
 const SAME_FAILURE_LIMIT: usize = 3;
 
-/// What a batch does.
+/// The settings of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The job for each drone.
@@ -40,17 +41,17 @@ pub struct Policy {
     pub planned: Vec<DroneAt>,
     /// The number of drones that must take part.
     pub expect: Option<usize>,
-    /// How many jobs run at the same time.
+    /// How many jobs may run at the same time.
     pub jobs: usize,
     /// How long to wait for drones to appear.
     pub wait: Duration,
-    /// A drone succeeds only if it runs afterwards.
+    /// A drone counts as a success only if it runs afterwards.
     pub require_boot: bool,
-    /// Set for a station: every drone that is plugged in later takes part, too.
+    /// Set for a station, where every drone that is plugged in later also takes part.
     pub station: Option<Station>,
 }
 
-/// A place where drones are plugged in one after the other.
+/// The settings of a station, where drones are plugged in one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Station {
     /// End once this many drones are done.
@@ -70,7 +71,7 @@ pub enum FleetMsg {
     Bus(Vec<Device>),
     /// An event of a row's job.
     Event(usize, Event),
-    /// A row's job has ended. `Some` holds the rest of the job if it should run once the drone is back.
+    /// A row's job has ended. `Some` is the rest of the job, to be run once the drone is back.
     Ended(usize, Box<Report>, Option<Box<Job>>),
     /// Time has passed.
     Tick,
@@ -84,8 +85,8 @@ pub enum FleetMsg {
     StopRow(usize),
     /// Run this row's job again. Ignored unless it has ended.
     Rerun(usize),
-    /// Continue as a station: flash every drone that is plugged in from now on. The devices are those already on the
-    /// bus.
+    /// Continue as a station: flash every drone that is plugged in from now on. The message lists the devices that are
+    /// already on the bus.
     WaitForMore(Vec<Device>),
 }
 
@@ -100,9 +101,9 @@ pub enum FleetEffect {
     Joined(usize),
     /// The state of this row has changed.
     Show(usize),
-    /// A station found a drone that is already done.
+    /// A drone that was plugged into a station is already done.
     AlreadyDone(Device),
-    /// The remaining jobs are not started: the first ones all failed in the same way.
+    /// The remaining jobs are not started: the first jobs all failed in the same way.
     Paused,
     /// All rows are final.
     End,
@@ -125,11 +126,11 @@ pub struct Row {
     pub report: Option<Box<Report>>,
     /// The report of the job that lost the drone.
     lost: Option<Box<Report>>,
-    /// The drone is running, or the policy does not require it.
+    /// The drone is running, or the policy does not require a running drone.
     runs: bool,
-    /// For a station: since when the drone has been away.
+    /// For a station: when the drone disappeared.
     away: Option<Duration>,
-    /// The port is free for another drone, or for this one again.
+    /// The port is free for another drone, or for this drone again.
     freed: bool,
 }
 
@@ -162,7 +163,7 @@ pub enum End {
     /// The image or the drone was refused before anything was changed.
     Refused,
     Failed,
-    /// Stopped, or never started.
+    /// The job was stopped, or never started.
     Cancelled,
 }
 
@@ -191,8 +192,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// For example `6 flashed, 1 refused`; empty if no row has ended. `unchanged` is the word for drones that a job
-    /// only read.
+    /// For example `6 flashed, 1 refused`; empty if no row has ended. `unchanged` is the word for drones that ended
+    /// unchanged.
     pub(crate) fn in_words(self, unchanged: &str) -> String {
         let parts = [
             (self.flashed, "flashed"),
@@ -225,14 +226,15 @@ pub struct Fleet {
     /// When the bus was first read, and when it last changed.
     began: Option<Duration>,
     changed: Duration,
-    /// The number of `--device` options that no drone matches.
+    /// The number of `--device` options without a matching drone.
     unmatched: usize,
     /// No more jobs are started.
     stopped: bool,
-    /// For a station: the ports that were in use at the start and wait for [`FleetMsg::Go`], and since when each has
-    /// been empty.
+    /// For a station: the ports that were in use at the start and wait for [`FleetMsg::Go`], and when each became
+    /// empty.
     held: Vec<(Location, Option<Duration>)>,
-    /// For a station: the devices that cannot be opened, and since when. udev may be about to grant access.
+    /// For a station: the devices that cannot be opened, and when each was first seen. udev may not have granted access
+    /// yet.
     closed: HashMap<Enumeration, Duration>,
     /// For a station: the devices already reported as done.
     noted: HashSet<Enumeration>,
@@ -240,13 +242,13 @@ pub struct Fleet {
     done: usize,
 }
 
-/// A port and the address that the bus assigned there. A different address means that the device was plugged in again
-/// or restarted.
+/// A port and the USB address of the device on that port. A different address means that the device was plugged in
+/// again or restarted.
 type Enumeration = (Location, u8);
 
 impl Fleet {
     pub fn new(policy: Policy, now: Duration) -> Fleet {
-        // A station does not wait until the bus is quiet.
+        // A station does not wait until the bus has settled.
         let stage = if policy.station.is_some() { FleetStage::Running } else { FleetStage::Gathering };
         let done = policy.station.as_ref().map_or(0, |station| station.done.len());
         Fleet {
@@ -275,7 +277,7 @@ impl Fleet {
                 self.on_bus(now, devices);
                 Vec::new()
             }
-            FleetMsg::Go => self.release(),
+            FleetMsg::Go => self.release_held(),
             FleetMsg::Event(id, event) => self.on_event(id, event),
             FleetMsg::Ended(id, report, next) => self.on_end(now, id, report, next),
             FleetMsg::Tick => self.report_closed(now),
@@ -283,7 +285,7 @@ impl Fleet {
             FleetMsg::HangUp => self.stop(now, FleetEffect::CancelIfUntouched),
             FleetMsg::StopRow(id) => self.stop_row(now, id),
             FleetMsg::Rerun(id) => self.rerun_row(id),
-            FleetMsg::WaitForMore(devices) => self.keep_going(now, &devices),
+            FleetMsg::WaitForMore(devices) => self.continue_as_station(now, &devices),
         };
         if self.stage == FleetStage::Gathering {
             effects.extend(self.start_batch_if_ready(now));
@@ -292,7 +294,7 @@ impl Fleet {
             effects.extend(self.start_next(now));
             if self.has_enough(0) && !self.rows.iter().any(Row::is_active) {
                 self.stopped = true;
-                effects.extend(self.drop_queued(now));
+                effects.extend(self.cancel_unstarted(now));
             }
             let is_last = self.policy.station.is_none() || self.stopped;
             if is_last && self.rows.iter().all(Row::is_final) {
@@ -303,8 +305,8 @@ impl Fleet {
         effects
     }
 
-    /// Whether the drone may be flashed by a station. A serial number that matches in only one mode may belong to
-    /// another drone.
+    /// Whether a station may flash this drone. A selector must name the drone exactly: a serial number from the other
+    /// mode may belong to another drone.
     fn takes_part(&self, device: &Device) -> bool {
         let selected = &self.policy.selected;
         selected.is_empty() || selected.iter().any(|selector| names_exactly(selector, device))
@@ -325,7 +327,7 @@ impl Fleet {
         }
         self.began.get_or_insert(now);
         let here = |location: &Location| devices.iter().find(|it| it.location == *location);
-        // A port that has been empty for a while is no longer held: the next drone there does not wait for `Go`.
+        // A port that has been empty for a while is no longer held: the next drone on that port does not wait for `Go`.
         self.held.retain(|(_, empty)| empty.is_none_or(|since| now.saturating_sub(since) < AWAY));
         for (location, empty) in &mut self.held {
             *empty = if here(location).is_some() { None } else { empty.or(Some(now)) };
@@ -374,7 +376,7 @@ impl Fleet {
         effects
     }
 
-    /// At a station, adds a failed row for each device that still cannot be opened.
+    /// For a station: adds a failed row for each device that still cannot be opened.
     fn report_closed(&mut self, now: Duration) -> Vec<FleetEffect> {
         let since = |device: &Device| self.closed.get(&enumeration(device));
         let is_due = |device: &&Device| since(device).is_some_and(|since| now.saturating_sub(*since) >= UDEV);
@@ -391,8 +393,9 @@ impl Fleet {
         effects
     }
 
-    /// Whether this drone has certainly been flashed already. A serial number in DFU mode may belong to another drone
-    /// of the batch, so a drone in DFU mode gets a job, which finds nothing to write if the drone is the same.
+    /// Whether this drone has certainly been flashed already. The serial number of a drone in DFU mode may belong to
+    /// another drone of the batch, so a drone in DFU mode always gets a job. If the drone was already flashed, the job
+    /// finds nothing to write.
     fn is_done(&self, device: &Device) -> bool {
         let serial = &device.strings.serial;
         let before = self.policy.station.iter().flat_map(|station| &station.done);
@@ -400,8 +403,8 @@ impl Fleet {
         before.chain(now).any(|done| is_certainly_same(done, serial))
     }
 
-    /// For a station: whether this row's job adds a drone to those that hold the image. A drone that is plugged in
-    /// again is counted once.
+    /// For a station: whether this row's job adds one to the number of drones that hold the image. A drone that is
+    /// plugged in again is counted once.
     fn adds_to_count(&self, id: usize) -> bool {
         let row = &self.rows[id];
         let earlier =
@@ -411,7 +414,7 @@ impl Fleet {
         row.succeeded() && (row.state == RowState::Ended(End::Flashed) || !is_known)
     }
 
-    fn release(&mut self) -> Vec<FleetEffect> {
+    fn release_held(&mut self) -> Vec<FleetEffect> {
         // `Go` may arrive before the bus has been read.
         if let Some(station) = &mut self.policy.station {
             station.hold = false;
@@ -429,19 +432,19 @@ impl Fleet {
         count.is_some_and(|count| self.done + active >= count)
     }
 
-    /// Starts the batch once all expected drones are plugged in, or the bus is quiet.
+    /// Starts the batch once all expected drones are plugged in or the bus has settled.
     fn start_batch_if_ready(&mut self, now: Duration) -> Vec<FleetEffect> {
         let Policy { expect, wait, .. } = self.policy;
         let Some(began) = self.began else { return Vec::new() };
-        let quiet = now.saturating_sub(self.changed) >= SETTLE;
+        let settled = now.saturating_sub(self.changed) >= SETTLE;
         let waited = now.saturating_sub(began);
-        let (chosen, ambiguous, unmatched) = self.chosen();
+        let (chosen, ambiguous, unmatched) = self.select_drones();
         let found = chosen.len() + ambiguous.len();
         let enough = match expect {
             Some(expect) => found >= expect || waited >= wait.max(EXPECT),
             None => waited >= wait || found > 0 && unmatched == 0,
         };
-        if !quiet && expect.is_none_or(|expect| found < expect) || !enough {
+        if !settled && expect.is_none_or(|expect| found < expect) || !enough {
             return Vec::new();
         }
         let all = ambiguous.clone();
@@ -467,9 +470,9 @@ impl Fleet {
         effects
     }
 
-    /// The drones that take part, the drones that a selector cannot distinguish, and the number of selectors without a
-    /// match.
-    fn chosen(&self) -> (Vec<Device>, Vec<Device>, usize) {
+    /// Returns the drones that take part, the drones that a selector cannot distinguish, and the number of selectors
+    /// without a match.
+    fn select_drones(&self) -> (Vec<Device>, Vec<Device>, usize) {
         let mut devices = participants(&self.seen);
         let planned = &self.policy.planned;
         devices.retain(|it| planned.is_empty() || planned.iter().any(|drone| drone.port == it.location));
@@ -490,13 +493,13 @@ impl Fleet {
                 several => ambiguous.extend(several.iter().map(|device| (*device).clone())),
             }
         }
-        let once = |devices: &mut Vec<Device>| {
+        let sort_by_port = |devices: &mut Vec<Device>| {
             devices.sort_by(|a, b| a.location.cmp(&b.location));
             devices.dedup_by(|a, b| a.location == b.location);
         };
-        once(&mut chosen);
-        once(&mut ambiguous);
-        // A drone that is selected by its port is unambiguous.
+        sort_by_port(&mut chosen);
+        sort_by_port(&mut ambiguous);
+        // Another selector may name an ambiguous drone exactly, for example by its port.
         ambiguous.retain(|device| !chosen.iter().any(|other| other.location == device.location));
         (chosen, ambiguous, unmatched)
     }
@@ -504,12 +507,12 @@ impl Fleet {
     /// Starts the jobs that may run now.
     fn start_next(&mut self, now: Duration) -> Vec<FleetEffect> {
         let mut effects = Vec::new();
-        let enters = self.enters();
+        let enters_dfu = self.enters_dfu();
         for id in 0..self.rows.len() {
             if self.stopped || self.rows[id].state != RowState::Queued || !self.may_start(id) {
                 continue;
             }
-            // The drone may have been moved to this port while its job on another port was ending.
+            // The drone may have been moved to this port while its job on another port was still ending.
             if self.policy.station.is_some() && self.is_done(&self.rows[id].device) {
                 let row = &mut self.rows[id];
                 (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
@@ -518,7 +521,7 @@ impl Fleet {
             }
             let row = &mut self.rows[id];
             row.started = Some(now);
-            row.state = if row.device.mode == Mode::Firmware && enters {
+            row.state = if row.device.mode == Mode::Firmware && enters_dfu {
                 RowState::Entering
             } else {
                 RowState::Examining
@@ -529,8 +532,8 @@ impl Fleet {
         effects
     }
 
-    /// Whether a running drone is asked to enter DFU mode. [`Task::Find`] counts, because an undo follows it.
-    fn enters(&self) -> bool {
+    /// Whether the job asks a running drone to enter DFU mode. [`Task::Find`] does, because an undo follows it.
+    fn enters_dfu(&self) -> bool {
         let Job { task, enter, .. } = &self.policy.job;
         !matches!(task, Task::Identify | Task::Blink(_) | Task::Console(_))
             && matches!(enter, Enter::IfRunning | Enter::Unaided)
@@ -555,19 +558,19 @@ impl Fleet {
     }
 
     fn on_event(&mut self, id: usize, event: Event) -> Vec<FleetEffect> {
-        let enters = self.enters();
+        let enters_dfu = self.enters_dfu();
         let Some(row) = self.rows.get_mut(id).filter(|row| !row.is_final()) else { return Vec::new() };
         let state = match event {
             Event::Device(device) => {
                 let has_begun = matches!(row.state, RowState::Working(..) | RowState::Starting);
                 match device.mode {
                     Mode::Firmware if has_begun => RowState::Starting,
-                    Mode::Firmware if enters => RowState::Entering,
+                    Mode::Firmware if enters_dfu => RowState::Entering,
                     Mode::Firmware | Mode::Dfu => RowState::Examining,
                 }
             }
             Event::Progress { phase, done, total } => {
-                // The first word is written after the rest has been verified. This is not a separate phase.
+                // The first word is written last, after the rest has been verified. This write is not a separate phase.
                 let is_new = !matches!(row.state, RowState::Working(now, ..) if now >= phase);
                 row.state = RowState::Working(phase, done, total);
                 return if is_new { vec![FleetEffect::Show(id)] } else { Vec::new() };
@@ -608,27 +611,27 @@ impl Fleet {
             (row.state, row.lost) = (RowState::Lost, Some(report));
             return vec![FleetEffect::Show(id), FleetEffect::Resume(id, job)];
         }
-        // If the drone did not reappear, report the state in which it was lost.
+        // If the drone did not reappear, keep the report of the job that lost the drone.
         let found = !matches!(&report.outcome, Outcome::Failed(failure) if is_not_found(&failure.kind))
             && !matches!(report.outcome, Outcome::Cancelled(DroneState::Untouched));
         let report = row.lost.take().filter(|_| !found).unwrap_or(report);
         row.state = RowState::Ended(end_of(&report));
         row.runs = !require_boot || report.is_well();
         (row.report, row.ended) = (Some(report), Some(now));
-        // A drone counts as unplugged only after it has been away for a while; this one may be restarting.
+        // A drone counts as unplugged only once it has been away for `AWAY`: it may be restarting now.
         row.away = Some(now);
         self.done += usize::from(self.adds_to_count(id));
         let mut effects = vec![FleetEffect::Show(id)];
-        if !self.stopped && self.failed_alike() {
+        if !self.stopped && self.first_jobs_failed_alike() {
             self.stopped = true;
             effects.push(FleetEffect::Paused);
-            effects.extend(self.drop_queued(now));
+            effects.extend(self.cancel_unstarted(now));
         }
         effects
     }
 
     /// Whether the first jobs all failed in the same way, and others have not started.
-    fn failed_alike(&self) -> bool {
+    fn first_jobs_failed_alike(&self) -> bool {
         let ended: Vec<&Row> = self.rows.iter().filter(|row| row.is_final()).collect();
         // A drone without a backup to undo from does not indicate a common cause.
         let kinds = ended.iter().filter_map(|row| row.problem_kind());
@@ -644,12 +647,12 @@ impl Fleet {
         let mut effects = Vec::new();
         self.stopped = true;
         if self.stage == FleetStage::Gathering {
-            let (chosen, ambiguous, _) = self.chosen();
+            let (chosen, ambiguous, _) = self.select_drones();
             self.rows = chosen.into_iter().chain(ambiguous).map(Row::new).collect();
             self.stage = FleetStage::Running;
             effects.extend((0..self.rows.len()).map(FleetEffect::Joined));
         }
-        effects.extend(self.drop_queued(now));
+        effects.extend(self.cancel_unstarted(now));
         let running = |(_, row): &(usize, &Row)| !row.is_final();
         effects.extend(self.rows.iter().enumerate().filter(running).map(|(id, _)| how(id)));
         effects
@@ -666,8 +669,8 @@ impl Fleet {
         }
     }
 
-    /// Runs a row's job again, unless the drone has been unplugged or another row has an unfinished job on its port:
-    /// otherwise the job would find a different drone.
+    /// Runs a row's job again, unless the drone has been unplugged or another row has an unfinished job on the same
+    /// port. In both cases the job could find a different drone.
     fn rerun_row(&mut self, id: usize) -> Vec<FleetEffect> {
         let Some(row) = self.rows.get(id).filter(|row| row.is_final() && !row.freed) else {
             return Vec::new();
@@ -683,7 +686,7 @@ impl Fleet {
         vec![FleetEffect::Show(id)]
     }
 
-    fn keep_going(&mut self, now: Duration, devices: &[Device]) -> Vec<FleetEffect> {
+    fn continue_as_station(&mut self, now: Duration, devices: &[Device]) -> Vec<FleetEffect> {
         if self.stage == FleetStage::Gathering || self.policy.station.is_some() {
             return Vec::new();
         }
@@ -694,7 +697,7 @@ impl Fleet {
         self.held = held.map(|device| (device.location.clone(), None)).collect();
         (self.stage, self.stopped) = (FleetStage::Running, false);
         self.done = self.rows.iter().filter(|row| row.succeeded()).count();
-        // The ports stay taken until their drones are unplugged, so no drone is flashed twice.
+        // The ports stay occupied until their drones are unplugged, so no drone is flashed twice.
         for row in self.rows.iter_mut().filter(|row| row.is_final()) {
             row.away = Some(now);
         }
@@ -702,7 +705,7 @@ impl Fleet {
     }
 
     /// Ends the rows whose jobs have not started.
-    fn drop_queued(&mut self, now: Duration) -> Vec<FleetEffect> {
+    fn cancel_unstarted(&mut self, now: Duration) -> Vec<FleetEffect> {
         let mut effects = Vec::new();
         let waits = |row: &Row| matches!(row.state, RowState::Held | RowState::Queued);
         for (id, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| waits(row)) {
@@ -717,7 +720,7 @@ impl Fleet {
         self.policy.station.as_ref()
     }
 
-    /// Whether no more jobs are started.
+    /// Whether the batch starts no more jobs.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
@@ -727,7 +730,7 @@ impl Fleet {
         self.stage == FleetStage::Over
     }
 
-    /// Whether a drone succeeds only if it runs afterwards.
+    /// Whether a drone counts as a success only if it runs afterwards.
     pub fn requires_boot(&self) -> bool {
         self.policy.require_boot
     }
@@ -749,7 +752,7 @@ impl Fleet {
         }
     }
 
-    /// The exit status of the batch: the most important one that occurred.
+    /// The exit status of the batch: the most important status among its rows.
     pub fn exit(&self) -> Exit {
         use Exit::{Defect, Device, Done, Image, Interrupted, NoDevice, NoInput, NoPermission, NotRunning};
         let of_row = |row: &Row| match &row.report {
@@ -761,8 +764,8 @@ impl Fleet {
         };
         let counts = self.counts();
         let is_station = self.policy.station.is_some();
-        // At a station, a drone that was plugged in several times counts as a success if any of its jobs succeeded.
-        // Otherwise its last job counts.
+        // On a station, a drone that was plugged in several times counts as a success if any of its jobs succeeded.
+        // If none succeeded, its last job counts.
         let is_last = |(n, row): &(usize, &Row)| {
             let is_same = |other: &Row| {
                 other.is(&row.device)
@@ -784,8 +787,8 @@ impl Fleet {
         order.into_iter().find(|exit| exits.contains(exit)).unwrap_or(Done)
     }
 
-    /// The number of drones behind the fullest hub, which share one full-speed wire.
-    pub fn most_on_one_wire(&self) -> usize {
+    /// The number of drones on the fullest hub. Drones on one hub share its full-speed bandwidth.
+    pub fn most_on_one_hub(&self) -> usize {
         let behind_hub = |row: &&Row| row.device.location.ports.len() > 1;
         let hubs = self.rows.iter().filter(behind_hub).map(|row| row.device.location.hub());
         let mut hubs: Vec<Location> = hubs.collect();
@@ -822,7 +825,7 @@ impl Row {
         }
     }
 
-    /// A row that is final from the start.
+    /// Creates a row that is final from the start.
     fn failed(device: Device, kind: FailureKind, now: Duration) -> Row {
         let failure = Failure { kind, place: None, drone: DroneState::Untouched };
         let report = Box::new(Report::nothing_done(Outcome::Failed(failure)));
@@ -835,13 +838,13 @@ impl Row {
         !matches!(self.state, RowState::Held | RowState::Queued | RowState::Ended(_))
     }
 
-    /// Whether this device on the row's port is certainly not the row's drone, or can be opened now. An unreadable
-    /// serial number proves nothing.
+    /// Whether this device on the row's port is certainly not the row's drone, or is a device that could not be opened
+    /// before and now can. An unreadable serial number proves nothing.
     fn is_replaced_by(&self, device: &Device) -> bool {
         let is_known = |device: &Device| device.open_error.is_none() && !device.strings.serial.is_empty();
         let is_other = is_known(&self.device) && is_known(device) && !self.is(device);
-        // A drone that another program was using until now was flashed by that program, so it is not flashed again
-        // until it has been unplugged.
+        // `Busy` means that another program was using the drone and has flashed it, so the station does not flash the
+        // drone again until it has been unplugged.
         let was_closed = self.device.open_error.is_some_and(|error| error != TransferError::Busy);
         is_other || was_closed && device.open_error.is_none()
     }
@@ -861,9 +864,10 @@ impl Row {
         self.runs && matches!(self.state, RowState::Ended(End::Flashed | End::Unchanged))
     }
 
-    /// The completed share of the row's job, from 0 to 1, for a progress bar. The weights approximate a first flash.
+    /// The completed share of the row's job, from 0 to 1, for a progress bar. The weights of the phases approximate a
+    /// first flash.
     pub(crate) fn ratio(&self) -> f64 {
-        #[allow(clippy::cast_precision_loss, reason = "a share for a bar")]
+        #[allow(clippy::cast_precision_loss, reason = "an approximation for a progress bar")]
         let share = |done: u64, total: u64| if total == 0 { 0.0 } else { done as f64 / total as f64 };
         match self.state {
             RowState::Held | RowState::Queued => 0.0,
@@ -883,7 +887,7 @@ impl Row {
         }
     }
 
-    /// Whether the drone was unplugged after its job, so that another one may take its port.
+    /// Whether the drone was unplugged after its job, so that another drone may use the port.
     pub(crate) fn was_unplugged(&self) -> bool {
         self.freed
     }
@@ -894,7 +898,7 @@ impl Row {
 
     fn problem_kind(&self) -> Option<report::ProblemKind> {
         match &self.report.as_ref()?.outcome {
-            Outcome::Failed(failure) => Some(report::failed(failure).kind),
+            Outcome::Failed(failure) => Some(report::failure_problem(failure).kind),
             _ => None,
         }
     }
@@ -904,8 +908,8 @@ fn enumeration(device: &Device) -> Enumeration {
     (device.location.clone(), device.address)
 }
 
-/// The devices that take part in a batch without a selection. A device that may be another maker's board takes part
-/// only if there is no other device, as in the selection of a single drone.
+/// Returns the devices that take part in a batch without a selection. A device that may be another maker's board takes
+/// part only if every device is doubtful. The selection of a single drone follows the same rule.
 pub(crate) fn participants(devices: &[Device]) -> Vec<Device> {
     let mut devices = devices.to_vec();
     if devices.iter().any(|device| !device.is_doubtful()) {
@@ -920,7 +924,7 @@ fn is_planned(drone: &DroneAt, device: &Device) -> bool {
     drone.is(device) || drone.port == device.location && both_unknown
 }
 
-/// Whether a selector can only mean this device: its port, or its serial number as the device shows it.
+/// Whether the selector names exactly this device, by its port or by its serial number as the device reports it.
 fn names_exactly(selector: &Selector, device: &Device) -> bool {
     match selector {
         Selector::Serial(serial) => serial.eq_ignore_ascii_case(&device.strings.serial),
@@ -939,7 +943,8 @@ fn is_not_found(kind: &FailureKind) -> bool {
     )
 }
 
-/// Whether two serial numbers must belong to the same drone: both are the full number of a running drone.
+/// Whether two serial numbers must belong to the same drone: they are equal, and both are the full 24-digit number of a
+/// running drone.
 fn is_certainly_same(one: &str, other: &str) -> bool {
     one.len() == 24 && other.len() == 24 && crazyflie::is_same_serial(one, other)
 }
@@ -949,7 +954,7 @@ fn end_of(report: &Report) -> End {
         Outcome::Flashed => End::Flashed,
         Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => End::Unchanged,
         Outcome::Cancelled(_) => End::Cancelled,
-        Outcome::Failed(failure) => match report::failed(failure).exit {
+        Outcome::Failed(failure) => match report::failure_problem(failure).exit {
             Exit::Image | Exit::NoInput
                 if matches!(failure.drone, DroneState::Untouched | DroneState::Stopped) =>
             {

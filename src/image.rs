@@ -1,13 +1,13 @@
-//! An image file: its bytes, their address and their content.
+//! An image file: its bytes, their address and the program that they contain.
 //!
 //! [`dfuse`], [`hex`], [`elf`] and [`release`] read the containers, [`recognise`] identifies the program, [`startup`]
-//! checks that it is complete, and [`foreign`] names files that are not images. `plan::admission` decides whether an
-//! image may be flashed.
+//! checks whether the program is complete, and [`foreign`] names files that are not images. `plan::admission` decides
+//! whether an image may be flashed.
 //!
 //! A file is identified by its content, never by its name. A release contains `.bin` images for both the STM32 and the
 //! radio chip; the bootloader and the firmware are both raw `.bin` files; a browser may save a web page under the name
-//! of the file that it links to. A wrong guess is expensive: the bootloader starts any image whose first word is not
-//! blank, and firmware for another board halts silently.
+//! of the file that the page links to. A wrong guess is expensive: the bootloader starts any image whose first word is
+//! not blank, and firmware for another board halts silently.
 
 use std::ops::Range;
 
@@ -45,7 +45,7 @@ pub enum Format {
     Dfu,
     Hex,
     Elf,
-    /// A release with a manifest, or an archive that contains one firmware.
+    /// A release with a manifest, or an archive that contains exactly one firmware image.
     Zip,
 }
 
@@ -84,7 +84,7 @@ impl Payload {
         self.len() == 0
     }
 
-    /// The start address in the file, if it contains one.
+    /// The start address, if the file contains one.
     pub(crate) fn address(&self) -> Option<Address> {
         match self {
             Payload::Raw(_) => None,
@@ -92,7 +92,7 @@ impl Payload {
         }
     }
 
-    /// The bytes at their addresses; raw bytes at `address`.
+    /// The bytes as segments. Raw bytes are placed at `address`.
     pub(crate) fn at(&self, address: Address) -> Vec<Segment> {
         match self {
             Payload::Raw(bytes) => vec![Segment { address, data: bytes.clone() }],
@@ -109,17 +109,17 @@ pub struct Image {
     /// Whether the image is complete.
     pub extent: Extent,
     pub payload: Payload,
-    /// CRC-32 (as in zlib) of the payload, in the order of its addresses.
+    /// CRC-32 (as in zlib) of the payload, in ascending order of addresses.
     pub crc32: u32,
     /// SHA-256 of the whole file, container included.
     pub sha256: Sha256,
-    /// Vendor and product ID in the DFU suffix, 0xFFFF for any. `None` without a suffix.
+    /// Vendor and product ID in the DFU suffix, 0xFFFF for any. `None` if the file has no suffix.
     pub target_device: Option<(u16, u16)>,
     /// Notes for the user about oddities of the file and about parts that are not flashed.
     pub notes: Vec<String>,
 }
 
-/// Why a file is not an image. None of these can be overridden.
+/// Why a file is not an image. None of these errors can be overridden.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ImageError {
     #[error("the file is empty")]
@@ -174,7 +174,7 @@ impl Image {
         if bytes.is_empty() {
             return Err(ImageError::Empty);
         }
-        if let Some(name) = foreign::archive(&bytes) {
+        if let Some(name) = foreign::archive_format(&bytes) {
             return Err(ImageError::Packed(name));
         }
         if bytes.starts_with(dfuse::SIGNATURE) {
@@ -189,7 +189,7 @@ impl Image {
             Ok(image)
         } else if bytes.starts_with(elf::SIGNATURE) {
             Image::placed(Format::Elf, elf::parse(&bytes, IMAGE_MAX)?)
-        } else if hex::looks_like(&bytes) {
+        } else if hex::is_hex(&bytes) {
             Image::placed(Format::Hex, hex::parse(&bytes)?)
         } else {
             Image::raw(bytes)
@@ -262,7 +262,8 @@ impl Image {
         Ok(image)
     }
 
-    /// Finds the only firmware in an archive without a manifest. CI builds often contain it in several formats.
+    /// Finds the firmware in an archive without a manifest. CI builds often contain the same firmware in several
+    /// formats, but an archive with several different programs is refused.
     fn from_loose_files(files: Vec<LooseFile>) -> Result<Image, ImageError> {
         let mut found: Vec<(String, Image)> = Vec::new();
         let mut others = Vec::new();
@@ -273,7 +274,7 @@ impl Image {
                 continue;
             }
             match Image::unzipped(bytes) {
-                // The same program in another format.
+                // This is the same program in another format.
                 Ok(image) if found.iter().any(|(_, first)| first.is_same_program(&image)) => {}
                 Ok(image) if image.is_known() => found.push((name, image)),
                 Ok(image) => others.push(format!("{name} is {}", image.content)),
@@ -367,13 +368,13 @@ impl Image {
         })
     }
 
-    /// The codes of the boards that the image supports. Empty if they are unknown.
+    /// The codes of the boards that the image supports. Empty if the boards are unknown.
     pub fn boards(&self) -> Vec<String> {
         let firmware = self.content.firmware();
         firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect()
     }
 
-    /// The address of the image: the one in the file, or else the one that the program is linked for.
+    /// The address of the image: the address in the file or, if the file has none, the program's link address.
     pub(crate) fn address(&self) -> Option<Address> {
         self.payload.address().or(self.content.link())
     }
@@ -402,7 +403,7 @@ fn gaps(segments: &[Segment]) -> Vec<Range<usize>> {
     segments.windows(2).map(|pair| offset(pair[0].end())..offset(pair[1].address.wide())).collect()
 }
 
-/// The segments as one block with blank gaps, for recognition. Empty if the block would be larger than the flash.
+/// The segments as one block with blank gaps, for recognition. Empty if that block would be larger than the flash.
 fn flattened(segments: &[Segment]) -> Vec<u8> {
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Vec::new() };
     let len = last.end() - first.address.wide();

@@ -1,8 +1,8 @@
-//! The protocol between the worker and a front end: commands to the worker, events from it. Pure data.
+//! The protocol between the worker and a front end: commands to the worker and events from it, as plain data types.
 //!
-//! A job sends `Device` when it selects a device (and again after each re-enumeration), then `Planned` and `Ready`,
-//! both before anything is changed. Each phase sends `Progress` from 0 to its total, with `Sector` in between. `Known`
-//! follows an identification, and `Log` and `Waiting` may occur at any time. Every job ends with exactly one
+//! A job sends `Device` when it selects a device, and again after each re-enumeration. `Planned` and `Ready` follow,
+//! both before anything is changed. Each phase sends `Progress` from 0 to its total, with `Sector` events in between.
+//! `Known` follows an identification. `Log` and `Waiting` may occur at any time. Every job ends with exactly one
 //! `Finished`.
 
 use std::fmt;
@@ -30,7 +30,7 @@ pub use failure::{DroneState, Failure, FailureKind, Place};
 pub use identity::{DeviceInfo, Identity, Running};
 use trial::{Measurement, Trial};
 
-pub use log_entry::{CopyProblem, LogEntry, Stretches};
+pub use log_entry::{AddressRanges, CopyProblem, LogEntry};
 
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -48,8 +48,8 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub device: Selector,
-    /// For a job that follows an earlier one: the serial number of that job's drone. A different drone on its port is
-    /// not touched.
+    /// The serial number of the earlier job's drone, if this job follows another one. A different drone on the same
+    /// port is not touched.
     pub serial: Option<String>,
     /// How long to wait for the device to appear.
     pub wait: Duration,
@@ -58,8 +58,8 @@ pub struct Job {
 }
 
 impl Job {
-    /// Creates a job for the only drone, which must be plugged in already. If the task needs DFU mode, a running drone
-    /// is asked to enter it.
+    /// Creates a job for the only drone, which must be plugged in already. If the task needs DFU mode and the drone is
+    /// running, the job asks the drone to enter DFU mode.
     pub fn new(task: Task) -> Job {
         let enter = match &task {
             Task::Find | Task::Identify | Task::Blink(_) | Task::Console(_) => Enter::Never,
@@ -68,7 +68,7 @@ impl Job {
         Job { device: Selector::Only, serial: None, wait: Duration::ZERO, enter, task }
     }
 
-    /// Restricts the job to this drone. A different drone on its port is not touched.
+    /// Restricts the job to this drone. A different drone on the same port is not touched.
     pub fn of(self, drone: DroneAt) -> Job {
         let serial = Some(drone.serial).filter(|serial| !serial.is_empty());
         Job { device: Selector::At(drone.port), serial, ..self }
@@ -84,13 +84,13 @@ pub enum Task {
     Backup(Span),
     /// Select the device and report it.
     Find,
-    /// Determine what the device is and what is on it. A running Crazyflie is queried, not restarted.
+    /// Identify the device and its contents. A running Crazyflie is queried, not restarted.
     Identify,
     /// Blink the LEDs of a running Crazyflie for this long.
     Blink(Duration),
     /// Read the console of a running Crazyflie for this long, or until the job is stopped.
     Console(Option<Duration>),
-    /// Try what other jobs rely on.
+    /// Run a trial of `cfdfu qualify`.
     Try(Trial),
 }
 
@@ -104,20 +104,21 @@ pub struct FlashTask {
     pub verify: Verify,
     pub leave: Leave,
     pub width: Width,
-    /// The codes of the boards that the image runs on; empty if it does not name any.
+    /// The codes of the boards that the image runs on; empty if the image does not name any.
     pub boards: Vec<String>,
-    /// The platform that the image is for, if it names one.
+    /// The platform that the image is for, if the image names one.
     pub platform: Option<&'static str>,
     /// The version that the drone should report afterwards, if the image contains one.
     pub version: Option<String>,
     pub mismatch: Mismatch,
     /// Images for other boards. The worker uses the first one that is for the drone's board.
     pub alternatives: Vec<FlashImage>,
-    /// The state of the drone after an earlier attempt. It stays the same until this job changes something.
+    /// The state of the drone after an earlier attempt. The drone stays in this state until the job changes something.
     pub left: DroneState,
     /// Whether the image comes from a file or is a backup to restore.
     pub change: Change,
-    /// For an undo: what the drone should hold now. If it differs, another program has changed the drone.
+    /// For an undo: the contents that the drone should hold now. If the contents differ, another program has changed
+    /// the drone.
     pub expected: Vec<Piece>,
 }
 
@@ -125,7 +126,7 @@ pub struct FlashTask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlashImage {
     pub image: ApprovedImage,
-    /// The codes of the boards that the image runs on; empty if it does not name any.
+    /// The codes of the boards that the image runs on; empty if the image does not name any.
     pub boards: Vec<String>,
     pub platform: Option<&'static str>,
     pub version: Option<String>,
@@ -150,9 +151,9 @@ impl FlashTask {
         [&self.boards].into_iter().chain(others).any(|boards| is_for(boards, Some(code)))
     }
 
-    /// The task with the image for this board, and that image's position among all images. If no image is for it, or
-    /// if the board could not be read, the task has the first image and names the boards of all images, so that the
-    /// refusal lists them.
+    /// Returns the position of the image for this board among all images, and the task with only that image. If no
+    /// image is for this board, or the board could not be read, the task has the first image and names the boards of
+    /// all images, so that the refusal lists all of them.
     pub(crate) fn for_board(&self, board: Option<&Board>) -> (usize, FlashTask) {
         let task = FlashTask { alternatives: Vec::new(), ..self.clone() };
         let fits = |boards: &[String]| is_for(boards, board.map(|board| board.code.as_str()));
@@ -170,8 +171,9 @@ impl FlashTask {
         }
     }
 
-    /// The task that resumes this one after an interruption. `left` is the state of the drone. The task keeps no backup
-    /// of the half-written flash, does not ask for confirmation again, and skips sectors that already match.
+    /// Returns the task that resumes this one after an interruption. `left` is the state of the drone. The new task
+    /// keeps no backup of the half-written flash, does not ask for confirmation again, and skips sectors that already
+    /// match.
     pub fn resumed(self, left: DroneState) -> FlashTask {
         // The interrupted attempt has already replaced part of the expected contents.
         let expected = Vec::new();
@@ -183,9 +185,9 @@ impl FlashTask {
         self.left != DroneState::Untouched
     }
 
-    /// Creates a task with every safeguard: compare first, keep a backup, ask for confirmation, verify and start.
-    /// `firmware` is the image's firmware, if it contains one. It determines which boards are accepted and which
-    /// version the drone should report afterwards.
+    /// Creates a task with every safeguard: compare first, keep a backup, ask for confirmation, verify, and start the
+    /// drone. `firmware` is the image's firmware, if it contains one. The firmware determines which boards are accepted
+    /// and which version the drone should report afterwards.
     pub fn new(image: ApprovedImage, firmware: Option<&Firmware>) -> FlashTask {
         let FlashImage { image, boards, platform, version } = FlashImage::new(image, firmware);
         FlashTask {
@@ -208,7 +210,8 @@ impl FlashTask {
     }
 }
 
-/// Whether an image for these boards, or for every board if there are none, is for the board with this code.
+/// Whether an image that names these boards supports the board with this code. An image that names no boards supports
+/// every board.
 fn is_for(boards: &[String], code: Option<&str>) -> bool {
     boards.is_empty() || code.is_some_and(|code| boards.iter().any(|board| board == code))
 }
@@ -216,14 +219,14 @@ fn is_for(boards: &[String], code: Option<&str>) -> bool {
 /// Whether a running Crazyflie may be asked to enter DFU mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enter {
-    /// Yes, if the selected device is not in DFU mode already.
+    /// Yes, unless the selected device is already in DFU mode.
     IfRunning,
-    /// Yes, but the job does not wait until the user enters DFU mode by hand: a batch cannot guide the user through
-    /// that for several drones.
+    /// Yes, but the job does not wait for the user to enter DFU mode by hand: a batch cannot guide the user through
+    /// this step for several drones.
     Unaided,
     /// No; the device must already be in DFU mode.
     Never,
-    /// No, because this user may not open the boot ROM: a Crazyflie would enter DFU mode and be stuck there.
+    /// No, because the user is not allowed to open the boot ROM: a Crazyflie would enter DFU mode and be stuck there.
     NotAllowed,
 }
 
@@ -236,12 +239,12 @@ pub enum Compare {
     Skip,
 }
 
-/// Whether a backup is read before anything is overwritten, for an undo.
+/// Whether to read a backup for an undo before anything is overwritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// Read every sector of the plan completely, which takes half a second for a firmware image.
     Copy,
-    /// Read only what the comparison needs.
+    /// Read only as much as the comparison needs.
     No,
 }
 
@@ -253,27 +256,29 @@ pub enum Confirm {
     Go,
 }
 
-/// The plan and what the drone holds now. Nothing has been changed yet.
+/// The plan and the current contents of the drone. Nothing has been changed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preview {
     pub plan: Plan,
     /// The result of the comparison for each sector of the plan.
     pub found: Vec<Comparison>,
-    /// What remains to be done.
+    /// The part of the plan that remains to be done.
     pub work: Work,
     /// The current contents of flash from the first sector of the plan to its last, if they were read.
     pub before: Option<Segment>,
     /// The firmware in `before`.
     pub firmware: Option<Content>,
-    /// Set if the image is for a different platform than the firmware that it replaces.
+    /// Set if the image and the firmware that it replaces are for different platforms.
     pub platform_change: Option<PlatformChange>,
-    /// The contents of the bootloader's sector, if the job does not write it.
+    /// The contents of the bootloader's sector, if the job does not write that sector.
     pub loader: Option<Loader>,
-    /// Whether the image is for this board. Anything but [`BoardCheck::Passed`] needs more than one key to confirm.
+    /// The result of the board check. Unless it is [`BoardCheck::Passed`], the user must press more than one key to
+    /// confirm.
     pub board: BoardCheck,
-    /// For an undo: the drone does not hold what the last change wrote, so another program has changed it since.
+    /// For an undo: the drone does not hold the data that the last change wrote, so another program has changed the
+    /// drone since.
     pub changed_since: bool,
-    /// What the firmware that was running has reported about the radio chip.
+    /// The state of the radio chip, as reported by the firmware that was running before.
     pub radio_chip: RadioChip,
     /// The version of the firmware in the image, if known.
     pub version: Option<String>,
@@ -298,7 +303,7 @@ impl BoardCheck {
 }
 
 /// The image and the firmware that it replaces are for different platforms, named as in release files. The board check
-/// cannot detect this because some platforms share board types (crazyflie-firmware, `platform_flapper.c`).
+/// cannot detect such a change, because some platforms share board types (crazyflie-firmware, `platform_flapper.c`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlatformChange {
     /// The platform of the firmware on the drone.
@@ -319,8 +324,9 @@ pub enum Verify {
 pub enum Leave {
     /// Start the program that was written, and wait for the drone to appear on USB.
     Start,
-    /// Reset the chip instead, and wait. The boot ROM resets the chip if the leave request names a blank address
-    /// (AN2662). On paper this works with every ROM version, but it has not been tried on a real drone.
+    /// Reset the chip instead, and wait in the same way. The boot ROM resets the chip if the leave request names a
+    /// blank address (AN2662). In theory, the reset works with every ROM version, but it has not been tried on a real
+    /// drone.
     Reset,
     /// Keep the drone in DFU mode.
     Stay,
@@ -329,13 +335,13 @@ pub enum Leave {
 /// How many bits are programmed at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// 32, if the ROM accepts it.
+    /// 32, if the ROM accepts this width.
     Fastest,
     /// 8, the ROM's default.
     Byte,
 }
 
-/// Whether to accept a chip that is not a Crazyflie's, or a board that the image is not for.
+/// Whether to accept a chip that differs from the Crazyflie's, or a board that the image is not for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mismatch {
     /// Accept only the Crazyflie's memory map and a board that the image runs on.
@@ -343,7 +349,7 @@ pub enum Mismatch {
     /// Like [`Mismatch::Refuse`], but if the board cannot be read, let the user decide: see [`Preview::board`].
     Ask,
     /// Accept anything.
-    Take,
+    Allow,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -351,16 +357,16 @@ pub enum Selector {
     /// The only device that is plugged in.
     #[default]
     Only,
-    /// By serial number, as reported by either the firmware or the boot ROM.
+    /// The device with this serial number, as reported by either the firmware or the boot ROM.
     Serial(String),
-    /// By port.
+    /// The device on this port.
     At(Location),
 }
 
 impl FromStr for Selector {
     type Err = std::convert::Infallible;
 
-    /// `BUS-PORT[.PORT…]` or a serial number.
+    /// Parses `BUS-PORT[.PORT…]` or a serial number.
     fn from_str(text: &str) -> Result<Selector, Self::Err> {
         Ok(text.parse().map_or_else(|()| Selector::Serial(text.trim().to_uppercase()), Selector::At))
     }
@@ -377,7 +383,7 @@ impl fmt::Display for Selector {
 }
 
 impl Selector {
-    /// Whether this selects `device`.
+    /// Whether this selector selects `device`.
     pub(crate) fn matches(&self, device: &Device) -> bool {
         match self {
             Selector::Only => true,
@@ -396,7 +402,8 @@ pub struct Device {
     pub mode: Mode,
     pub id: Id,
     pub location: Location,
-    /// The address that the bus assigned. A different one means that the drone restarted, or that it is another drone.
+    /// The address that the bus assigned. A different address means that the drone has restarted, or that a different
+    /// drone is on this port.
     pub address: u8,
     /// The device's names; empty if the device could not be opened.
     pub strings: Strings,
@@ -415,7 +422,7 @@ pub struct DroneAt {
 }
 
 impl DroneAt {
-    /// Whether both may be the same drone.
+    /// Whether both values may refer to the same drone.
     pub(crate) fn may_be(&self, other: &DroneAt) -> bool {
         self.port == other.port && crazyflie::is_same_serial(&self.serial, &other.serial)
     }
@@ -428,19 +435,19 @@ impl DroneAt {
 
 impl Device {
     /// Whether the device has the USB IDs of a running Crazyflie, but its names cannot be read. These IDs belong to ST,
-    /// so the device may be any board that uses them.
+    /// so the device may be any board that uses these IDs.
     pub(crate) fn is_doubtful(&self) -> bool {
         self.mode == Mode::Firmware && self.open_error.is_some() && self.strings == Strings::default()
     }
 
-    /// Whether both may be the same drone. An unreadable serial number proves nothing.
+    /// Whether both devices may be the same drone. An unreadable serial number proves nothing, so it counts as a match.
     pub(crate) fn may_be_same(&self, other: &Device) -> bool {
         let (one, two) = (&self.strings.serial, &other.strings.serial);
         let is_unread = one.is_empty() || two.is_empty();
         self.location == other.location && (is_unread || crazyflie::is_same_serial(one, two))
     }
 
-    /// The drone that this device belongs to.
+    /// Returns the port and the serial number of this device.
     pub fn drone(&self) -> DroneAt {
         DroneAt { port: self.location.clone(), serial: self.strings.serial.clone() }
     }
@@ -470,7 +477,7 @@ pub enum Event {
     Planned(Plan),
     /// The plan after the comparison. With [`Confirm::Ask`], the job waits for [`Command::Proceed`].
     Ready(Box<Preview>),
-    /// Bytes done in a phase. The first event of a phase has `done` 0.
+    /// The number of bytes processed in a phase. In the first event of a phase, `done` is 0.
     Progress {
         phase: Phase,
         done: u64,
@@ -478,15 +485,15 @@ pub enum Event {
     },
     /// A sector changed state.
     Sector {
-        /// Its position in the memory map.
+        /// The sector's position in the memory map.
         index: usize,
         state: SectorState,
     },
-    /// A log entry. Its level is the entry's own, except that a background identify logs `Info` entries as `Detail`.
+    /// A log entry and its level. A background identify logs `Info` entries as `Detail`.
     Log(Level, LogEntry),
-    /// The job has measured something: see `cfdfu qualify`.
+    /// A measurement of a trial: see `cfdfu qualify`.
     Measured(Box<Measurement>),
-    /// The running firmware has printed a line, this long after its console was opened.
+    /// A line that the running firmware printed, and the time since its console was opened.
     Console {
         at: Duration,
         line: ConsoleLine,
@@ -499,7 +506,7 @@ pub enum Event {
     Finished(Report),
 }
 
-/// What a job waits for, worded to follow "waiting for".
+/// What a job is waiting for. The text follows "waiting for".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum WaitFor {
     /// The user plugs in a drone.
@@ -519,13 +526,13 @@ pub enum WaitFor {
     StayUp,
 }
 
-/// A part of a job with its own progress.
+/// A part of a job that reports its own progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Compare,
     Erase,
     Write,
-    /// Reading back what was written.
+    /// Reading back the written data.
     Verify,
     Read,
 }
@@ -546,13 +553,13 @@ impl Phase {
 /// The state of a sector during a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SectorState {
-    /// Already matches the image.
+    /// The sector already matches the image.
     Same,
     ToErase,
-    /// Was erased, or was blank already.
+    /// The sector was erased, or was blank already.
     Erased,
     Written,
-    /// Was read back and matches.
+    /// The sector was read back and matches.
     Verified,
     Failed,
 }
@@ -570,30 +577,31 @@ pub enum Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub outcome: Outcome,
-    /// Which of the task's images was used: 0 for the first, otherwise an index into the alternatives plus 1.
+    /// The index of the image that was used: 0 for the task's first image, otherwise the index into the alternatives
+    /// plus 1.
     pub image: usize,
-    /// Size of the image or of the backup in bytes.
+    /// The size of the image or of the backup in bytes.
     pub bytes: u64,
     pub written: u64,
     pub erased_sectors: usize,
     /// Whether every byte was read back and matches.
     pub verified: bool,
-    /// What the drone did afterwards.
+    /// How the drone behaved after the job.
     pub boot: Boot,
     /// The version that the drone reported after it started.
     pub runs: Option<String>,
-    /// What the drone's firmware reported about its health after it started.
+    /// The health that the firmware reported after the drone started.
     pub health: Box<Health>,
     /// Whether `runs` differs from the version that was flashed.
     pub runs_other: bool,
     /// The version of the boot ROM, if it was read before the restart. See [`RomVersion::starts_without_ccm`].
     pub rom: Option<RomVersion>,
-    /// The bootloader's sector, if the job did not write it. A drone without a bootloader may run now, but does not
-    /// start when it is switched on.
+    /// The contents of the bootloader's sector, if the job did not write that sector. A drone without a bootloader may
+    /// run now, but does not start when it is switched on.
     pub loader: Option<Loader>,
-    /// Whether DFU mode was entered by hand. Many drones then start only after a power cycle.
+    /// Whether DFU mode was entered by hand. After such an entry, many drones start only after a power cycle.
     pub by_hand: bool,
-    /// How long the job took, without the time spent waiting for confirmation and watching the restarted drone.
+    /// How long the job took, excluding the time spent waiting for confirmation and watching the restarted drone.
     pub took: Duration,
 }
 
@@ -613,7 +621,7 @@ impl Report {
         self.booted() == Some(true) && !self.health.has_failed() && !self.health.is_unproven()
     }
 
-    /// Whether something is known to be wrong with the drone, although the job itself did not fail.
+    /// Whether the drone is known to have a problem, although the job itself did not fail.
     pub fn is_unwell(&self) -> bool {
         self.boot == Boot::Restarts
             || self.runs_other
@@ -634,12 +642,12 @@ impl Report {
             && !self.loader.is_some_and(Loader::is_missing)
     }
 
-    /// The report of a job that was not started, because another instance of cfdfu is using its drone.
+    /// Returns the report of a job that was not started because another instance of cfdfu is using its drone.
     pub(crate) fn held() -> Report {
         Report::nothing_done(Outcome::held(DroneState::Untouched))
     }
 
-    /// The report of a job that ended before it did anything.
+    /// Returns the report of a job that ended before it did anything.
     pub fn nothing_done(outcome: Outcome) -> Report {
         Report {
             outcome,
@@ -660,18 +668,18 @@ impl Report {
     }
 }
 
-/// What the drone did after the job.
+/// How the drone behaved after the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boot {
-    /// The job did not restart it.
+    /// The job did not restart the drone.
     NotAsked,
-    /// It started, but was unplugged, or the user skipped the check that it keeps running.
+    /// The drone started, but was unplugged, or the user skipped the check that it keeps running.
     NotWatched,
-    /// It started and was still running a few seconds later.
+    /// The drone started and was still running a few seconds later.
     StaysUp,
-    /// It started and then restarted by itself.
+    /// The drone started and then restarted by itself.
     Restarts,
-    /// It did not appear on USB.
+    /// The drone did not appear on USB.
     NotSeen,
 }
 
@@ -679,7 +687,7 @@ pub enum Boot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Flashed,
-    /// Nothing had to be written: flash already holds the image.
+    /// Nothing had to be written: the flash already held the image.
     Unchanged,
     Read(Vec<u8>),
     /// The device was found or identified. For an identification, [`Event::Known`] has reported the details.
@@ -689,7 +697,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The outcome if another program is using the device.
+    /// Returns the outcome of a job whose device is used by another program.
     pub(crate) fn held(drone: DroneState) -> Outcome {
         Outcome::Failed(Failure { kind: FailureKind::Held, place: None, drone })
     }
@@ -701,7 +709,7 @@ mod tests {
     use crate::usb::ROM_DFU;
 
     #[test]
-    fn a_device_is_selected_by_port_or_by_either_serial_number() {
+    fn a_device_is_selected_by_its_port_or_by_either_of_its_serial_numbers() {
         let device = |serial: &str| Device {
             mode: Mode::Dfu,
             id: ROM_DFU,
@@ -715,7 +723,7 @@ mod tests {
             |wanted: &str, serial: &str| wanted.parse::<Selector>().unwrap().matches(&device(serial));
         let (rom, running) = ("338133873034", "51004F000551343036333233");
         for (wanted, shown) in [(rom, rom), (running, running), (running, rom), (rom, running)] {
-            assert!(matches(wanted, shown), "{wanted} for {shown}");
+            assert!(matches(wanted, shown), "{wanted} does not select {shown}");
         }
         assert!(matches("51004f000551343036333233", rom));
         assert!(matches("1-1.2", "anything"));

@@ -10,14 +10,14 @@
 //! | | [`plan`] | checks of an image ([`plan::admission`]), the order of work, and undo |
 //! | | [`dfu`] | the DfuSe protocol without I/O |
 //! | | [`job`] | the protocol with the worker: job, event, log entry, failure, report |
-//! | | [`qualify`] | judges what was measured on a drone |
+//! | | [`qualify`] | verdicts on what was measured on a drone |
 //! | | [`report`], [`doctor`] | results and advice as text; reasons why no drone is found |
 //! | 1, devices | `usb::{libusb, trace}` | the real bus; a decorator that reports every transfer |
-//! | | [`recording`] | recordings of transfers: their format, the recorder, captures of other programs |
+//! | | [`recording`] | recordings of transfers: their format, the recorder, captures by other programs |
 //! | | [`sim`] | the simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`scan`], [`worker`] | time; the devices on the bus; the thread that drives a drone |
 //! | 3, supervision | [`record`], [`supervise`] | files that survive a run; backup, record and resume of every job |
-//! | | [`crews`], [`watch`] | the workers and supervisors of a batch; the thread that watches the bus |
+//! | | [`batch_workers`], [`watch`] | the workers and supervisors of a batch; the thread that watches the bus |
 //! | 4, interface | [`fleet`] | many drones as pure state |
 //! | | [`app`], [`ui`] | one drone's interface as pure state; its rendering |
 //! | | [`releases`] | official releases: their lists, and the file for each board |
@@ -29,7 +29,7 @@
 //! explains them. [`report`] has the advice and the exit status for each failure. `supervise::resume` decides whether
 //! to wait for a lost drone and how to resume its flash.
 //!
-//! The code keeps four promises:
+//! The code maintains four invariants:
 //!
 //! - Only an image that has passed `plan::admission` is written. The type `ApprovedImage` enforces this.
 //! - Only blank flash is programmed.
@@ -37,10 +37,10 @@
 //! - Every wait for a device has a time limit.
 
 pub mod app;
+pub mod batch_workers;
 mod cli;
 pub mod clock;
 pub mod crazyflie;
-pub mod crews;
 pub mod dfu;
 pub mod doctor;
 pub mod flash;

@@ -1,8 +1,8 @@
 //! A job as data: which sectors to erase, which bytes to write and read back, and in which order.
 //!
-//! [`Plan::new`] lays an approved image out on the device's sectors, without any I/O. [`Plan::work`] takes the result
-//! of comparing these sectors with the image and returns the remaining [`Work`]. Its order makes a flash safe to
-//! interrupt.
+//! [`Plan::new`] maps an approved image onto the device's sectors, without any I/O. [`Plan::work`] accepts the result
+//! of comparing these sectors with the image and returns the remaining [`Work`]. The order of the work makes a flash
+//! safe to interrupt.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ const WORD: u32 = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     purpose: Purpose,
-    /// Size of the image in bytes, without padding.
+    /// The size of the image in bytes, without padding.
     pub bytes: usize,
     /// Shared, because events carry clones of the plan.
     pieces: Arc<[Segment]>,
@@ -47,29 +47,29 @@ pub enum Comparison {
     Same,
     /// The sector differs and must be erased before it is written.
     Differs,
-    /// The sector differs but is entirely blank, so it needs no erase.
+    /// The sector differs but is entirely blank, so it does not need to be erased.
     Blank,
 }
 
-/// The erases, writes and read-backs that remain, in the order in which they are safe to interrupt.
+/// The remaining erases, writes and read-backs, in an order that is safe to interrupt.
 ///
-/// The bootloader checks one thing before it starts the firmware: that the word at 0x08004000 is not 0xFFFFFFFF
+/// Before the bootloader starts the firmware, it checks only that the word at 0x08004000 is not 0xFFFFFFFF
 /// (crazyflie2-stm-bootloader, `main.c`). There is no checksum, so the bootloader would also start incomplete firmware.
-/// The first word of each program therefore serves as its *commit word*, and the sector that contains it is its *head
-/// sector*:
+/// The first word of each program therefore serves as its *commit word*, and the sector that contains the commit word
+/// is the program's *head sector*:
 ///
-/// 1. Erase, head sectors first. Once they are erased, the commit words are blank and the remains of the old firmware
-///    cannot start.
+/// 1. Erase, head sectors first. Once the head sectors are erased, the commit words are blank and the remains of the
+///    old firmware cannot start.
 /// 2. Write and verify everything except the commit words.
 /// 3. Write and verify the commit words, the bootloader's before the firmware's.
 ///
-/// In any other order, a disconnect at the wrong moment would make the drone start incomplete firmware and crash.
+/// In any other order, a disconnect at the wrong moment could make the drone start incomplete firmware and crash.
 /// With this order, the bootloader finds no firmware and waits for an update instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Sectors to erase, head sectors first.
     pub erase: Vec<Sector>,
-    /// Blocks to write. Blocks that contain only 0xFF are omitted, because the erase has already produced them.
+    /// Blocks to write. Blocks that contain only 0xFF are omitted, because erasing already produces them.
     pub write: Vec<Span>,
     /// Spans to read back: everything in the rewritten sectors except the commit words.
     pub verify: Vec<Span>,
@@ -90,8 +90,8 @@ impl Work {
         self.erase.is_empty() && self.commit.is_empty()
     }
 
-    /// The rewritten spans, commit words included, merged and in ascending order. The first span may start well after
-    /// the start of the image.
+    /// The rewritten spans, including the commit words, merged and in ascending order. The first span may start far
+    /// beyond the start of the image.
     pub(crate) fn rewritten_spans(&self) -> Vec<Span> {
         let mut spans: Vec<Span> = self.verify.iter().chain(&self.commit).copied().collect();
         spans.sort_by_key(|span| span.start());
@@ -107,7 +107,7 @@ impl Work {
         rewritten_spans
     }
 
-    /// Number of bytes to write.
+    /// The number of bytes to write.
     pub(crate) fn bytes(&self) -> u64 {
         self.write.iter().chain(&self.commit).map(|block| u64::from(block.len())).sum()
     }
@@ -131,9 +131,9 @@ pub enum PlanError {
 }
 
 impl Plan {
-    /// Lays the image out on the device's sectors.
+    /// Maps the image onto the device's sectors.
     pub fn new(approved: &ApprovedImage, map: &MemoryMap) -> Result<Plan, PlanError> {
-        let mut pieces: Vec<Segment> = approved.segments().iter().map(padded).collect();
+        let mut pieces: Vec<Segment> = approved.segments().iter().map(pad_to_word).collect();
         pieces.sort_by_key(|piece| piece.address);
         let spans: Vec<Span> = pieces.iter().filter_map(span_of).collect();
         if let Some(pair) = spans.windows(2).find(|pair| pair[0].end() > pair[1].start().wide()) {
@@ -170,7 +170,7 @@ impl Plan {
         })
     }
 
-    /// What the job is for: a restore may change the bootloader's sector, a flash may not.
+    /// The purpose of the job: a restore may change the bootloader's sector, a flash may not.
     pub(crate) fn purpose(&self) -> Purpose {
         self.purpose
     }
@@ -201,10 +201,10 @@ impl Plan {
 
     /// The work that remains after the comparison. `found` has one entry for each of [`Plan::sectors`].
     ///
-    /// If any sector of a program differs, that program's head sector is erased and rewritten too, even if it matches.
-    /// Flash is erased in whole sectors, so this is the only way to blank the commit word first. If a matching head
-    /// sector were skipped, its commit word would stay valid during the job, and the bootloader would start a mixture
-    /// of old and new firmware after an interruption.
+    /// If any sector of a program differs, the program's head sector is also erased and rewritten, even if it matches.
+    /// Flash is erased in whole sectors, so erasing the head sector is the only way to blank the commit word first. If
+    /// a matching head sector were skipped, its commit word would stay valid during the job, and the bootloader would
+    /// start a mixture of old and new firmware after an interruption.
     pub fn work(&self, found: &[Comparison], block: u32) -> Work {
         let mut found = found.to_vec();
         found.resize(self.sectors.len(), Comparison::Differs);
@@ -234,7 +234,7 @@ impl Plan {
         let verify: Vec<Span> = sectors
             .iter()
             .flat_map(|&n| &self.sectors[n].filled)
-            .flat_map(|filled| without(*filled, &self.commit_words))
+            .flat_map(|filled| without_commit_words(*filled, &self.commit_words))
             .collect();
         let blocks = verify.iter().flat_map(|span| span.blocks(block));
         let write = blocks.filter(|block| !is_blank(self.data(*block))).collect();
@@ -254,7 +254,7 @@ impl Plan {
 }
 
 /// Pads a short tail to a whole word with the value of erased flash.
-fn padded(segment: &Segment) -> Segment {
+fn pad_to_word(segment: &Segment) -> Segment {
     let mut data = segment.data.clone();
     data.resize(data.len().next_multiple_of(WORD as usize), BLANK);
     Segment { address: segment.address, data }
@@ -265,7 +265,7 @@ fn span_of(segment: &Segment) -> Option<Span> {
 }
 
 /// The commit words: the first words of the bootloader and of the firmware if the image contains them, otherwise the
-/// lowest word of the image. They are in ascending order, so that the bootloader is committed before the firmware.
+/// lowest word of the image. The order is ascending, so that the bootloader is committed before the firmware.
 fn commit_words(spans: &[Span]) -> Vec<Span> {
     let word = |at| Span::new(at, WORD);
     let known = [LOADER_BASE, FIRMWARE_BASE].into_iter().filter_map(word);
@@ -277,8 +277,8 @@ fn commit_words(spans: &[Span]) -> Vec<Span> {
     commit_words
 }
 
-/// `span` without the commit words that it contains. `commit_words` must be in ascending order.
-fn without(span: Span, commit_words: &[Span]) -> Vec<Span> {
+/// Returns the parts of `span` around the commit words that it contains. `commit_words` must be in ascending order.
+fn without_commit_words(span: Span, commit_words: &[Span]) -> Vec<Span> {
     let mut rest = Vec::new();
     let mut from = span.start();
     for head in commit_words.iter().filter(|head| span.covers(**head)) {

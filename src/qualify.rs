@@ -79,12 +79,12 @@ pub enum Verdict {
     NotSeen,
 }
 
-/// What was seen of an assumption.
+/// What the measurements show about an assumption.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
     Nothing,
     Time(Duration),
-    /// The times at 8 and at 32 bits.
+    /// The times at programming widths of 8 and 32 bits.
     Widths(Duration, Duration),
     Requests {
         hits: u32,
@@ -98,7 +98,7 @@ pub enum Observation {
     Refused(Vec<(u8, TransferError)>),
     Failed(DfuError),
     Width(WidthAnswer),
-    /// What the drone did, this many of all times, and the time until then.
+    /// What the drone did after a restart, the time that this took, and how many of all restarts ended the same way.
     Left {
         appeared: Appeared,
         took: Option<Duration>,
@@ -117,7 +117,8 @@ pub struct Finding {
 
 /// Reading 2048 bytes takes 3.7 to 5 ms in public logs of F405 boards.
 const READ_MAX: Duration = Duration::from_micros(6500);
-/// The data sheet's maximum for a sector of 128 KiB at 8 bits is 4 s (DS8626 table 40), to which the requests add.
+/// The data sheet's maximum for a sector of 128 KiB at 8 bits is 4 s (DS8626 table 40). The requests take additional
+/// time.
 const ERASE_MAX: Duration = Duration::from_millis(4200);
 /// Programming 2048 bytes takes 33 ms at 8 bits and 8 ms at 32 bits, plus the transfer (DS8626 table 40).
 const BYTE_BLOCK: std::ops::Range<Duration> = Duration::from_millis(28)..Duration::from_millis(100);
@@ -188,7 +189,7 @@ fn judge_one(assumption: Assumption, measured: &[Measurement]) -> Option<(Verdic
             Err(error) => (Verdict::DoesNotHold, Observation::Failed(*error)),
         }),
         Assumption::Otp => read_result(measured, ReadPlace::Otp).map(|read| match read {
-            Ok(bytes) => match crazyflie::board(bytes) {
+            Ok(bytes) => match crazyflie::parse_board(bytes) {
                 Some(board) => (Verdict::Holds, Observation::Board(board)),
                 None => (Verdict::DoesNotHold, Observation::Bytes(bytes.iter().copied().take(16).collect())),
             },
@@ -296,7 +297,7 @@ fn judge_one(assumption: Assumption, measured: &[Measurement]) -> Option<(Verdic
     }
 }
 
-/// Whether each halfword is followed by its complement, and each value is stored twice.
+/// Whether each halfword is followed by its complement and each value is stored twice.
 fn has_complements(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<4>();
     let is_complement = |&[a, b, c, d]: &[u8; 4]| c == !a && d == !b;
@@ -345,7 +346,8 @@ fn entries(measured: &[Measurement]) -> Vec<(u32, Option<Duration>)> {
     all.collect()
 }
 
-/// Holds if the drone was running after each of these restarts. Otherwise, the observation is the first exception.
+/// Judges the restarts that `wanted` selects. The assumption holds if the drone was running after each of them.
+/// Otherwise, the observation is the first exception.
 fn judge_leave(
     measured: &[Measurement],
     wanted: impl Fn(Leave, bool) -> bool,

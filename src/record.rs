@@ -1,7 +1,8 @@
-//! The state directory: copies for undo, recent images, run logs, bug reports, the jobs of running instances, and the
-//! result of a job that outlived its terminal.
+//! The state directory: copies for undo, recent images, run logs, bug reports, the announcements of running instances,
+//! and the result of a job that outlived its terminal.
 //!
-//! The directory is created only when there is something to save. Errors here never stop a flash; they are only logged.
+//! The directory is created only when there is something to save. Errors in this module never stop a flash; they are
+//! only logged.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,12 +18,13 @@ use crate::crazyflie::names::RadioNames;
 
 /// Maximum size of a JSON file, in bytes.
 const JSON_MAX: u64 = 64 * 1024;
-/// The journal of a station.
+/// The file name of a station's journal.
 const JOURNAL: &str = "station.txt";
 /// Maximum size of the journal in bytes, enough for 11,000 drones.
 const JOURNAL_MAX: u64 = 1024 * 1024;
+/// Maximum number of recent images to remember.
 const RECENT: usize = 5;
-/// Maximum number of radio addresses to remember, so that their file stays smaller than [`JSON_MAX`].
+/// Maximum number of radio addresses to remember. Their file must stay smaller than [`JSON_MAX`].
 const NAMES: usize = 500;
 
 mod presence;
@@ -30,7 +32,7 @@ mod undo;
 
 pub(crate) use presence::Announcement;
 pub use presence::RunningInstance;
-pub(crate) use undo::{Begun, Target, begin};
+pub(crate) use undo::{BegunChange, Target, begin};
 
 #[derive(Clone)]
 pub(crate) struct StateDir {
@@ -49,8 +51,8 @@ impl StateDir {
         StateDir { dir: dir.to_owned() }
     }
 
-    /// Opens the journal of a station, with a line for each drone that is done. Only a resumed station keeps the lines
-    /// of the last run.
+    /// Opens the journal of a station, which has a line for each drone that is done. Unless the station resumes the
+    /// last run, the journal is emptied first.
     pub(crate) fn open_journal(&self, resumes: bool) -> io::Result<File> {
         fs::create_dir_all(&self.dir)?;
         let path = self.dir.join(JOURNAL);
@@ -77,7 +79,7 @@ impl StateDir {
         serials
     }
 
-    /// Saves a file in a folder of the state directory and returns its path. The name is prefixed with the time. The
+    /// Saves a file in a folder of the state directory and returns its path. The file name starts with the time. The
     /// oldest files with the same extension are removed until at most `most` remain.
     pub(crate) fn save(&self, folder: &Path, name: &str, bytes: &[u8], most: usize) -> io::Result<PathBuf> {
         self.save_after(folder, name, bytes, most, None)
@@ -97,7 +99,7 @@ impl StateDir {
         remove_old_drafts(&dir);
         let extension = Path::new(name).extension();
         let mut others = saved(&dir);
-        // The clock may have been set back, or be wrong until the network is up. The newest file must still sort last.
+        // The clock may have been set back, or may be wrong until the network is up. The new file must still sort last.
         let newest = others.iter().filter_map(|path| time_of(path)).chain(newest).max();
         let after = newest.map_or(0, |time| time.saturating_add(1).min(9_999_999_999));
         others.retain(|path| path.extension() == extension);
@@ -110,7 +112,7 @@ impl StateDir {
             let _ = fs::remove_file(&draft);
             return Err(error);
         }
-        // The new file is saved. Failing to remove an old one, perhaps because another process did, is not an error.
+        // The new file is saved. Failing to remove an old file is not an error: another process may have removed it.
         let too_many = (others.len() + 1).saturating_sub(most);
         others.drain(..too_many.min(others.len())).for_each(|old| drop(fs::remove_file(old)));
         Ok(path)
@@ -124,7 +126,7 @@ impl StateDir {
     }
 
     /// Adds an image to the list of recent images.
-    pub(crate) fn used(&self, image: &Path) -> io::Result<()> {
+    pub(crate) fn add_recent(&self, image: &Path) -> io::Result<()> {
         let mut recent = self.recent();
         recent.retain(|path| path != image);
         recent.insert(0, image.to_owned());
@@ -138,9 +140,9 @@ impl StateDir {
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Remembers the radio address of a drone by the serial number that its firmware reports.
-    pub(crate) fn name(&self, serial: &str, radio: Radio) -> io::Result<()> {
-        let (mut names, radio) = (self.names_as_text(), radio.to_string());
+    /// Remembers a drone's radio address under the serial number that its firmware reports.
+    pub(crate) fn save_radio_address(&self, serial: &str, radio: Radio) -> io::Result<()> {
+        let (mut names, radio) = (self.read_names(), radio.to_string());
         if names.get(serial) == Some(&radio) {
             return Ok(());
         }
@@ -154,28 +156,28 @@ impl StateDir {
     /// The remembered radio addresses of drones. Malformed entries are ignored.
     pub(crate) fn names(&self) -> RadioNames {
         let radio = |(serial, radio): (String, String)| Some((serial, radio.parse().ok()?));
-        self.names_as_text().into_iter().filter_map(radio).collect()
+        self.read_names().into_iter().filter_map(radio).collect()
     }
 
-    /// The radio addresses of drones by their serial numbers. An unreadable list counts as empty.
-    fn names_as_text(&self) -> BTreeMap<String, String> {
+    /// Reads the radio addresses of drones, by serial number. An unreadable list counts as empty.
+    fn read_names(&self) -> BTreeMap<String, String> {
         let text = read(&self.dir.join("names.json"), JSON_MAX).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Records the result of a job. `seen` is false if the terminal was already closed.
-    pub(crate) fn ended(&self, words: &str, seen: bool) -> io::Result<()> {
+    /// Records the result of a job. `seen` is false if the terminal was already closed when the job ended.
+    pub(crate) fn save_result(&self, words: &str, seen: bool) -> io::Result<()> {
         let record = serde_json::json!({"time": clock::unix_seconds(), "outcome": words, "seen": seen});
         self.write("last-run.json", &record)
     }
 
     /// Returns the result of the last job if the user has not seen it yet, and marks it as seen.
-    pub(crate) fn unseen_end(&self) -> Option<String> {
+    pub(crate) fn take_unseen_result(&self) -> Option<String> {
         let text = read(&self.dir.join("last-run.json"), JSON_MAX)?;
         let record: serde_json::Value = serde_json::from_slice(&text).ok()?;
         let words = record["outcome"].as_str().filter(|_| record["seen"] == false)?.to_owned();
-        // If this fails, the result is reported again at the next start.
-        let _ = self.ended(&words, true);
+        // If writing fails, the result is reported again at the next start.
+        let _ = self.save_result(&words, true);
         Some(words)
     }
 
@@ -210,8 +212,8 @@ fn remove_old_drafts(dir: &Path) {
         .for_each(|path| drop(fs::remove_file(path)));
 }
 
-/// Reads at most `most` bytes of a file. Other programs can write to the state directory, so anything that is not a
-/// regular file is ignored: opening a pipe would block.
+/// Reads at most `most` bytes of a file. Other programs can write to the state directory, so anything except a regular
+/// file is ignored: opening a pipe would block.
 fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
     if !path.symlink_metadata().ok()?.is_file() {
         return None;
@@ -221,7 +223,7 @@ fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
     Some(data)
 }
 
-/// The files in a folder, oldest first: their names start with the time.
+/// The files in a folder, oldest first, because their names start with the time.
 fn saved(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten();
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -244,7 +246,7 @@ mod tests {
         let record = StateDir { dir: dir.path().join("state") };
         assert_eq!(record.recent(), Vec::<PathBuf>::new());
         for name in ["a", "b", "c", "a", "d", "e", "f"] {
-            record.used(Path::new(name)).unwrap();
+            record.add_recent(Path::new(name)).unwrap();
         }
         assert_eq!(record.recent(), ["f", "e", "d", "a", "c"].map(PathBuf::from));
         fs::write(dir.path().join("state/recent.json"), b"[1, {").unwrap();
@@ -258,16 +260,16 @@ mod tests {
         let name_of = |serial: &str| record.names().of(serial, []).map(|radio| radio.to_string());
         let radio = |text: &str| text.parse().unwrap();
         assert_eq!(name_of("51004F000551343036333233"), None);
-        record.name("51004F000551343036333233", radio("radio://0/80/2M/E7E7E7E701")).unwrap();
+        record.save_radio_address("51004F000551343036333233", radio("radio://0/80/2M/E7E7E7E701")).unwrap();
         for serial in ["51004F000551343036333233", "338133873034"] {
             assert_eq!(name_of(serial).as_deref(), Some("radio://0/80/2M/E7E7E7E701"));
         }
         assert_eq!(name_of(""), None);
-        // Another chip with the same serial number in DFU mode: two words changed so that their sum is the same.
-        record.name("52004F000551343035333233", radio("radio://0/80/2M/E7E7E7E702")).unwrap();
+        // Another chip with the same serial number in DFU mode: two words are changed so that their sum is the same.
+        record.save_radio_address("52004F000551343035333233", radio("radio://0/80/2M/E7E7E7E702")).unwrap();
         assert_eq!(name_of("338133873034"), None);
         assert!(name_of("52004F000551343035333233").is_some());
-        // Another program may have changed the file. Only radio addresses are shown, and no escape sequences.
+        // Another program may have changed the file. Only radio addresses are shown, never escape sequences.
         let text = "{\"AB\":\"\\u001b[2Jx\",\"CD\":\"radio://0/80/2M/E7E7E7E703\"}";
         fs::write(dir.path().join("state/names.json"), text).unwrap();
         assert_eq!((name_of("AB"), name_of("CD").is_some()), (None, true));
@@ -283,23 +285,23 @@ mod tests {
             let made = std::process::Command::new("mkfifo").arg(dir.path().join(name)).status().unwrap();
             assert!(made.success());
         }
-        assert_eq!((record.unseen_end(), record.recent()), (None, Vec::<PathBuf>::new()));
+        assert_eq!((record.take_unseen_result(), record.recent()), (None, Vec::<PathBuf>::new()));
         for name in ["last-run.json", "recent.json"] {
             fs::remove_file(dir.path().join(name)).unwrap();
             fs::write(dir.path().join(name), vec![b'['; 1 << 20]).unwrap();
         }
-        assert_eq!((record.unseen_end(), record.recent()), (None, Vec::<PathBuf>::new()));
+        assert_eq!((record.take_unseen_result(), record.recent()), (None, Vec::<PathBuf>::new()));
     }
 
     #[test]
     fn an_unseen_result_is_reported_once() {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
-        assert_eq!(record.unseen_end(), None);
-        record.ended("Flashed", true).unwrap();
-        assert_eq!(record.unseen_end(), None);
-        record.ended("Flashed", false).unwrap();
-        assert_eq!(record.unseen_end().as_deref(), Some("Flashed"));
-        assert_eq!(record.unseen_end(), None);
+        assert_eq!(record.take_unseen_result(), None);
+        record.save_result("Flashed", true).unwrap();
+        assert_eq!(record.take_unseen_result(), None);
+        record.save_result("Flashed", false).unwrap();
+        assert_eq!(record.take_unseen_result().as_deref(), Some("Flashed"));
+        assert_eq!(record.take_unseen_result(), None);
     }
 }

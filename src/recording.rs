@@ -2,7 +2,7 @@
 //! the format.
 //!
 //! A recording comes from [`recorder`] or from a capture by another program ([`capture`]), or is written by hand from a
-//! published log. `sim::replay` replays a recording. [`redact`] removes what identifies a drone.
+//! published log. `sim::replay` replays a recording. [`redact`] removes everything that identifies a drone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,9 +19,9 @@ pub mod recorder;
 pub mod redact;
 pub mod tape;
 
-/// The version of the format. A reader refuses any other.
+/// The version of the format. A recording with any other version is refused.
 pub const VERSION: u32 = 1;
-/// Size limit of a recording, in bytes. The recording of one flash has about 120 kB.
+/// Size limit of a recording, in bytes. Flashing one drone produces about 120 kB.
 pub const SIZE_MAX: u64 = 64 * 1024 * 1024;
 /// Data longer than this is firmware and is recorded as a hash. The longest other data is the OTP.
 const DATA_MAX: usize = 512;
@@ -45,7 +45,7 @@ pub enum Recorded {
     Devices { devices: Vec<Appearance> },
     /// The list of devices could not be read.
     NoDevices { error: String },
-    /// A device was opened. The following lines refer to it by this number.
+    /// A device was opened. The following lines refer to the device by this number.
     Open {
         device: u32,
         port: Port,
@@ -106,7 +106,7 @@ pub struct Header {
     /// The scenario, if the device was simulated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenario: Option<String>,
-    /// Serial numbers were replaced, and only the length of each packet was kept.
+    /// Whether serial numbers were replaced and packets were reduced to their lengths.
     #[serde(default)]
     pub redacted: bool,
 }
@@ -164,7 +164,8 @@ impl Appearance {
     }
 }
 
-/// The result of a transfer. If the transfer failed, `error` is set, and the data is what the host tried to send.
+/// The result of a transfer. If the transfer failed, `error` is set, and the data is the data that the host tried to
+/// send.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransferResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -308,7 +309,7 @@ impl TryFrom<String> for Port {
     }
 }
 
-/// The reason for a failed transfer, written as its name.
+/// The error of a failed transfer, written as its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct ErrorName(pub TransferError);

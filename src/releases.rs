@@ -1,8 +1,8 @@
 //! Bitcraze's releases on GitHub: which releases exist, which file is for which board, and which errors can occur. This
-//! file does no I/O. It works on the answers of a server, which are untrusted.
+//! file does no I/O. It parses responses of a server, which are untrusted.
 //!
-//! `net` is the only file that opens a network connection, `cache` keeps lists and files, and `library` decides
-//! between the two.
+//! `net` is the only file that opens a network connection, `cache` stores lists and files on disk, and `library`
+//! decides which of the two to use.
 
 #![cfg_attr(not(feature = "releases"), allow(dead_code, reason = "the interface uses only a part"))]
 
@@ -22,18 +22,18 @@ pub(crate) mod library;
 #[cfg(feature = "releases")]
 pub(crate) mod net;
 
-/// Maximum number of releases to keep of a list. cfdfu requests a page of thirty.
+/// Maximum number of releases to keep from a list. cfdfu requests a page of thirty.
 const RELEASES_MAX: usize = 100;
-/// Maximum number of files to keep of a release. Bitcraze's releases have six.
+/// Maximum number of files to keep from a release. Bitcraze's releases have six.
 const ASSETS_MAX: usize = 50;
-/// Maximum length of a tag and of a file name, which become parts of paths.
+/// Maximum length of a tag or a file name, which become parts of paths.
 const NAME_MAX: usize = 80;
-/// The longest reason why a list cannot be read, in characters.
+/// Maximum length of the reason why a list cannot be read, in characters.
 const REASON_MAX: usize = 200;
-/// How many names an error lists.
+/// Maximum number of names that an error lists.
 const LISTED: usize = 8;
 
-/// Where the files are published.
+/// A GitHub repository where Bitcraze publishes files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repo {
     /// The tested combination of all parts: one `.zip` for each platform.
@@ -43,7 +43,7 @@ pub enum Repo {
 }
 
 impl Repo {
-    /// Its path on GitHub.
+    /// The path of the repository on GitHub.
     pub fn path(self) -> &'static str {
         match self {
             Repo::Firmware => "bitcraze/crazyflie-release",
@@ -51,7 +51,7 @@ impl Repo {
         }
     }
 
-    /// Its name without the owner, for the cache.
+    /// The name of the repository without its owner, for the cache.
     pub(crate) fn name(self) -> &'static str {
         self.path().rsplit('/').next().unwrap_or_default()
     }
@@ -72,11 +72,11 @@ pub struct Asset {
     pub name: String,
     /// The size in bytes.
     pub size: u64,
-    /// The hash that GitHub reports. It reports none for files from before June 2025.
+    /// The hash that GitHub reports. GitHub reports no hash for files from before June 2025.
     pub sha256: Option<Sha256>,
 }
 
-/// The release that the user asks for.
+/// The release that the user requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// The newest release that is not a pre-release.
@@ -105,13 +105,13 @@ impl fmt::Display for Wanted {
     }
 }
 
-/// Whether a tag or a file name from a server may become part of a path.
+/// Whether a tag or a file name from a server is safe as part of a path.
 fn is_safe_name(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !text.is_empty() && text.len() <= NAME_MAX && text.chars().all(is_plain) && !text.starts_with('.')
 }
 
-/// The fields of GitHub's answer that cfdfu reads.
+/// The fields of GitHub's response that cfdfu reads.
 #[derive(Deserialize)]
 struct Entry {
     tag_name: String,
@@ -131,10 +131,10 @@ struct AssetEntry {
     digest: Option<String>,
 }
 
-/// Parses a list of releases and sorts it, newest first. Omits drafts, releases and files whose names cannot be part of
-/// a path, and files with a malformed hash.
+/// Parses a list of releases and sorts it, newest first. Omits drafts, releases and files whose names are not safe as
+/// part of a path, and files with a malformed hash.
 pub fn parse(json: &[u8]) -> Result<Vec<Release>, ReleaseError> {
-    // serde quotes what it found, which may be the whole list.
+    // serde's message quotes the unexpected value, which may be the whole list.
     let bad = |error: serde_json::Error| {
         ReleaseError::BadList(error.to_string().chars().take(REASON_MAX).collect())
     };
@@ -152,12 +152,12 @@ pub fn parse(json: &[u8]) -> Result<Vec<Release>, ReleaseError> {
         is_usable.then_some(release)
     };
     let mut releases: Vec<Release> = entries.into_iter().filter_map(release).take(RELEASES_MAX).collect();
-    // A stable sort: GitHub's order decides between releases of one day.
+    // The sort is stable: releases of the same day stay in GitHub's order.
     releases.sort_by(|one, two| two.published.cmp(&one.published));
     Ok(releases)
 }
 
-/// Returns the wanted release of a list.
+/// Returns the wanted release from a list.
 pub(crate) fn choose<'r>(releases: &'r [Release], wanted: &Wanted) -> Result<&'r Release, ReleaseError> {
     let found = match wanted {
         Wanted::Latest => releases.iter().find(|release| !release.prerelease),
@@ -165,14 +165,14 @@ pub(crate) fn choose<'r>(releases: &'r [Release], wanted: &Wanted) -> Result<&'r
     };
     found.ok_or_else(|| ReleaseError::NoSuchRelease {
         wanted: wanted.to_string(),
-        there: releases.iter().map(|release| release.tag.clone()).take(LISTED).collect(),
+        available: releases.iter().map(|release| release.tag.clone()).take(LISTED).collect(),
     })
 }
 
-/// What a file is for.
+/// The part of the drone's software that a file contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The firmware of this platform, as in `cf2`.
+    /// The firmware for this platform, for example `cf2`.
     Firmware(String),
     Loader,
 }
@@ -195,8 +195,8 @@ impl fmt::Display for Part {
     }
 }
 
-/// The platform for the code of a board or the name of a platform. The Flapper has no board code of its own, so
-/// only its name selects it.
+/// The platform for a board code or a platform name. The Flapper has no board code of its own, so only its name selects
+/// it.
 pub(crate) fn platform(board: &str) -> Option<&'static str> {
     const FLAPPER: &str = "flapper";
     let by_code = crazyflie::platform_of(&board.to_ascii_uppercase());
@@ -204,13 +204,13 @@ pub(crate) fn platform(board: &str) -> Option<&'static str> {
     by_code.or_else(by_name).or_else(|| (board == FLAPPER).then_some(FLAPPER))
 }
 
-/// The platform of a file of a release, as in `firmware-cf2-2026.08.zip`.
+/// The platform in the name of a release file, for example `cf2` in `firmware-cf2-2026.08.zip`.
 pub(crate) fn platform_of(asset: &Asset) -> Option<&str> {
     let (platform, _) = asset.name.strip_prefix("firmware-")?.strip_suffix(".zip")?.split_once('-')?;
     Some(platform)
 }
 
-/// The file of a release for this part.
+/// Returns the file of a release that contains this part.
 pub(crate) fn asset<'r>(release: &'r Release, part: &Part) -> Result<&'r Asset, ReleaseError> {
     let is_for_part = |asset: &&Asset| match part {
         Part::Firmware(platform) => platform_of(asset) == Some(platform),
@@ -224,7 +224,7 @@ pub(crate) fn asset<'r>(release: &'r Release, part: &Part) -> Result<&'r Asset, 
         (None, _) => Err(ReleaseError::NoAsset {
             tag: release.tag.clone(),
             part: part.to_string(),
-            there: release.assets.iter().map(|asset| asset.name.clone()).take(LISTED).collect(),
+            available: release.assets.iter().map(|asset| asset.name.clone()).take(LISTED).collect(),
         }),
         (Some(_), Some(_)) => {
             Err(ReleaseError::SeveralAssets { tag: release.tag.clone(), part: part.to_string() })
@@ -232,18 +232,18 @@ pub(crate) fn asset<'r>(release: &'r Release, part: &Part) -> Result<&'r Asset, 
     }
 }
 
-/// What a file was checked against. Bitcraze signs nothing, so no stronger proof exists.
+/// What a file was checked against. Bitcraze does not sign its files, so no stronger check is possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Its SHA-256 is the one that GitHub reports.
+    /// The file has the SHA-256 that GitHub reports.
     AsPublished,
-    /// GitHub reports no SHA-256, but the file is the same as when it was first fetched.
+    /// GitHub reports no SHA-256, but the file has not changed since it was first fetched.
     AsBefore,
-    /// GitHub reports no SHA-256, and the file was not fetched before. Only its structure was checked.
+    /// GitHub reports no SHA-256, and the file was not fetched before. Only the file's structure was checked.
     FirstUse,
     /// GitHub's list is not available, so only the structure of the file was checked.
-    NotAsked,
-    /// The file is from a folder, and GitHub was not asked.
+    NoList,
+    /// The file is from a folder, and cfdfu did not ask GitHub for its SHA-256.
     FromFolder,
 }
 
@@ -253,7 +253,7 @@ impl Trust {
             Trust::AsPublished => "published",
             Trust::AsBefore => "as-before",
             Trust::FirstUse => "first-use",
-            Trust::NotAsked => "not-asked",
+            Trust::NoList => "not-asked",
             Trust::FromFolder => "from-folder",
         }
     }
@@ -263,11 +263,9 @@ impl fmt::Display for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Trust::AsPublished => "its SHA-256 is the one that GitHub published",
-            Trust::AsBefore => {
-                "GitHub published no SHA-256; it is the same file as when it was first fetched"
-            }
+            Trust::AsBefore => "GitHub published no SHA-256; it has not changed since it was first fetched",
             Trust::FirstUse => "GitHub published no SHA-256, so only its structure could be checked",
-            Trust::NotAsked => "GitHub's SHA-256 is unknown, so only its structure could be checked",
+            Trust::NoList => "GitHub's SHA-256 is unknown, so only its structure could be checked",
             Trust::FromFolder => {
                 "from the folder; GitHub was not asked, so only its structure could be checked"
             }
@@ -297,23 +295,21 @@ pub enum ReleaseError {
     TooManyRedirects { host: String },
     #[error("the list of releases is not in GitHub's format: {0}")]
     BadList(String),
-    #[error("the answer of {host} is longer than {most} bytes")]
+    #[error("the response from {host} exceeds {most} bytes")]
     TooLong { host: String, most: u64 },
     #[error("the connection to {host} was lost after {done} bytes")]
     Cut { host: String, done: u64 },
     #[error("there is no release {wanted}")]
-    NoSuchRelease { wanted: String, there: Vec<String> },
+    NoSuchRelease { wanted: String, available: Vec<String> },
     #[error("release {tag} has no {part}")]
-    NoAsset { tag: String, part: String, there: Vec<String> },
+    NoAsset { tag: String, part: String, available: Vec<String> },
     #[error("release {tag} has more than one {part}")]
     SeveralAssets { tag: String, part: String },
     #[error("{name} has {found} bytes, but {expected} were published")]
     OtherSize { name: String, expected: u64, found: u64 },
     #[error("{name} has the SHA-256 {found}, but {expected} was published")]
     OtherDigest { name: String, expected: Sha256, found: Sha256 },
-    #[error(
-        "{name} is not the same file as when it was first fetched: its SHA-256 was {before} and is now {found}"
-    )]
+    #[error("{name} has changed since it was first fetched: its SHA-256 was {before} and is now {found}")]
     Replaced { name: String, before: Sha256, found: Sha256 },
     #[error("{name} is not an image: {why}")]
     NotAnImage { name: String, why: String },
@@ -362,7 +358,7 @@ mod tests {
         let tags: Vec<&str> = releases.iter().map(|release| release.tag.as_str()).collect();
         assert_eq!(tags, ["2026.09-rc", "2026.08", "2025.02"]);
         assert_eq!(releases[1].assets, []);
-        // `latest` is not the pre-release, although that is newer.
+        // `latest` does not select the pre-release, although the pre-release is newer.
         assert_eq!(choose(&releases, &Wanted::Latest).unwrap().tag, "2026.08");
         assert_eq!(choose(&releases, &Wanted::Tag("2026.09-rc".to_owned())).unwrap().tag, "2026.09-rc");
         let long = format!("\"{}\"", "A".repeat(100_000));
@@ -373,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn each_board_has_one_file_and_the_flapper_must_be_named() {
+    fn each_board_has_one_file_and_the_flapper_is_selected_by_name() {
         let names =
             ["firmware-cf2-2026.08.zip", "firmware-cf21bl-2026.08.zip", "firmware-flapper-2026.08.zip"];
         let releases = parse(format!("[{}]", list("2026.08", "", "", &names)).as_bytes()).unwrap();

@@ -1,8 +1,8 @@
 //! Turns outcomes and failures into text for the user (what happened, what state the drone is in, what to do next) and
 //! into exit statuses.
 //!
-//! Lower modules return error kinds. The advice for each kind is here, except for the checks of `doctor` and for
-//! problems specific to the command line. This module does no I/O. [`mod@image`] covers problems with a file.
+//! Lower-level modules return error kinds. The advice for each kind is here, except for the checks of `doctor` and for
+//! problems specific to the command line. [`mod@image`] covers problems with a file. This module does no I/O.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ pub(crate) fn exit(report: &Report) -> Exit {
     match &report.outcome {
         Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => Exit::Done,
         Outcome::Cancelled(_) => Exit::Interrupted,
-        Outcome::Failed(failure) => failed(failure).exit,
+        Outcome::Failed(failure) => failure_problem(failure).exit,
     }
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn verdict(report: &Report) -> String {
     }
 }
 
-/// How many bytes a flash wrote, or how many it found unchanged.
+/// The number of bytes that a flash wrote, or that the drone already held.
 pub(crate) fn figures(report: &Report) -> Option<String> {
     match &report.outcome {
         Outcome::Flashed => {
@@ -102,7 +102,7 @@ pub(crate) fn figures(report: &Report) -> Option<String> {
     }
 }
 
-/// What the drone does after a successful job, and what to do next; `None` if the job was not asked to start the drone.
+/// What the drone does after a successful job, and what to do next; `None` if the job does not start the drone.
 pub(crate) fn afterwards(report: &Report) -> Option<String> {
     let text = match (report.boot, &report.runs) {
         (Boot::NotAsked, _) => return None,
@@ -137,9 +137,9 @@ pub(crate) fn afterwards(report: &Report) -> Option<String> {
     Some(text)
 }
 
-/// Why a batch does not start its other drones.
+/// Why a batch does not start its remaining drones.
 pub(crate) const FAILED_ALIKE: &str = "The first three drones failed in the same way, so no more drones are started. Check the \
-                                       image, the hub and the cables, then flash the rest again.";
+                                       image, the hub and the cables, then flash again.";
 
 /// A count with its noun, as in `1 byte` or `1,024 bytes`.
 pub(crate) fn count(n: u64, one: &str) -> String {
@@ -164,7 +164,7 @@ pub(crate) fn not_running(report: &Report) -> Option<Problem> {
         _ => text,
     };
     let message = if report.booted() == Some(true) && !report.health.has_failed() {
-        "the image is on the drone, but the drone was not seen to be well"
+        "the image is on the drone, but the result of the self-test is unknown"
     } else if report.health.has_failed() {
         "the image is on the drone, but the self-test of the firmware failed"
     } else {
@@ -176,18 +176,18 @@ pub(crate) fn not_running(report: &Report) -> Option<Problem> {
 /// Advice if cfdfu did not see the drone start after a flash.
 pub(crate) fn not_seen(report: &Report) -> &'static str {
     if report.rom.is_some_and(RomVersion::starts_without_ccm) {
-        "One last step: unplug USB and battery, then switch the drone on. cfdfu did not see it start, which is normal with \
+        "One last step: unplug USB and the battery, then switch the drone on. cfdfu did not see it start, which is normal with \
          this chip's boot ROM."
     } else if report.by_hand {
-        "One last step: unplug USB and battery, then switch the drone on. cfdfu did not see it start, which is normal \
+        "One last step: unplug USB and the battery, then switch the drone on. cfdfu did not see it start, which is normal \
          after entering DFU mode by hand."
     } else if report.outcome == Outcome::Unchanged {
-        // This is at least the second flash of a complete image.
-        "The flash is complete and verified, and cfdfu did not see the drone start. Unplug USB and battery, take off the \
+        // An earlier flash already wrote the complete image, so flashing it again cannot help.
+        "The flash is complete and verified, and cfdfu did not see the drone start. Unplug USB and the battery, take off the \
          decks, then switch the drone on. If it still does not start, the fault is elsewhere: update the radio chip over \
          radio with cfclient, and if that changes nothing, suspect the hardware."
     } else {
-        "cfdfu did not see the drone start. Unplug USB and battery, then switch the drone on. If it does not start, enter DFU mode \
+        "cfdfu did not see the drone start. Unplug USB and the battery, then switch the drone on. If it does not start, enter DFU mode \
          by hand; cfdfu then shows what is on it."
     }
 }
@@ -206,9 +206,9 @@ pub(crate) const WITHOUT_LOADER: &str = "The bootloader is missing, so the drone
     run `cfdfu restore-bootloader LOADER` (b in the interface). LOADER is cf2loader-1.0.bin from \
     github.com/bitcraze/crazyflie2-stm-bootloader/releases.";
 
-/// What is known about a drone, as rows of label and text.
-pub(crate) fn known(known: &DeviceInfo) -> Vec<(&'static str, String)> {
-    match known {
+/// The known facts about a drone, as rows of a label and a text.
+pub(crate) fn fact_rows(info: &DeviceInfo) -> Vec<(&'static str, String)> {
+    match info {
         DeviceInfo::InDfu(identity) => {
             let unknown = || "unknown".to_owned();
             let firmware = match &identity.firmware {
@@ -330,7 +330,7 @@ pub(crate) fn drone_state(state: DroneState) -> &'static str {
     match state {
         DroneState::Untouched => "Nothing was changed on the drone.",
         DroneState::Stopped => {
-            "Nothing was changed on the drone, but its firmware is no longer running. Unplug USB and battery, then \
+            "Nothing was changed on the drone, but its firmware is no longer running. Unplug USB and the battery, then \
              switch the drone on again."
         }
         DroneState::WithoutFirmware => {
@@ -354,7 +354,7 @@ pub(crate) fn drone_state(state: DroneState) -> &'static str {
 }
 
 /// The problem to report for a failed job.
-pub fn failed(failure: &Failure) -> Problem {
+pub fn failure_problem(failure: &Failure) -> Problem {
     let problem = failure_kind(&failure.kind);
     let state = match failure.drone {
         DroneState::Untouched if problem.exit != Exit::Device => None,
@@ -469,7 +469,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::NotDfu(_) => new(
             Exit::Device,
             ProblemKind::NotDfuse,
-            "If it is a Crazyflie, unplug USB and battery, then enter DFU mode again.",
+            "If it is a Crazyflie, unplug USB and the battery, then enter DFU mode again.",
         ),
         FailureKind::OtherChip => new(
             Exit::NoDevice,
@@ -568,7 +568,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::Dfu(DfuError::Silent(_)) => new(
             Exit::Device,
             ProblemKind::Silent,
-            "The drone is still on the bus. Unplug USB and battery, enter DFU mode again, and run the job again. Finished \
+            "The drone is still on the bus. Unplug USB and the battery, enter DFU mode again, and run the job again. Finished \
              parts are skipped.",
         ),
         FailureKind::Dfu(DfuError::Transfer {
@@ -582,7 +582,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::Dfu(_) => new(
             Exit::Device,
             ProblemKind::Dfu,
-            "Unplug USB and battery, enter DFU mode again, and run the job again. Finished parts are skipped.",
+            "Unplug USB and the battery, enter DFU mode again, and run the job again. Finished parts are skipped.",
         ),
         FailureKind::Mismatch { .. } => new(
             Exit::Device,
@@ -605,7 +605,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
     }
 }
 
-/// Advice if these devices are plugged in, but no Crazyflie.
+/// Advice if only these devices are plugged in, and no Crazyflie.
 pub(crate) fn about_others(others: &[Other]) -> String {
     const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
     let px4 = format!(

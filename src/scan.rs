@@ -1,5 +1,5 @@
-//! Scans the bus for Crazyflies and related devices, and selects one. It only reads descriptors; jobs open their drone
-//! in `worker::find`.
+//! Scans the bus for Crazyflies and related devices, and selects a drone. This module only reads descriptors; jobs open
+//! their drone in `worker::find`.
 
 use std::collections::HashSet;
 
@@ -9,8 +9,8 @@ use crate::usb::descriptor::{self, Names, Strings};
 use crate::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, TransferError};
 
 /// Lists the possible Crazyflies on the bus. A device with the USB IDs of the boot ROM or of a running Crazyflie is
-/// listed even if it cannot be opened, with the reason.
-pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
+/// listed even if it cannot be opened, together with the reason.
+pub fn list_devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
     devices_while(bus, &mut || true)
 }
 
@@ -28,15 +28,15 @@ fn is_candidate(found: &Found) -> bool {
 
 /// Lists the devices on the bus that are not a Crazyflie but belong to one or could be mistaken for one. Only devices
 /// with the Crazyflie's USB IDs are opened to read their names: another tool may be using the rest.
-pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
-    Ok(related(bus, &bus.list()?))
+pub fn list_related_devices(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
+    Ok(list_related(bus, &bus.list()?))
 }
 
-fn related(bus: &dyn Bus, list: &[Found]) -> Vec<Other> {
+fn list_related(bus: &dyn Bus, list: &[Found]) -> Vec<Other> {
     list.iter().filter_map(|found| other(bus, found).ok()?).collect()
 }
 
-/// The related device, if this is one. Returns an error if its names cannot be read.
+/// Returns the related device if `found` is one, or an error if the device's names cannot be read.
 fn other(bus: &dyn Bus, found: &Found) -> Result<Option<Other>, TransferError> {
     let mut unread = None;
     let names = || match &found.names {
@@ -56,18 +56,18 @@ fn other(bus: &dyn Bus, found: &Found) -> Result<Option<Other>, TransferError> {
     }
 }
 
-/// A cache for repeated scans. Reading a device's names opens the device, so they are read only once. The read is
+/// A cache for repeated scans. Reading the names of a device opens it, so the names are read only once. The read is
 /// repeated only while the device cannot be opened (udev may not have granted access yet).
 #[derive(Default)]
 pub struct ScanCache {
-    /// Each device seen; `None` if it is not a Crazyflie.
+    /// Each device with the USB IDs of a Crazyflie; `None` if its names show that it is not a Crazyflie.
     devices: Vec<(Found, Option<Device>)>,
-    /// Each possible related device seen; `None` if it is not one.
+    /// Each possible related device; `None` if it is not a related device.
     others: Vec<(Found, Option<Other>)>,
 }
 
 impl ScanCache {
-    /// Returns the same as [`devices`] and [`others`], except for the devices on busy ports, which are not opened.
+    /// Returns the results of [`devices`] and [`others`] without the devices on busy ports, which are not opened.
     pub fn refresh(
         &mut self,
         bus: &dyn Bus,
@@ -80,8 +80,8 @@ impl ScanCache {
         Ok((devices, self.others.iter().filter_map(|(_, other)| other.clone()).collect()))
     }
 
-    /// Returns the drones, except those on busy ports. Drones on the ports in `used`, which another instance of cfdfu
-    /// is using, are returned as devices that cannot be opened. Devices on busy or used ports are not opened.
+    /// Returns the drones, except those on busy ports. Drones on the `used` ports are in use by another instance of
+    /// cfdfu and are returned as devices that cannot be opened. Devices on busy or used ports are not opened.
     pub(crate) fn drones(
         &mut self,
         bus: &dyn Bus,
@@ -111,7 +111,7 @@ impl ScanCache {
         self.others.sort_by_key(|(found, _)| place(found));
     }
 
-    /// Identifies the new devices in this list, and forgets the known devices that are not in it.
+    /// Identifies the new devices in this list, and drops the known devices that are not in the list.
     fn update(&mut self, bus: &dyn Bus, list: &[Found], used: &HashSet<Location>) {
         let is_open =
             |device: &Option<Device>| device.as_ref().is_none_or(|device| device.open_error.is_none());
@@ -131,8 +131,8 @@ impl ScanCache {
     }
 }
 
-/// The devices on the bus, except those on busy ports. The busy ports are read last, so that they certainly include the
-/// port of a drone that has restarted since its job began.
+/// Lists the devices on the bus, except those on busy ports. The busy ports are read last, so they are certain to
+/// include the port of a drone that has restarted since its job began.
 fn list_except(bus: &dyn Bus, busy: impl FnOnce() -> HashSet<Location>) -> Result<Vec<Found>, BusError> {
     let mut list = bus.list()?;
     let busy = busy();
@@ -140,15 +140,16 @@ fn list_except(bus: &dyn Bus, busy: impl FnOnce() -> HashSet<Location>) -> Resul
     Ok(list)
 }
 
-/// Identifies a device; `None` if it is not a Crazyflie, and an error only if it has disconnected.
+/// Identifies a device. Returns `None` if the device is not a Crazyflie, and an error only if it has disconnected.
 ///
-/// A device with a Crazyflie's USB IDs whose names cannot be read is returned with that error. It is listed but not
-/// used. If the system already knows names that are not a Crazyflie's, the device is not opened.
+/// A device that has a Crazyflie's USB IDs, but whose names cannot be read, is returned with that error: the device is
+/// listed but not used. If the system already knows the names, and the names are not a Crazyflie's, the device is not
+/// opened.
 pub(crate) fn inspect(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
     device(found, || bus.open(found).and_then(|mut transport| descriptor::names(&mut *transport)))
 }
 
-/// See [`inspect`]; `read` reads the names.
+/// Like [`inspect`], but gets the names from `read`.
 fn device(
     found: &Found,
     read: impl FnOnce() -> Result<Names, TransferError>,
@@ -173,7 +174,7 @@ fn device(
 }
 
 /// Finds the selected device.
-pub fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind> {
+pub fn choose_device(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind> {
     choose_while(bus, selector, &mut || true)
 }
 
@@ -183,7 +184,7 @@ pub(crate) fn choose_while(
     selector: &Selector,
     keep_going: &mut dyn FnMut() -> bool,
 ) -> Result<Device, FailureKind> {
-    // Do not open devices on other ports: another job may be using one, and the query would wait for it.
+    // Do not open devices on other ports: another job may be using one of them, and the query would have to wait.
     if let Selector::At(port) = selector {
         let list = bus.list()?;
         let here: Vec<Found> = list.iter().filter(|found| found.location == *port).cloned().collect();
@@ -192,7 +193,7 @@ pub(crate) fn choose_while(
         if let Some(device) = device {
             return Ok(device);
         }
-        let others = related(bus, &here);
+        let others = list_related(bus, &here);
         return Err(match others.is_empty() {
             false => FailureKind::OnlyOthers(others),
             true if list.iter().any(is_candidate) => FailureKind::NoMatch(selector.to_string()),
@@ -204,7 +205,7 @@ pub(crate) fn choose_while(
         return Err(FailureKind::NoDevice);
     }
     let none_present = present.is_empty();
-    // A device that cannot be opened does not reveal its serial number, so it may be the selected one.
+    // A device that cannot be opened does not report its serial number, so it may be the selected device.
     let open_error =
         present.iter().find_map(|device| Some(FailureKind::cannot_open(device.id, device.open_error?)));
     present.retain(|device| selector.matches(device));
@@ -213,8 +214,8 @@ pub(crate) fn choose_while(
         present.retain(|device| !device.is_doubtful());
     }
     match present.len() {
-        0 if none_present || *selector == Selector::Only => match others(bus)? {
-            none if none.is_empty() => Err(FailureKind::NoDevice),
+        0 if none_present || *selector == Selector::Only => match list_related_devices(bus)? {
+            others if others.is_empty() => Err(FailureKind::NoDevice),
             others => Err(FailureKind::OnlyOthers(others)),
         },
         0 => match (selector, open_error) {

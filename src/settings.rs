@@ -1,5 +1,5 @@
-//! The user's settings, from `config.toml` in the configuration directory. They are read once at startup and never
-//! written. An invalid file is reported and ignored as a whole.
+//! The user's settings, from `config.toml` in the configuration directory. cfdfu only reads this file. An invalid file
+//! is reported and ignored as a whole.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ReleaseSettings {
-    /// A folder made by `cfdfu fetch --to`, instead of the network.
+    /// A folder made by `cfdfu fetch --to`, to use instead of the network.
     #[cfg_attr(not(feature = "releases"), allow(dead_code, reason = "accepted, but without effect"))]
     pub source: Option<PathBuf>,
 }
@@ -77,19 +77,19 @@ impl Settings {
     }
 
     fn from_file(path: &Path, home: Option<&Path>) -> (Settings, Option<String>) {
-        let complaint =
+        let ignore =
             |why: String| (Settings::default(), Some(format!("{} is ignored: {why}", path.display())));
         match fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (Settings::default(), None),
-            Err(error) => return complaint(error.to_string()),
+            Err(error) => return ignore(error.to_string()),
             Ok(file) if !file.is_file() || file.len() > FILE_MAX => {
-                return complaint("it is not a regular file, or it is too large".into());
+                return ignore("it is not a regular file, or it is too large".into());
             }
             Ok(_) => {}
         }
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) => return complaint(error.to_string()),
+            Err(error) => return ignore(error.to_string()),
         };
         match toml::from_str::<Settings>(&text) {
             Ok(mut settings) => {
@@ -103,7 +103,7 @@ impl Settings {
             }
             Err(error) => {
                 let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-                complaint(format!("line {line}: {}", error.message()))
+                ignore(format!("line {line}: {}", error.message()))
             }
         }
     }
@@ -122,11 +122,11 @@ mod tests {
 
     #[test]
     fn settings_are_read_and_missing_ones_keep_their_defaults() {
-        let (settings, complaint) = load(
+        let (settings, warning) = load(
             "glyphs = \"ascii\"\ncolor = \"never\"\ntheme = \"light\"\nimages = \"~/crazyflie\"\nlogs = 5\n\
              [releases]\nsource = \"~/stick\"\n",
         );
-        assert_eq!(complaint, None);
+        assert_eq!(warning, None);
         let images = Some(PathBuf::from("/home/u/crazyflie"));
         let set = Settings {
             glyphs: Some(GlyphSet::Ascii),
@@ -145,9 +145,9 @@ mod tests {
     fn an_invalid_file_is_reported_and_ignored() {
         for text in ["glyphs = \"runes\"", "color = 7", "glyphs", "colour = \"never\"", "logs = -1", "\u{0}"]
         {
-            let (settings, complaint) = load(&format!("logs = 5\n{text}\n"));
+            let (settings, warning) = load(&format!("logs = 5\n{text}\n"));
             assert_eq!(settings, Settings::default(), "{text}");
-            assert!(complaint.unwrap().contains("config.toml is ignored"), "{text}");
+            assert!(warning.unwrap().contains("config.toml is ignored"), "{text}");
         }
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! [`nor`] is the flash memory, [`rom`] the DFU mode of the boot ROM, [`link`] the packets of the firmware,
 //! [`descriptors`] the USB descriptors, [`drone`] the whole board, [`images`] its programs, and [`scenario`] the
-//! available scenarios. [`replay`] replays a recording. [`vhci`] connects a board to the USB stack of the Linux kernel.
+//! available scenarios. [`replay`] replays a recording. [`vhci`] connects a board to the Linux kernel's USB stack.
 //!
-//! The simulator is written from the application notes (AN3156, AN2606, RM0090, DS8626) and from logs of real chips.
-//! It shares no code with the host side except the types of the `usb` interface. Addresses, sector tables and state
-//! machines therefore exist twice on purpose: with shared code, both sides would share a misreading of AN3156, every
-//! test would pass, and only a real drone would reveal the mistake.
+//! The simulator is based on ST's documents (AN3156, AN2606, RM0090, DS8626) and on logs of real chips. It shares no
+//! code with the host side except the types of the `usb` interface. Addresses, sector tables and state machines
+//! therefore exist twice on purpose: with shared code, both sides would share a misreading of AN3156, every test would
+//! pass, and only a real drone would reveal the mistake.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,57 +30,57 @@ pub(crate) mod vhci;
 use drone::SimDrone;
 use rom::RomAnswer;
 
-/// The longest [`Bus::wait`] on the simulated bus.
+/// The maximum duration of [`Bus::wait`] on the simulated bus.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 const HOUR: Duration = Duration::from_secs(3600);
-/// Request type and number of SET_INTERFACE.
+/// The request type and the number of SET_INTERFACE.
 const SET_INTERFACE: (u8, u8) = (0x01, 11);
 
 /// A USB bus with simulated drones only.
 #[derive(Clone)]
 pub struct SimBus {
     drones: Arc<Mutex<Vec<SimDrone>>>,
-    /// Where each drone is plugged in.
+    /// The location of each drone.
     places: Arc<[Location]>,
-    /// Until when the wire of each hub is in use.
+    /// The time until which the wire of each hub is busy.
     wires: Arc<Mutex<HashMap<Location, Duration>>>,
     clock: Arc<dyn Clock>,
 }
 
-/// A full-speed wire carries 1500 bytes in a frame of 1 ms. A packet of 64 bytes takes up 77 of these bytes, and the
-/// setup and status of a control transfer take up 45.
+/// The rate of a full-speed wire, which carries 1500 bytes in each frame of 1 ms. A packet of 64 bytes uses 77 bytes of
+/// a frame, and the setup and status stages of a control transfer use 45.
 const WIRE_RATE: u64 = 1_500_000;
 const PACKET: usize = 64;
 const PACKET_ON_WIRE: u64 = 77;
 const CONTROL_ON_WIRE: u64 = 45;
 
-/// How long a control transfer with this much data occupies the wire.
-fn on_wire(bytes: usize) -> Duration {
+/// The time for which a control transfer with this much data occupies the wire.
+fn wire_time(bytes: usize) -> Duration {
     let bytes = CONTROL_ON_WIRE + PACKET_ON_WIRE * bytes.div_ceil(PACKET) as u64;
     Duration::from_nanos(bytes * 1_000_000_000 / WIRE_RATE)
 }
 
 impl SimBus {
-    /// Creates a bus with these drones on its ports 1, 2, ….
+    /// Creates a bus with these drones on ports 1, 2 and so on.
     pub fn new(drones: Vec<SimDrone>, clock: Arc<dyn Clock>) -> SimBus {
         let port = |n: usize| u8::try_from(n + 1).unwrap_or(u8::MAX);
         let places = (0..drones.len()).map(|n| Location { bus: 1, ports: vec![port(n)] }).collect();
         SimBus::at(drones, places, clock)
     }
 
-    /// Creates a bus with each drone at its place. The drones on one hub share a full-speed wire, as behind a hub with
-    /// a single transaction translator; each port of a root hub has its own wire.
+    /// Creates a bus with each drone at its location. The drones on one hub share a full-speed wire, as behind a hub
+    /// with a single transaction translator; each port of a root hub has its own wire.
     ///
     /// # Panics
-    /// If there are fewer places than drones.
+    /// If there are fewer locations than drones.
     pub fn at(drones: Vec<SimDrone>, places: Vec<Location>, clock: Arc<dyn Clock>) -> SimBus {
-        assert!(places.len() >= drones.len(), "every drone needs a place");
+        assert!(places.len() >= drones.len(), "every drone needs a location");
         let (drones, wires) = (Arc::new(Mutex::new(drones)), Arc::default());
         SimBus { drones, places: places.into(), wires, clock }
     }
 
     /// Sleeps for the time of a transfer with drone `n`. The transfer takes longer if another drone is using the wire
-    /// that both share.
+    /// that both drones share.
     fn transfer(&self, n: usize, takes: Duration, bytes: usize) {
         let now = self.clock.now();
         let mut end = now + takes;
@@ -88,7 +88,7 @@ impl SimBus {
         if let Some(hub) = hub {
             let mut wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
             let free = wires.entry(hub).or_default();
-            *free = now.max(*free) + on_wire(bytes);
+            *free = now.max(*free) + wire_time(bytes);
             end = end.max(*free);
         }
         self.clock.sleep(end.saturating_sub(now));
@@ -109,7 +109,7 @@ impl SimBus {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<SimDrone>> {
-        // Drones have no invariant across calls, so they remain usable after a panic in another thread.
+        // A drone has no invariants that span calls, so the drones remain usable after a panic in another thread.
         self.drones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -139,8 +139,8 @@ impl SimBus {
         received.flatten().ok_or(TransferError::Disconnected)
     }
 
-    /// Performs a control transfer to drone `n`. Fails if the drone has disconnected or enumerated again since
-    /// `enumeration`.
+    /// Performs a control transfer to drone `n`. Fails if the drone has disconnected or is no longer in this
+    /// enumeration.
     fn control(
         &self,
         n: usize,
@@ -157,7 +157,7 @@ impl SimBus {
             .flatten()
             .ok_or(TransferError::Disconnected)?;
         if answer == RomAnswer::Hang {
-            // Callers without a time limit (`vhci`) rely on the timeout of their own host.
+            // Callers without a time limit (`vhci`) rely on the timeout of the host that they serve.
             if limit < HOUR {
                 self.clock.sleep(limit);
             }
@@ -172,7 +172,7 @@ impl SimBus {
             _ => data.len(),
         };
         self.transfer(n, takes, moved);
-        // The cable may have been unplugged in the meantime.
+        // The cable may have been unplugged during the transfer.
         if answer != RomAnswer::Silence
             && self.with(n, |drone, _| drone.enumeration()).flatten() != Some(enumeration)
         {
@@ -220,7 +220,7 @@ impl Bus for SimBus {
     }
 }
 
-/// An open simulated device. It becomes invalid when the drone enumerates again.
+/// An open simulated device, which becomes invalid when the drone enumerates again.
 struct SimTransport {
     bus: SimBus,
     n: usize,

@@ -1,9 +1,9 @@
-//! The policies that apply to every job, whatever the front end. The [`Supervisor`] saves a copy for undo before the
+//! The policies that apply to every job, whatever the front end. The [`Supervisor`] saves a copy for an undo before the
 //! worker may write, announces the job to other instances of cfdfu, records the result of a job that outlives its
 //! terminal, and decides whether to wait for a lost drone.
 //!
 //! A front end starts its jobs through the supervisor, passes every worker event through it, and displays what the
-//! supervisor returns. The full screen, `--plain`, the console and `--json` all show the same events.
+//! supervisor returns. The full-screen interface, `--plain`, the console and `--json` all show the same events.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub struct Supervisor {
     headway: Headway,
     /// The terminal is closed, so the user will not see the result.
     hung_up: bool,
-    /// Number of run logs to keep; 0 disables them.
+    /// The number of run logs to keep; 0 disables them.
     logs: usize,
     watched: Option<Watched>,
     /// The drone of the current background identify.
@@ -59,7 +59,7 @@ enum Queued {
 /// The current job.
 struct Watched {
     job: Box<Job>,
-    /// Its drone, with the most complete serial number seen so far.
+    /// The job's drone, with the most complete serial number seen so far.
     drone: Option<DroneAt>,
     /// The worker has reported a device for this job.
     seen: bool,
@@ -84,29 +84,30 @@ pub enum Observed {
     Ended(Box<Ended>),
 }
 
-/// The other instance that is using this device, if any. No other instance uses the demo's drones.
-pub(crate) fn user_of(device: &Device) -> Option<RunningInstance> {
+/// Returns the other instance of cfdfu that is using this device, if any. The demo's drones are never in use by another
+/// instance.
+pub(crate) fn find_instance_using(device: &Device) -> Option<RunningInstance> {
     let record = if device.simulated { None } else { StateDir::of_user() };
-    record?.at_work_on(&device.location)
+    record?.instance_on(&device.location)
 }
 
-/// The end of a job, and what to do next.
+/// The end of a job, and the next step.
 #[derive(Clone, Debug)]
 pub struct Ended {
     pub report: Report,
     /// The job was a background identify.
     pub background: bool,
-    /// The drone that the job used, if it found one and its serial number is known.
+    /// The drone that the job used, if the job found one and its serial number is known.
     pub drone: Option<DroneAt>,
     /// Other instances of cfdfu that may be using the drone, if another program holds it.
     pub others: Vec<RunningInstance>,
     pub next: Next,
-    /// What an undo of this drone's last change would write.
+    /// The data that an undo of this drone's last change would write.
     pub undo: Result<Box<UndoTarget>, NoUndo>,
 }
 
 impl Ended {
-    /// The end of a job with no drone and no next step.
+    /// Returns the end of a job that has no drone and no next step.
     pub fn of(report: Report, background: bool) -> Ended {
         let undo = Err(NoUndo::default());
         Ended { report, background, drone: None, others: Vec::new(), next: Next::Done, undo }
@@ -142,12 +143,12 @@ impl Supervisor {
         job: &Job,
     ) -> Option<RunningInstance> {
         let record = self.record.as_ref().filter(|record| !record.other_instances().is_empty())?;
-        // A named port need not be opened.
+        // A job that names its port needs no scan.
         if let Selector::At(port) = &job.device {
-            return record.at_work_on(port);
+            return record.instance_on(port);
         }
         let bus = RetryingBus::new(Arc::clone(bus), Arc::clone(clock));
-        record.at_work_on(&scan::choose(&bus, &job.device).ok()?.location)
+        record.instance_on(&scan::choose_device(&bus, &job.device).ok()?.location)
     }
 
     /// Starts a job.
@@ -163,7 +164,7 @@ impl Supervisor {
         self.headway = headway;
     }
 
-    /// Supervises a job that the caller sends to the worker.
+    /// Supervises a job that the caller then sends to the worker.
     pub(crate) fn watch(&mut self, job: &Job) {
         self.headway = Headway::default();
         self.queue.push_back(Queued::Job);
@@ -190,8 +191,8 @@ impl Supervisor {
         self.send(Command::Run(job));
     }
 
-    /// Call this once the plan is confirmed. Saves what the plan overwrites, then lets the worker write. Returns the
-    /// line for the log.
+    /// Call this method once the plan is confirmed. Saves the data that the plan overwrites, and then lets the worker
+    /// write. Returns the entry for the log.
     pub fn proceed(&mut self, preview: &Preview) -> Option<LogEntry> {
         let entry = self.keep_copy(preview);
         self.send(Command::Proceed);
@@ -202,8 +203,8 @@ impl Supervisor {
         self.send(Command::Cancel);
     }
 
-    /// Call this when the terminal is closed or this process has been asked to end. From then on, the supervisor does
-    /// not wait for a lost drone, and records the result of the job.
+    /// Call this method when the terminal is closed or this process has been asked to exit. From then on, the
+    /// supervisor does not wait for a lost drone, and records the result of the job.
     pub fn hang_up(&mut self) {
         self.hung_up = true;
     }
@@ -239,7 +240,7 @@ impl Supervisor {
             };
         }
         if let Event::Device(device) = &event {
-            // Check before announcing this instance: if two start at once, the first one continues.
+            // Check before announcing this instance: if two instances start at once, the first one continues.
             self.note_device(device);
         }
         self.presence.follow(now, &event);
@@ -260,13 +261,13 @@ impl Supervisor {
         }
     }
 
-    /// Remembers the job's drone. The full serial number, which a running drone reports, takes precedence over the one
-    /// in DFU mode.
+    /// Remembers the job's drone. The full serial number, which only a running drone reports, takes precedence over the
+    /// serial number that the drone reports in DFU mode.
     fn note_device(&mut self, device: &Device) {
         let Some(watched) = &mut self.watched else { return };
         watched.seen = true;
         let is_same_drone = watched.drone.as_ref().is_some_and(|drone| drone.is(device));
-        // Once there is a plan, it belongs to this drone, even if another one is plugged into the same port.
+        // Once the job has a plan, the plan belongs to this drone, even if another drone is plugged into the same port.
         let is_settled = watched.planned.is_some() || device.strings.serial.is_empty();
         if watched.drone.is_none()
             || is_same_drone && device.mode == Mode::Firmware
@@ -279,18 +280,18 @@ impl Supervisor {
         if watched.holder.is_none()
             && let Some(record) = &self.record
         {
-            watched.holder = record.at_work_on(&device.location);
+            watched.holder = record.instance_on(&device.location);
             if watched.holder.is_some() {
                 self.cancel();
             }
         }
     }
 
-    /// Remembers a running drone's radio address, so that `list` shows it when the drone is not running. Errors
-    /// are ignored.
+    /// Remembers a running drone's radio address, so that `list` shows it when the drone is not running. Errors are
+    /// ignored.
     fn remember_name(&self, drone: Option<&DroneAt>, info: &DeviceInfo) {
         if let (Some(record), Some(radio), Some(drone)) = (&self.record, info.radio(), drone) {
-            let _ = record.name(&drone.serial, radio);
+            let _ = record.save_radio_address(&drone.serial, radio);
         }
     }
 
@@ -335,15 +336,15 @@ impl Supervisor {
         }
         // Skip jobs that only read: their front ends do not need the undo target, and finding it reads files.
         let undoable = drone.as_ref().filter(|_| matches!(job.task, Task::Flash(_) | Task::Find));
-        let undo = undoable.map_or(Err(NoUndo::default()), |drone| self.copies.target(drone));
+        let undo = undoable.map_or(Err(NoUndo::default()), |drone| self.copies.find_undo_target(drone));
         let drone = drone.filter(|drone| seen && !drone.serial.is_empty());
         let waits = if self.hung_up { Waits::No } else { self.waits };
-        let next = resume::next(waits, &mut self.headway, &job, &report, drone.as_ref(), planned);
+        let next = resume::decide_next(waits, &mut self.headway, &job, &report, drone.as_ref(), planned);
         Box::new(Ended { report, background: false, drone, others, next, undo: undo.map(Box::new) })
     }
 
-    /// Saves the log of a job that changes or reads the flash, and keeps its result for the next start if the user
-    /// cannot see it now. Errors are ignored.
+    /// Saves the log of a job that changes or reads the flash, and keeps its result for the next start of cfdfu if the
+    /// user cannot see the result now. Errors are ignored.
     fn record_end(&self, job: &Job, report: &Report, log: &str) {
         let Some(record) = self
             .record
@@ -352,12 +353,12 @@ impl Supervisor {
         else {
             return;
         };
-        let words = report::headline(report);
+        let headline = report::headline(report);
         if self.hung_up {
-            let _ = record.ended(&words, false);
+            let _ = record.save_result(&headline, false);
         }
         if self.logs > 0 {
-            let _ = record.save_log(&format!("{log}{words}\n"), self.logs);
+            let _ = record.save_log(&format!("{log}{headline}\n"), self.logs);
         }
     }
 
@@ -413,7 +414,7 @@ mod tests {
         (Supervisor::new(commands, true, Waits::Interrupted, 0), worker)
     }
 
-    /// Finishes the worker's current job; returns true if the supervisor reports it as a background identify.
+    /// Finishes the worker's current job. Returns whether the supervisor reports the end of a background identify.
     fn ends_background(supervisor: &mut Supervisor) -> bool {
         let finished = Event::Finished(Report::nothing_done(Outcome::Identified));
         match supervisor.observe(Duration::ZERO, finished) {
@@ -429,7 +430,7 @@ mod tests {
         supervisor.start_background(job(Task::Identify));
         supervisor.start(job(Task::Find));
         assert_eq!([(); 2].map(|()| ends_background(&mut supervisor)), [true, false]);
-        // The first job is withdrawn, for example because its file has changed, and never reaches the worker.
+        // The first job is withdrawn, for example because its file has changed, and is never sent to the worker.
         supervisor.watch(&job(Task::Find));
         supervisor.withdraw();
         supervisor.start(job(Task::Find));
@@ -443,7 +444,7 @@ mod tests {
         assert_eq!([(); 3].map(|()| ends_background(&mut supervisor)), [true, true, false]);
     }
 
-    /// No other job of the interface asks a single running drone for its address.
+    /// If only one drone is running, no other job of the interface asks the drone for its address.
     #[test]
     fn a_background_identify_remembers_the_radio_address_of_its_drone() {
         let dir = tempfile::tempdir().unwrap();

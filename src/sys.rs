@@ -1,4 +1,4 @@
-//! Operating system access: [`files`], [`folder`], [`signals`], [`keypress`], and the [`symptoms`] that the doctor
+//! Operating system access: [`files`], [`folder`], [`signals`], [`keypress`], and the [`symptoms`] that `cfdfu doctor`
 //! evaluates.
 
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub(crate) mod keypress;
 pub(crate) mod signals;
 pub(crate) mod symptoms;
 
-/// A bus for systems without USB, so that the interface still starts. Every scan returns the error.
+/// A bus for systems without USB, so that the interface still starts. Every scan returns the contained error.
 pub(crate) struct NoUsb(pub BusError, pub Arc<dyn Clock>);
 
 impl Bus for NoUsb {
@@ -36,7 +36,8 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// The version with the git revision and the features, as in `0.2.0 (1f2e3d4c5b, releases, vendored libusb)`.
+/// The version with the git revision and the features, for example
+/// `0.2.0 (1f2e3d4c5b, releases, vendored libusb)`.
 pub(crate) fn version() -> String {
     let features = [
         cfg!(feature = "releases").then_some("releases"),

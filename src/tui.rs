@@ -20,8 +20,8 @@ use crate::app::update::update;
 use crate::app::{
     self, App, BatchEffect, BusState, ChosenFile, Demo, DemoInput, DemoLeds, Effect, Msg, Origin, Slot, Which,
 };
+use crate::batch_workers::{BatchWorkers, WorkerBus};
 use crate::clock::Clock;
-use crate::crews::{Crews, WorkerBus};
 use crate::doctor;
 use crate::image::Image;
 use crate::job::{Command, Device, Enter, Event, Job, Level, LogEntry, Other, Report, Selector, Task};
@@ -56,10 +56,11 @@ use terminal::TerminalScreen;
 
 /// The time between two frames of a running job. A key press is drawn at once.
 const FRAME: Duration = Duration::from_millis(100);
-/// How often to check the simulated drone and the other instances.
+/// The time between two checks of the simulated drone and of the other instances.
 const POLL: Duration = Duration::from_millis(500);
 
-/// How long the udev rules are kept before they are read again: the drones of a batch start at about the same time.
+/// How long to reuse the udev rules before reading them again. The drones of a batch start at about the same time, so
+/// they share one reading.
 const RULES_KEPT: Duration = Duration::from_secs(1);
 
 /// How long a warning about the settings stays on the screen. The log has the warning, too.
@@ -68,7 +69,7 @@ const SETTINGS_WARNING: Duration = Duration::from_secs(10);
 /// Everything that the interface depends on.
 pub(crate) struct World {
     pub bus: Arc<dyn Bus>,
-    pub for_worker: WorkerBus,
+    pub worker_bus: WorkerBus,
     pub clock: Arc<dyn Clock>,
     /// The simulated drones, and the name of the scenario.
     pub demo: Option<(SimBus, String)>,
@@ -91,7 +92,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Res
         terminal::ask_background();
     }
     keyboard::listen(messages.clone());
-    // SIGINT detaches as well: in raw mode Ctrl-C arrives as a key, so only another program can have sent the signal.
+    // SIGINT also detaches: in raw mode, Ctrl-C arrives as a key, so only another program can have sent the signal.
     let outbox = messages.clone();
     let signals = Signals::listen(move |_| drop(outbox.send(Msg::Detached)))?;
     let mut app = shell.open(image);
@@ -108,16 +109,17 @@ struct Shell<'a> {
     messages: Sender<Msg>,
     supervisor: Supervisor,
     /// The workers of a batch.
-    crews: Crews,
+    workers: BatchWorkers,
     commands: Sender<Command>,
     worker: thread::JoinHandle<()>,
     start: Duration,
     quit: bool,
     /// `None` in the demo, which keeps no history, and without a home directory.
     record: Option<StateDir>,
-    /// The last job that waits while its files are read again. The flag is set once the job is started or cancelled.
+    /// The flag of the last job that had to wait for its files to be read again. It is set once the job is started or
+    /// cancelled.
     starting: Option<Arc<AtomicBool>>,
-    /// When the udev rules were read, and whether they allow a running drone to be asked to enter DFU mode.
+    /// When the udev rules were read, and whether they allow cfdfu to ask a running drone to enter DFU mode.
     rules: Option<(Duration, Enter)>,
     #[cfg(feature = "releases")]
     releases: releases::Requests,
@@ -140,8 +142,8 @@ impl<'a> Shell<'a> {
         let bus = RetryingBus::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
         let (is_demo, logs) = (world.demo.is_some(), world.settings.0.logs());
         let outbox = messages.clone();
-        let crews = Crews::new(
-            Arc::clone(&world.for_worker),
+        let workers = BatchWorkers::new(
+            Arc::clone(&world.worker_bus),
             Arc::clone(&world.clock),
             move |id, event| outbox.send(Msg::OfRow(id, Box::new(event))).is_ok(),
             Waits::Interrupted,
@@ -150,7 +152,7 @@ impl<'a> Shell<'a> {
         let report = bus_reporter(world.selector.clone(), messages.clone());
         let scan =
             |cache: &mut ScanCache, bus: &dyn Bus, busy: &mut watch::BusyNow<'_>| cache.refresh(bus, busy);
-        let watcher = watch::watch_bus(bus, crews.busy.clone(), 1, scan, report);
+        let watcher = watch::watch_bus(bus, workers.busy.clone(), 1, scan, report);
         if let Some(demo) = &world.demo {
             watch_demo(demo.clone(), Arc::clone(&world.clock), messages.clone());
         }
@@ -160,7 +162,7 @@ impl<'a> Shell<'a> {
         Shell {
             world,
             messages,
-            crews,
+            workers,
             supervisor: Supervisor::new(commands.clone(), is_demo, Waits::Interrupted, logs),
             commands,
             worker: thread,
@@ -245,13 +247,13 @@ impl<'a> Shell<'a> {
             };
             urgent |= is_urgent(&message);
             dirty = true;
-            if matches!(message, Msg::Resized) && !app.detached && screen.resized().is_err() {
+            if matches!(message, Msg::Resized) && !app.detached && screen.resize().is_err() {
                 self.detach();
             }
             if matches!(message, Msg::Detached) {
-                terminal::abandon();
+                terminal::detach();
             }
-            let message = self.supervised(message);
+            let message = self.supervise(message);
             for effect in update(app, now(), message) {
                 self.perform(app, effect);
             }
@@ -271,7 +273,7 @@ impl<'a> Shell<'a> {
     fn perform(&mut self, app: &App, effect: Effect) {
         match effect {
             Effect::Start(mut job) => {
-                job.enter = self.allowed(job.enter);
+                job.enter = self.apply_udev_rules(job.enter);
                 self.start_job(app, job);
             }
             Effect::Resume(job) => self.supervisor.resume(job),
@@ -348,9 +350,9 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// How a running drone may be asked to enter DFU mode. Reads the rules again after [`RULES_KEPT`], because they may
-    /// have been installed in the meantime.
-    fn allowed(&mut self, enter: Enter) -> Enter {
+    /// Returns [`Enter::NotAllowed`] if the udev rules would not let this user open the drone in DFU mode, otherwise
+    /// `enter`. Reads the rules again after [`RULES_KEPT`], because they may have been installed in the meantime.
+    fn apply_udev_rules(&mut self, enter: Enter) -> Enter {
         let asks = matches!(enter, Enter::IfRunning | Enter::Unaided);
         if !asks || self.world.demo.is_some() {
             return enter;
@@ -365,16 +367,16 @@ impl<'a> Shell<'a> {
     fn perform_for_batch(&mut self, effect: BatchEffect) {
         match effect {
             BatchEffect::Start(id, device, mut job) => {
-                job.enter = self.allowed(job.enter);
-                if let Some(other) = self.crews.start(id, &device, job) {
+                job.enter = self.apply_udev_rules(job.enter);
+                if let Some(other) = self.workers.start(id, &device, job) {
                     let ended = Ended { others: vec![other], ..Ended::of(Report::held(), false) };
                     let _ = self.messages.send(Msg::RowEnded(id, Box::new(ended)));
                 }
             }
-            BatchEffect::Resume(id, job) => self.crews.resume(id, job),
-            BatchEffect::Cancel(id) => self.crews.send(id, Command::Cancel),
-            BatchEffect::CancelIfUntouched(id) => self.crews.send(id, Command::CancelIfUntouched),
-            BatchEffect::Finish(id, port) => self.crews.finish(id, &port),
+            BatchEffect::Resume(id, job) => self.workers.resume(id, job),
+            BatchEffect::Cancel(id) => self.workers.send(id, Command::Cancel),
+            BatchEffect::CancelIfUntouched(id) => self.workers.send(id, Command::CancelIfUntouched),
+            BatchEffect::Finish(id, port) => self.workers.finish(id, &port),
         }
     }
 
@@ -388,7 +390,7 @@ impl<'a> Shell<'a> {
         }
         self.supervisor.watch(&job);
         let (commands, messages) = (self.commands.clone(), self.messages.clone());
-        // The new thread or a cancel sets the flag, whichever is first. A cancel must not wait for the read, because a
+        // The new thread or a cancel sets the flag, whichever comes first. A cancel must not wait for the read, because a
         // file system may hang.
         let taken = Arc::new(AtomicBool::new(false));
         self.starting = Some(Arc::clone(&taken));
@@ -412,11 +414,11 @@ impl<'a> Shell<'a> {
 
     /// Handles a message before the interface gets it: remembers recent files, and passes the worker's events to
     /// the supervisor.
-    fn supervised(&mut self, message: Msg) -> Msg {
+    fn supervise(&mut self, message: Msg) -> Msg {
         match message {
             Msg::Loaded(which, path, Ok(image)) => {
                 // The list of recent files is a convenience, so a failure is ignored.
-                let _ = self.record.as_ref().map(|record| record.used(&path));
+                let _ = self.record.as_ref().map(|record| record.add_recent(&path));
                 Msg::Loaded(which, path, Ok(image))
             }
             Msg::Changed(..) => {
@@ -425,11 +427,11 @@ impl<'a> Shell<'a> {
             }
             Msg::Detached => {
                 self.supervisor.hang_up();
-                self.crews.hang_up();
+                self.workers.hang_up();
                 Msg::Detached
             }
             Msg::OfRow(id, event) => {
-                match self.crews.observe(self.now(), id, *event) {
+                match self.workers.observe(self.now(), id, *event) {
                     Some(Observed::Event(event)) => {
                         self.write_log(&event);
                         Msg::OfRow(id, Box::new(event))
@@ -476,24 +478,25 @@ impl<'a> Shell<'a> {
 
     /// Waits for the worker to finish any work that must not be interrupted.
     fn end(self) {
-        let Shell { supervisor, commands, worker, crews, .. } = self;
-        crews.end();
+        let Shell { supervisor, commands, worker, workers, .. } = self;
+        workers.end();
         drop((supervisor, commands));
         let _ = worker.join();
     }
 }
 
-/// Whether to draw at once: a key, or the answer that the user is waiting for. Progress waits for the next frame.
+/// Whether to draw the effect of this message at once: keys and the answers that the user is waiting for are urgent,
+/// whereas progress waits for the next frame.
 fn is_urgent(message: &Msg) -> bool {
-    let is_release = |msg: &ReleasesMsg| !matches!(msg, ReleasesMsg::Bytes(..));
+    let is_answer = |msg: &ReleasesMsg| !matches!(msg, ReleasesMsg::Bytes(..));
     match message {
         Msg::Key(_) | Msg::Resized | Msg::Tick | Msg::Bus(_) | Msg::Listed(..) | Msg::Loaded(..) => true,
-        Msg::Releases(_, msg) => is_release(msg),
+        Msg::Releases(_, msg) => is_answer(msg),
         _ => false,
     }
 }
 
-/// Whether this is a pipe, which can be read only once.
+/// Whether this file can be read only once, as a pipe can.
 fn is_read_once(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|it| !it.is_file())
 }
@@ -542,7 +545,7 @@ type ScanResult = Result<(Vec<Device>, Vec<Other>), BusError>;
 /// Creates a function that reports which of the selected drones are plugged in. That function returns false if the
 /// receiver is gone.
 fn bus_reporter(selector: Selector, messages: Sender<Msg>) -> impl FnMut(&ScanResult) -> bool {
-    // The serial number of a device that cannot be opened is unknown, so the device may be the selected one.
+    // The serial number of a device that cannot be opened is unknown, so any such device may be the selected one.
     let is_selected = move |device: &Device| {
         selector.matches(device) || matches!(selector, Selector::Serial(_)) && device.open_error.is_some()
     };
@@ -591,7 +594,7 @@ fn watch_others(record: StateDir, clock: Arc<dyn Clock>, messages: Sender<Msg>) 
 
 /// The result of a job that outlived its terminal, as a log entry.
 fn unseen_end(record: &StateDir) -> Option<Event> {
-    let entry = LogEntry::EndedUnseen(record.unseen_end()?);
+    let entry = LogEntry::EndedUnseen(record.take_unseen_result()?);
     Some(Event::Log(entry.level(), entry))
 }
 

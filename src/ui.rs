@@ -97,7 +97,8 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
         }
     };
     if let Screen::Batch(view) = &app.screen {
-        // The table takes the place of the cards. The log is beside the table only if all its columns still fit.
+        // The table takes the place of the cards. The log is beside the table only if all columns of the table still
+        // fit.
         let log = log.filter(|log| area.width > log.width + batch_panel::COLUMNS);
         let columns = [Constraint::Fill(1), Constraint::Length(log.map_or(0, |log| log.width))];
         let [table, log] = area.layout(&Layout::horizontal(columns).spacing(u16::from(log.is_some())));
@@ -108,7 +109,7 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
         return;
     }
     if let Some(view) = app.console() {
-        return log_panel::console(frame, area, view, theme);
+        return log_panel::draw_console(frame, area, view, theme);
     }
     // On a short screen, one row replaces the cards.
     let card_rows = match cards {
@@ -132,15 +133,15 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
             Constraint::Length(6),
             Constraint::Fill(1),
         ]));
-        summary::devices(frame, device, app, theme);
-        summary::image(frame, image, app, theme);
+        summary::draw_drone(frame, device, app, theme);
+        summary::draw_file(frame, image, app, theme);
     } else if card_rows > 1 {
         let halves = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(1);
         let [device, image] = above.layout(&halves);
-        summary::devices(frame, device, app, theme);
-        summary::image(frame, image, app, theme);
+        summary::draw_drone(frame, device, app, theme);
+        summary::draw_file(frame, image, app, theme);
     } else {
-        summary::in_a_row(frame, above, app, theme);
+        summary::draw_row(frame, above, app, theme);
     }
     if let Some(view) = app.job() {
         bar::draw(frame, progress, app, view, theme);
@@ -161,8 +162,8 @@ fn scrub(buffer: &mut Buffer, theme: &Theme) {
     let shows = |c: char| is_printable(c) && (theme.glyphs != Glyphs::Ascii || c.is_ascii());
     for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().chars().all(shows)) {
         let text: String = cell.symbol().chars().filter(|&c| shows(c)).collect();
-        let none = if cell.symbol().chars().any(is_printable) { "?" } else { " " };
-        cell.set_symbol(if text.is_empty() { none } else { &text });
+        let substitute = if cell.symbol().chars().any(is_printable) { "?" } else { " " };
+        cell.set_symbol(if text.is_empty() { substitute } else { &text });
     }
 }
 
@@ -180,7 +181,7 @@ fn focus<'a>(theme: &Theme, title: &str) -> Block<'a> {
     panel(theme, title).border_style(theme.accent)
 }
 
-/// The columns of a panel's border and padding.
+/// The width of a panel's border and padding, in columns.
 const FRAME: u16 = 4;
 
 /// Wraps a paragraph to lines of at most this width. Longer words are not broken.
@@ -206,7 +207,7 @@ fn rows_up_to(paragraph: &Paragraph<'_>, width: u16, most: u16) -> u16 {
     (0..area.height).rev().find(used).map_or(1, |last| last + 1)
 }
 
-/// Whether to show the progress of a job. A job that waits for confirmation has none.
+/// Whether to show the progress of a job. A job that waits for confirmation has no progress.
 fn has_progress(view: &JobView) -> bool {
     !matches!(view.stage, Stage::Asking(_))
 }
@@ -299,7 +300,7 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let open = |state: StepState| matches!(state, StepState::Now | StepState::Failed);
     let at = steps.iter().position(|(state, _)| open(*state));
     let at = at.or(steps.iter().rposition(|(state, _)| *state == StepState::Done)).unwrap_or(0);
-    // Show as many steps as fit. If that step would not be among them, drop steps from the start.
+    // Show as many steps as fit. If the step `at` would not be among them, drop steps from the start.
     for first in 0..=at {
         let mut shown = line.clone();
         let fits = |(n, (_, step)): &(usize, &(StepState, [Span<'static>; 2]))| {

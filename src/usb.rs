@@ -1,8 +1,8 @@
 //! USB types: devices, transfers, transfer errors, and the [`Bus`] and [`Transport`] traits that the real bus
 //! ([`libusb`]) and the simulated one implement.
 //!
-//! Nothing here touches a device. The traits are small: all code above them runs unchanged on the simulator, and a test
-//! can inject a fault into any transfer.
+//! This module does not access any device. The traits are small, so that all code above them runs unchanged on the
+//! simulator and a test can inject a fault into any transfer.
 
 use std::fmt;
 use std::str::FromStr;
@@ -57,8 +57,8 @@ impl Location {
 }
 
 /// The approximate time to flash this many drones at once over one full-speed wire, as a multiple of the time for one
-/// drone. Erases overlap, but transfers do not: from five drones on, each drone adds a seventh of the time for one
-/// (docs/speed.md). `None` for fewer drones, which take hardly longer than one.
+/// drone. Erases overlap, but transfers do not: from the fifth drone onwards, each drone adds a seventh of the time
+/// for one (docs/speed.md). `None` for fewer drones, which take barely longer than one.
 pub(crate) fn times_on_one_wire(drones: usize) -> Option<f64> {
     let count = u32::try_from(drones).unwrap_or(u32::MAX);
     (drones >= 5).then(|| 0.46 + 0.1375 * f64::from(count))
@@ -92,7 +92,7 @@ pub struct Found {
     /// bcdDevice, for example 0x2200.
     pub release: u16,
     pub location: Location,
-    /// The device address. The bus assigns a new one in each enumeration.
+    /// The device address. The host assigns a new address in each enumeration.
     pub address: u8,
     /// The device's names, if the operating system provides them without opening the device.
     pub names: Option<Strings>,
@@ -181,7 +181,7 @@ impl TransferError {
 /// Why the bus itself failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BusError {
-    /// Programs cannot use USB on this computer.
+    /// No program can use USB on this computer.
     #[error("USB is not available on this computer ({0})")]
     NoUsb(String),
     #[error("cannot list the USB devices ({0})")]
@@ -208,7 +208,7 @@ pub trait Transport: Send {
 }
 
 pub trait Bus: Send + Sync {
-    /// Lists the devices that are plugged in now.
+    /// Lists the devices that are currently plugged in.
     fn list(&self) -> Result<Vec<Found>, BusError>;
     /// Opens a listed device.
     fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError>;

@@ -1,4 +1,4 @@
-//! Watches the bus for a front end in a thread of its own. No other thread of the front end scans the bus.
+//! Watches the bus for a front end, on a separate thread. No other thread of the front end scans the bus.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,20 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::batch_workers::BusyPorts;
 use crate::clock::Clock;
-use crate::crews::BusyPorts;
 use crate::job::Device;
 use crate::scan::ScanCache;
 use crate::usb::{Bus, BusError, Location};
 use crate::worker::retry::RetryingBus;
 
-/// How often to scan the bus if no hotplug event arrives.
-const SCAN: Duration = Duration::from_millis(500);
-/// After this many failed scans the bus counts as empty.
-const ERRORS: u32 = 6;
+/// The time between two scans of the bus if no hotplug event arrives.
+const SCAN_INTERVAL: Duration = Duration::from_millis(500);
+/// The bus counts as empty after this many failed scans in a row.
+const MAX_FAILED_SCANS: u32 = 6;
 
-/// Reports the drones on the bus whenever they change, until `report` returns false. Drones on the ports that
-/// `used` returns, which another instance of cfdfu is using, are reported as devices that cannot be opened.
+/// Calls `report` with the drones on the bus, now and whenever they change, until `report` returns false. `used`
+/// returns the ports that other instances of cfdfu are using; the drones on these ports are reported as devices that
+/// cannot be opened.
 pub fn watch_drones(
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
@@ -31,11 +32,11 @@ pub fn watch_drones(
         move |cache: &mut ScanCache, bus: &dyn Bus, busy: &mut BusyNow<'_>| cache.drones(bus, &used, busy);
     // A bus that cannot be read counts as empty.
     let report = move |found: &Result<Vec<Device>, BusError>| report(found.clone().unwrap_or_default());
-    watch_bus(RetryingBus::new(bus, clock), busy, ERRORS, scan, report)
+    watch_bus(RetryingBus::new(bus, clock), busy, MAX_FAILED_SCANS, scan, report)
 }
 
-/// The thread that watches the bus. Dropping this stops the thread before its next scan, so that it does not open a
-/// drone of the next batch.
+/// A handle to the thread that watches the bus. Dropping the handle stops the thread before its next scan, so that the
+/// thread does not open a drone of the next batch.
 #[must_use]
 pub struct Watcher(Arc<AtomicBool>);
 
@@ -45,19 +46,20 @@ impl Drop for Watcher {
     }
 }
 
-/// Returns the ports whose drones have a job now. A scan calls this after listing the devices on the bus:
-/// see [`ScanCache`].
+/// A function that returns the ports whose drones have a job. A scan calls this function after listing the devices on
+/// the bus: see [`ScanCache`].
 pub(crate) type BusyNow<'a> = dyn FnMut() -> HashSet<Location> + 'a;
 
-/// Scans the bus and reports what it finds, now and whenever that changes, until `report` returns false. A drone is
-/// opened once per enumeration, and never while it has a job: the query would wait behind an erase.
+/// Calls `report` with the result of `scan`, now and whenever the result changes, until `report` returns false. Each
+/// drone is opened once per enumeration, and never while it has a job: the query would have to wait until an erase is
+/// finished.
 ///
-/// The end of a job counts as a change, because its drone may have been unplugged during the job. An error is reported
-/// after `patience` failed scans in a row: one failed scan does not mean that all drones are gone.
+/// The end of a job counts as a change, because the job's drone may have been unplugged in the meantime. An error is
+/// reported only after `max_failed` failed scans in a row: a single failed scan does not mean that all drones are gone.
 pub(crate) fn watch_bus<T: PartialEq + Send + 'static>(
     bus: impl Bus + 'static,
     busy: BusyPorts,
-    patience: u32,
+    max_failed: u32,
     scan: impl Fn(&mut ScanCache, &dyn Bus, &mut BusyNow<'_>) -> Result<T, BusError> + Send + 'static,
     mut report: impl FnMut(&Result<T, BusError>) -> bool + Send + 'static,
 ) -> Watcher {
@@ -74,7 +76,7 @@ pub(crate) fn watch_bus<T: PartialEq + Send + 'static>(
             });
             errors = if found.is_ok() { 0 } else { errors + 1 };
             let seen = Some((found, skipped));
-            if (errors == 0 || errors >= patience) && seen != last {
+            if (errors == 0 || errors >= max_failed) && seen != last {
                 if let Some((found, _)) = &seen
                     && !report(found)
                 {
@@ -82,7 +84,7 @@ pub(crate) fn watch_bus<T: PartialEq + Send + 'static>(
                 }
                 last = seen;
             }
-            bus.wait(SCAN);
+            bus.wait(SCAN_INTERVAL);
         }
     });
     watcher

@@ -1,11 +1,11 @@
-//! The worker thread: receives commands, drives devices and posts events. It waits for a front end only until the user
-//! confirms a plan.
+//! The worker thread: receives commands, drives devices and posts events. The worker never waits for a front end,
+//! except for the confirmation of a plan.
 //!
 //! [`find`] selects a device and brings it into DFU mode, [`session`] runs DFU operations on it, and [`query_firmware`]
-//! queries a running drone over its [`firmware_link`]. [`flash`], [`read`], [`identify`], [`blink`] and [`console`] are
-//! the jobs, [`reboot`] restarts a drone, [`watch`] checks a drone that has started, [`port`] opens the device on a
-//! port, [`retry`] is the retry policy, and [`timeline`] records how the time was spent. All waits use the clock passed
-//! to [`Worker::spawn`].
+//! queries a running drone over its [`firmware_link`]. [`flash`], [`read`], [`identify`], [`blink`], [`console`] and
+//! [`trial`] are the jobs, [`reboot`] restarts a drone, [`watch`] checks a drone that has started, [`port`] opens the
+//! device on a port, [`retry`] is the retry policy, and [`timeline`] records how the time was spent. All waits use the
+//! clock passed to [`Worker::spawn`].
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,7 +43,7 @@ use reboot::Restarted;
 use retry::RetryingBus;
 use timeline::{Part, Share, Timeline};
 
-/// How long an unplugged device may stay on the bus list: see [`Ctx::is_gone`].
+/// How long an unplugged device may remain on the bus list: see [`Ctx::is_gone`].
 const DISCONNECT_DELAY: Duration = Duration::from_secs(1);
 /// The pause between two reads of the bus list.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -58,7 +58,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// written, before a sector is erased, and while waiting for a device. Stopping in the middle of an operation would put
 /// the device into an unknown state, and the worker would have no record of what has changed.
 pub struct Worker {
-    /// Dropping this ends the worker after the running job.
+    /// Dropping the sender ends the worker after the running job.
     pub commands: Sender<Command>,
     pub events: Receiver<Event>,
     pub thread: JoinHandle<()>,
@@ -89,7 +89,7 @@ impl Worker {
     /// Ends the worker after the running job, and waits for the thread to end.
     pub(crate) fn join(self) {
         drop(self.commands);
-        // Any panic has been caught and reported by `perform`.
+        // `perform` has caught and reported any panic.
         let _ = self.thread.join();
     }
 }
@@ -100,7 +100,7 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
         Task::Flash(task) => flash::flash(ctx, job, task),
         Task::Verify(segments) => read::verify(ctx, job, segments),
         Task::Backup(span) => read::backup(ctx, job, *span),
-        Task::Find => find::device(ctx, job).map(|_| Outcome::Identified),
+        Task::Find => find::find_device(ctx, job).map(|_| Outcome::Identified),
         Task::Identify => identify::identify(ctx, job),
         Task::Blink(length) => blink::blink(ctx, job, *length),
         Task::Console(limit) => console::console(ctx, job, *limit),
@@ -108,10 +108,10 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
     }));
     let drone = match (&job.task, ctx.drone) {
         (Task::Flash(task), DroneState::Untouched) if task.left != DroneState::Untouched => task.left,
-        (_, DroneState::Untouched) if ctx.was == FirstSeen::Stopped => DroneState::Stopped,
+        (_, DroneState::Untouched) if ctx.run_state == RunState::Stopped => DroneState::Stopped,
         (_, drone) => drone,
     };
-    let result = result.map(|result| result.map_err(|stop| ctx.verdict(stop)));
+    let result = result.map(|result| result.map_err(|stop| ctx.reclassify(stop)));
     let outcome = match result {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(Stop::Cancelled)) => Outcome::Cancelled(drone),
@@ -136,7 +136,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 #[derive(Debug)]
 enum Stop {
     Cancelled,
-    /// The cause, and the activity that failed.
+    /// The cause, and the step that failed.
     Failed(FailureKind, Option<Place>),
 }
 
@@ -155,7 +155,7 @@ impl Stop {
         }
     }
 
-    /// Adds the activity that failed, unless one is already set.
+    /// Adds the step that failed, unless a step is already set.
     fn at(self, place: Place) -> Stop {
         match self {
             Stop::Failed(kind, None) => Stop::Failed(kind, Some(place)),
@@ -166,8 +166,8 @@ impl Stop {
 
 /// The context of a job: the bus, the clock and the channels to the front end.
 ///
-/// The context also records what has been done and the state of the drone. These are not return values because they
-/// must survive an early return or a panic anywhere in the job.
+/// The context also records the work done so far and the state of the drone. Both are kept here instead of being
+/// returned, because they must survive an early return or a panic anywhere in the job.
 struct Ctx<'a> {
     bus: &'a dyn Bus,
     clock: &'a dyn Clock,
@@ -177,7 +177,7 @@ struct Ctx<'a> {
     /// Background identify: logs `Info` entries at detail level and yields to any other job.
     ///
     /// A front end identifies a drone as soon as it appears, without a request from the user. Reading a drone in DFU
-    /// mode, up to 1 MiB, takes two seconds. If a job that the user starts in the meantime had to wait or was refused,
+    /// mode, up to 1 MiB, takes two seconds. If a job that the user starts in the meantime had to wait or were refused,
     /// the interface would seem slow for no visible reason. Yielding is safe because reading changes nothing and can
     /// stop between any two blocks.
     quiet: bool,
@@ -187,7 +187,7 @@ struct Ctx<'a> {
     /// Time that does not count toward the job: waiting for confirmation, and watching a restarted drone.
     idle: Duration,
     timeline: Timeline,
-    was: FirstSeen,
+    run_state: RunState,
     /// The port and the address of the device in use; `None` while it is expected to disconnect.
     at: Option<(Location, u8)>,
     /// The state of the drone after an earlier attempt, once the drone has been found.
@@ -199,10 +199,10 @@ struct Ctx<'a> {
 
 /// How the drone was found, and whether its firmware is known to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FirstSeen {
+enum RunState {
     /// Found in DFU mode.
     InDfu,
-    /// Found in DFU mode, but an earlier job saw it running.
+    /// Found in DFU mode, but an earlier job saw the drone running.
     Seen,
     Running,
     /// Found running, then brought into DFU mode, and not seen running since.
@@ -228,7 +228,7 @@ impl<'a> Ctx<'a> {
             started: clock.now(),
             idle: Duration::ZERO,
             timeline: Timeline::new(clock.now()),
-            was: FirstSeen::InDfu,
+            run_state: RunState::InDfu,
             at: None,
             left: DroneState::Untouched,
             drone: DroneState::Untouched,
@@ -251,7 +251,7 @@ impl<'a> Ctx<'a> {
     }
 
     fn post(&self, event: Event) {
-        // The receiver is gone; finish the job anyway.
+        // If the receiver is gone, finish the job anyway.
         let _ = self.outbox.send(event);
     }
 
@@ -260,14 +260,14 @@ impl<'a> Ctx<'a> {
     ///
     /// A transfer error alone does not prove a disconnect. The transfers of an unplugged drone may fail in any way
     /// until the hub reports the disconnect, and a drone that is still plugged in may fail in exactly the same ways. A
-    /// wrong answer either way is costly: after a disconnect, the job resumes when the drone is plugged in again, while
-    /// a device error ends the job. Only the bus list distinguishes the two, so this reads it until the device
-    /// disappears or the time is up.
+    /// wrong answer is costly either way: after a disconnect, the job resumes when the drone is plugged in again, while
+    /// a device error ends the job. Only the bus list distinguishes the two cases, so this method reads the list until
+    /// the device disappears or the time is up.
     fn is_gone(&self) -> bool {
         let Some((location, address)) = self.at.clone() else { return false };
         let asked = self.clock.now();
         loop {
-            // Without a list there is no evidence of a disconnect.
+            // Without a list, there is no evidence of a disconnect.
             let Ok(list) = self.bus.list() else { return false };
             if !list.iter().any(|found| (&found.location, found.address) == (&location, address)) {
                 return true;
@@ -280,23 +280,23 @@ impl<'a> Ctx<'a> {
     }
 
     /// Turns a transfer error into a disconnect if the drone is lost: see [`Ctx::is_gone`].
-    fn verdict(&self, stop: Stop) -> Stop {
+    fn reclassify(&self, stop: Stop) -> Stop {
         match stop {
             Stop::Failed(kind, place)
                 if kind.transfer().is_some_and(TransferError::is_transient) && self.is_gone() =>
             {
-                Stop::Failed(kind.of_a_gone_device(), place)
+                Stop::Failed(kind.into_disconnect(), place)
             }
             other => other,
         }
     }
 
     /// Starts the next part of the job, for the timeline.
-    fn enters(&mut self, part: Part) {
+    fn enter_part(&mut self, part: Part) {
         self.timeline.enter(part, self.clock.now());
     }
 
-    /// Calls `act` and records its time in the timeline.
+    /// Calls `act` and records in the timeline how long it takes.
     fn spend<T>(&mut self, share: Share, act: impl FnOnce() -> T) -> T {
         let before = self.clock.now();
         let result = act();
@@ -304,7 +304,7 @@ impl<'a> Ctx<'a> {
         result
     }
 
-    fn measured(&self, measurement: Measurement) {
+    fn post_measurement(&self, measurement: Measurement) {
         self.post(Event::Measured(Box::new(measurement)));
     }
 
@@ -316,7 +316,7 @@ impl<'a> Ctx<'a> {
         self.post(Event::Log(level, entry));
     }
 
-    fn sector(&self, index: usize, state: SectorState) {
+    fn post_sector(&self, index: usize, state: SectorState) {
         self.post(Event::Sector { index, state });
     }
 
@@ -335,7 +335,7 @@ impl<'a> Ctx<'a> {
         answer
     }
 
-    /// Marks a safe point: a running job stops only here. Also processes other commands.
+    /// Marks a safe point: a running job stops only at such calls. Also processes the other commands.
     fn check_cancelled(&mut self) -> Result<(), Stop> {
         while self.next.is_none() {
             match self.inbox.try_recv() {
@@ -361,7 +361,7 @@ impl<'a> Ctx<'a> {
         if self.cancelled { Err(Stop::Cancelled) } else { Ok(()) }
     }
 
-    /// Calls `found` whenever the bus may have changed, until it returns a value. Returns `None` after `limit`.
+    /// Calls `found` whenever the bus may have changed, until `found` returns a value. Returns `None` after `limit`.
     fn wait_for<T>(
         &mut self,
         what: WaitFor,

@@ -1,5 +1,5 @@
 //! The state of a batch in the interface. The first [`Fleet`] identifies every drone; after the user has confirmed the
-//! plan, a second one flashes them.
+//! plan, a second fleet flashes the drones.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ pub struct BatchView {
     pub stage: BatchStage,
     /// The index of the selected row.
     pub at: usize,
-    /// What is known about the drones, by row.
+    /// What is known about the drones, indexed by row.
     pub drones: Vec<DroneFacts>,
     /// The user asked to stop all jobs.
     pub stopping: bool,
     /// What is known about the planned drones that have no row yet.
     pub planned: Vec<(DroneAt, DroneFacts)>,
-    /// The image as it was chosen, while its file is read again.
+    /// The image that was read earlier, kept while its file is read again.
     pub before: Option<Box<Slot>>,
 }
 
-/// How many ended rows keep their log and their backup, which is about as large as the firmware.
+/// How many ended rows keep their log and their backup. A backup is about as large as the firmware.
 const ROWS_KEPT: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +40,10 @@ pub enum BatchStage {
     Over,
 }
 
-/// What the jobs have found out about a drone.
+/// What the jobs have reported about a drone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DroneFacts {
-    /// The state of the drone before the batch, if it could be identified.
+    /// The state of the drone before the batch, if the drone could be identified.
     pub info: Option<Box<DeviceInfo>>,
     /// What an undo would write, once the drone's job has ended.
     pub undo: Option<Undo>,
@@ -73,7 +73,7 @@ impl RowJob {
 pub(crate) enum Prospect {
     /// The image is for the drone's board, or for every board.
     Fits,
-    /// The image is for other boards: the drone's job refuses it and changes nothing.
+    /// The image is for other boards: the drone's job refuses the image and changes nothing.
     OtherBoard,
     /// The board is not known yet. The drone's job reads the board before it writes.
     Unknown,
@@ -95,8 +95,8 @@ impl DroneFacts {
         }
     }
 
-    /// The version of the firmware that was on the drone; empty if there is none or it is not known.
-    pub(crate) fn before(&self) -> &str {
+    /// The version of the firmware that was on the drone; empty if unknown or if the drone had no firmware.
+    pub(crate) fn version_before(&self) -> &str {
         let version = match self.info.as_deref() {
             Some(DeviceInfo::InDfu(identity)) => {
                 identity.firmware.as_ref().and_then(|content| content.firmware()?.version.as_deref())
@@ -107,8 +107,8 @@ impl DroneFacts {
         version.unwrap_or_default()
     }
 
-    /// Whether the drone was read without finding evidence of a Crazyflie. A read-protected chip cannot be read, so it
-    /// does not count; its job reports the protection.
+    /// Whether reading the drone found no evidence of a Crazyflie. False for a read-protected chip, which cannot be
+    /// read: the drone's job reports the protection.
     pub(crate) fn may_be_foreign(&self) -> bool {
         match self.info.as_deref() {
             Some(DeviceInfo::InDfu(identity)) => !identity.has_evidence() && !identity.is_read_protected(),
@@ -131,7 +131,7 @@ impl DroneFacts {
 }
 
 impl BatchView {
-    /// A batch whose first fleet identifies the drones.
+    /// Creates a batch whose first fleet identifies the drones.
     pub(crate) fn new(fleet: Fleet, before: Option<Box<Slot>>) -> BatchView {
         let (stage, drones, planned) = (BatchStage::Identifying, Vec::new(), Vec::new());
         BatchView { fleet, stage, at: 0, drones, stopping: false, planned, before }
@@ -185,7 +185,7 @@ impl BatchView {
                 RowState::Ended(_) if row.report.is_none() => Some("its job was never started"),
                 RowState::Ended(_) => None,
                 RowState::Lost => Some("the drone is away. Plug it in again"),
-                // If the row is repeated, its job here is still the previous one.
+                // While a repeated job waits to start, `self.job()` still returns the previous job.
                 state if matches!(state, RowState::Held | RowState::Queued) || self.job().is_none() => {
                     Some("its job has not started yet")
                 }

@@ -4,11 +4,11 @@ use super::{App, ChosenFile, Goal, Origin, Slot, overrides_for};
 use crate::usb::descriptor::is_printable;
 
 pub(crate) fn command_line(app: &App) -> String {
-    let name = |slot: &Slot| slot.path().map(|path| quoted(&path.display().to_string())).unwrap_or_default();
+    let name = |slot: &Slot| slot.path().map(|path| quote(&path.display().to_string())).unwrap_or_default();
     let file = |slot: &Slot| match slot {
         Slot::Ready(ChosenFile { origin: Origin::Release { tag, platform, .. }, .. }, _) => {
-            let board = platform.as_ref().map(|platform| format!(" --board {}", quoted(platform)));
-            format!("--release {}{}", quoted(tag), board.unwrap_or_default())
+            let board = platform.as_ref().map(|platform| format!(" --board {}", quote(platform)));
+            format!("--release {}{}", quote(tag), board.unwrap_or_default())
         }
         slot => name(slot),
     };
@@ -20,7 +20,7 @@ pub(crate) fn command_line(app: &App) -> String {
     let demo = app.demo.as_ref().map(|demo| format!(" --demo={}", demo.scenario)).unwrap_or_default();
     let device = if app.batch().is_some() { " --all".to_owned() } else { device } + &demo;
     match app.goal {
-        _ if app.undoes(app.goal.file()).is_some() => {
+        _ if app.backup_replacing(app.goal.file()).is_some() => {
             let changed = app.preview().is_some_and(|preview| preview.changed_since);
             format!("cfdfu undo{}{device}", if changed { " --allow-mismatch" } else { "" })
         }
@@ -43,22 +43,22 @@ pub(crate) fn command_line(app: &App) -> String {
 }
 
 /// Quotes a path for a shell.
-fn quoted(path: &str) -> String {
+fn quote(path: &str) -> String {
     match shlex::try_quote(path) {
         // Without the prefix, the command would parse this path as an option.
-        _ if path.starts_with('-') => quoted(&format!("./{path}")),
+        _ if path.starts_with('-') => quote(&format!("./{path}")),
         Ok(word) if path.chars().all(is_printable) => word.into_owned(),
-        // A name with unprintable characters cannot be copied.
+        // A name with unprintable characters cannot be copied. Show a placeholder instead.
         _ => "IMAGE".to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use super::quote;
 
     #[test]
-    fn a_path_is_one_word_for_a_shell() {
+    fn a_path_is_quoted_as_one_shell_word() {
         for (path, word) in [
             ("build/cf2.bin", "build/cf2.bin"),
             ("my drone.bin", "'my drone.bin'"),
@@ -68,7 +68,7 @@ mod tests {
             ("\u{1b}[2J.bin", "IMAGE"),
             ("two\nlines", "IMAGE"),
         ] {
-            assert_eq!(quoted(path), word);
+            assert_eq!(quote(path), word);
         }
     }
 }

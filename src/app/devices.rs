@@ -8,7 +8,7 @@ use crate::supervise::RunningInstance;
 use crate::usb::Location;
 
 /// The number of flash sectors of an STM32F405, used only for the map on the screen. The plan uses the sectors that the
-/// device itself reports, and a device that reports other sectors is not a Crazyflie.
+/// device itself reports. A device that reports different sectors is not a Crazyflie.
 pub const SECTORS: usize = SECTORS_KIB.len();
 
 /// The state of each sector, if known.
@@ -17,17 +17,17 @@ pub type SectorMap = [Option<SectorState>; SECTORS];
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Devices {
     pub bus: BusState,
-    /// An index into the list.
+    /// An index into the list, possibly past the end; see [`Devices::position`].
     selected: usize,
     /// The last selected drone, which is selected again when the bus changes.
     remembered: Option<Device>,
     pub identified: Option<BackgroundIdentify>,
     chip_facts: Option<ChipFacts>,
-    /// The number of log lines when the identified device appeared. Later console lines are from that device.
+    /// The number of log lines when the background identify started. Later console lines are from that device.
     pub(crate) console_start: usize,
     /// Other running instances on this computer.
     pub other_instances: Vec<RunningInstance>,
-    /// The sectors of the selected drone. [`super::App::map`] also considers an opened row.
+    /// The sectors of the selected drone. [`super::App::map`] also considers the opened row of a batch.
     pub map: SectorMap,
 }
 
@@ -58,7 +58,7 @@ pub enum BusState {
 pub struct BackgroundIdentify {
     pub device: Device,
     pub known: Option<Box<DeviceInfo>>,
-    /// The identify is still running. Until it ends, the worker's events belong to it.
+    /// The identify is still running, so the worker's events belong to it.
     pub is_under_way: bool,
 }
 

@@ -1,6 +1,6 @@
-//! The table of key bindings. Dispatch, footer and help all use it, so they cannot disagree.
+//! The table of key bindings. Dispatch, footer and help all read this table, so they cannot disagree.
 //!
-//! An unavailable action stays in the table, with the reason.
+//! An unavailable action stays in the table, together with the reason why it is unavailable.
 
 use super::batch::{BatchStage, BatchView};
 use super::log::Log;
@@ -96,11 +96,11 @@ pub(crate) enum BatchAction {
     Write,
     /// Stop the job of the selected row.
     StopRow,
-    /// Run the job of the selected row once more.
+    /// Run the job of the selected row again.
     RerunRow,
     /// Wait for more drones, which are flashed as they are plugged in.
     WaitForMore,
-    /// Open the selected row: its running job, or the outcome of that job.
+    /// Open the selected row: its running job, or the outcome once the job has ended.
     Open,
 }
 
@@ -110,7 +110,7 @@ pub(crate) enum ReleasesAction {
     Open,
     /// Go back to the folder.
     Close,
-    /// Ask GitHub for the list.
+    /// Request the list.
     List,
     /// Select the file of the selected release, and download it if needed.
     File,
@@ -144,7 +144,7 @@ fn up_down() -> Vec<Binding> {
     ]
 }
 
-/// The keys that move by more than one row.
+/// The keys that move the selection by more than one row.
 fn paging() -> Vec<Binding> {
     /// More rows than any list has, so the move ends at the first or last row.
     const FAR: isize = 1_000_000;
@@ -164,16 +164,16 @@ pub(crate) fn bindings(app: &App) -> Vec<Binding> {
     }
 }
 
-/// The keys of the screen, even if an overlay covers it.
+/// The bindings of the screen, even if an overlay covers the screen.
 pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
     let mut rows = match &app.screen {
-        Screen::Home => home(app),
-        Screen::Pick(_, _, picker) if picker.typing.is_some() => typing(),
-        Screen::Pick(..) => pick(),
+        Screen::Home => home_bindings(app),
+        Screen::Pick(_, _, picker) if picker.typing.is_some() => typing_bindings(),
+        Screen::Pick(..) => pick_bindings(),
         Screen::Releases(view) => releases_bindings(app, view),
         Screen::Wizard(view) => wizard_bindings(app, &view.wizard),
         Screen::Job(view) => job_bindings(app, view),
-        Screen::Outcome(report, _) => outcome(app, report),
+        Screen::Outcome(report, _) => outcome_bindings(app, report),
         Screen::Batch(view) => batch_bindings(app, view),
         Screen::Row(view) => row_bindings(view),
         Screen::Console(view) => console_bindings(view),
@@ -222,7 +222,7 @@ pub(crate) fn danger(app: &App) -> Option<Danger> {
             Some(Danger::Bootloader)
         }
         (Goal::Flash | Goal::Recover, Some(Content::Unknown { .. }))
-            if app.undoes(Which::Image).is_none() =>
+            if app.backup_replacing(Which::Image).is_none() =>
         {
             Some(Danger::UnknownImage)
         }
@@ -240,12 +240,12 @@ pub(crate) fn required_word(app: &App) -> Option<&'static str> {
     danger(app).map(Danger::confirmation_word)
 }
 
-/// Whether key presses are letters of the confirmation word.
+/// Whether the user must type the confirmation word now. If so, key presses are letters of that word.
 pub(crate) fn is_typing_word(app: &App) -> bool {
     required_word(app).is_some() && matches!(app.job(), Some(JobView { stage: Stage::Asking(_), .. }))
 }
 
-fn home(app: &App) -> Vec<Binding> {
+fn home_bindings(app: &App) -> Vec<Binding> {
     let begin = |key: char, shown, label, goal| {
         let mut row = row(&[Key::Char(key)], shown, label, Action::Begin(goal));
         row.why_not = why_not(app, goal);
@@ -278,13 +278,13 @@ fn home(app: &App) -> Vec<Binding> {
     }
     let has_several = app.devices.list().len() > 1;
     if has_several {
-        rows.push(blink(app));
+        rows.push(blink_binding(app));
     }
     if app.why_no_undo().is_none() {
         rows.push(row(&[Key::Char('u')], "u", "undo", Action::Undo));
     }
     if app.devices.list().len() < 2 {
-        rows.extend(console_row(app));
+        rows.extend(console_binding(app));
     }
     rows.extend([
         row(&[Key::Char('?')], "?", "keys", Action::Help),
@@ -292,24 +292,24 @@ fn home(app: &App) -> Vec<Binding> {
         row(&[Key::Char('l')], "l", "log", Action::Log),
     ]);
     if app.devices.list().len() > 1 {
-        rows.extend(console_row(app));
+        rows.extend(console_binding(app));
     }
     if !has_several && app.devices.selected().is_some() {
-        rows.push(blink(app));
+        rows.push(blink_binding(app));
     }
     rows.extend(up_down());
     rows
 }
 
-/// The key for the console, while a drone is plugged in.
-fn console_row(app: &App) -> Option<Binding> {
+/// The key that opens the console; `None` if no drone is plugged in.
+fn console_binding(app: &App) -> Option<Binding> {
     app.devices.selected()?;
     let console = row(&[Key::Char('c')], "c", "console", Action::Console);
     Some(Binding { why_not: console::why_not(app), ..console })
 }
 
 /// The key that explains the selected line of a log.
-fn explain(log: &Log) -> Binding {
+fn explain_binding(log: &Log) -> Binding {
     let explain = row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain);
     let is_routine = log.explained().is_none();
     let why_not =
@@ -320,7 +320,7 @@ fn explain(log: &Log) -> Binding {
 fn console_bindings(view: &ConsoleView) -> Vec<Binding> {
     let mut rows = vec![
         row(&[Key::Esc, Key::Char('q'), Key::Char('c')], "Esc", "close", Action::Back),
-        explain(&view.log),
+        explain_binding(&view.log),
         row(&[Key::Char('?')], "?", "keys", Action::Help),
         row(&[Key::Char('l')], "l", "log", Action::Log),
     ];
@@ -329,12 +329,12 @@ fn console_bindings(view: &ConsoleView) -> Vec<Binding> {
     rows
 }
 
-fn blink(app: &App) -> Binding {
+fn blink_binding(app: &App) -> Binding {
     let why_not = drone_to_blink(app).err();
     Binding { why_not, ..row(&[Key::Char('g')], "g", "blink", Action::Blink) }
 }
 
-/// The drone whose LEDs would blink (the selected drone, or the drone of the selected row), or why they cannot.
+/// The drone to blink (the selected drone, or the drone of the selected row of a batch), or why its LEDs cannot blink.
 pub(crate) fn drone_to_blink(app: &App) -> Result<&Device, String> {
     let device = match app.batch() {
         None => app.devices.selected().ok_or("no drone is plugged in")?,
@@ -363,20 +363,20 @@ pub(crate) fn can_practise(app: &App) -> bool {
     app.demo.is_none() && app.devices.bus != BusState::Scanning && app.devices.list().is_empty()
 }
 
-/// Why a job cannot start. A missing file is not a reason, because the picker then asks for it.
+/// Why a job cannot start. A missing file is not a reason, because the picker then asks for one.
 pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
     if let BusState::Unavailable(why) = &app.devices.bus {
         return Some(format!("no USB on this computer ({why})"));
     }
     let slot = app.slot(goal.file());
-    // The wizard need not wait for the file: entering DFU mode by hand takes longer than reading it.
+    // The wizard need not wait for the file: entering DFU mode by hand takes longer than reading the file.
     if matches!(slot, Slot::Loading(_)) && goal != Goal::Recover {
         return Some("the file is still being read".to_owned());
     }
     if let Some(other) = app.devices.instance_using_selected() {
         return Some(format!("{other}"));
     }
-    // A restore starts the wizard if no drone is found.
+    // Without a drone, a restore starts the wizard, so only a flash is refused.
     if goal == Goal::Flash && app.devices.list().is_empty() {
         return Some("no Crazyflie found. If yours does not start, press r".to_owned());
     }
@@ -399,16 +399,16 @@ pub(crate) fn why_not_all(app: &App) -> Option<String> {
 }
 
 /// The key that opens the selected row.
-fn open_row(view: &BatchView) -> Binding {
+fn open_row_binding(view: &BatchView) -> Binding {
     let why_not = view.why_not_open().map(str::to_owned);
     Binding { why_not, ..row(&[Key::Enter], "Enter", "open", Action::Batch(BatchAction::Open)) }
 }
 
-fn stop_all() -> Binding {
+fn stop_all_binding() -> Binding {
     row(&[Key::Char('q'), Key::CtrlC], "q", "stop all", Action::AskStop)
 }
 
-fn stop_row() -> Binding {
+fn stop_row_binding() -> Binding {
     row(&[Key::Char('x')], "x", "stop this", Action::Batch(BatchAction::StopRow))
 }
 
@@ -416,10 +416,10 @@ fn stop_row() -> Binding {
 fn row_bindings(view: &BatchView) -> Vec<Binding> {
     let mut rows = vec![row(&[Key::Esc, Key::Enter], "Esc", "all drones", Action::Back)];
     if view.job().is_some_and(|job| !job.view.stopping) {
-        rows.push(stop_row());
+        rows.push(stop_row_binding());
     }
     rows.extend([
-        stop_all(),
+        stop_all_binding(),
         row(&[Key::Char('?')], "?", "keys", Action::Help),
         row(&[Key::Char('l')], "l", "log", Action::Log),
     ]);
@@ -440,14 +440,14 @@ fn batch_bindings(app: &App, view: &BatchView) -> Vec<Binding> {
             ]
         }
         BatchStage::Flashing => {
-            let mut rows = vec![open_row(view), stop_all()];
+            let mut rows = vec![open_row_binding(view), stop_all_binding()];
             if !is_final {
-                rows.push(stop_row());
+                rows.push(stop_row_binding());
             }
             rows
         }
         BatchStage::Over => {
-            vec![open_row(view), row(&[Key::Esc, Key::Char('q')], "Esc", "home", Action::Back)]
+            vec![open_row_binding(view), row(&[Key::Esc, Key::Char('q')], "Esc", "home", Action::Back)]
         }
     };
     let can_repeat = is_final && !view.stopping && view.fleet.rows[view.at].report.is_some();
@@ -464,7 +464,7 @@ fn batch_bindings(app: &App, view: &BatchView) -> Vec<Binding> {
         }
     }
     if is_final && view.stage != BatchStage::Identifying {
-        rows.push(blink(app));
+        rows.push(blink_binding(app));
     }
     // The advice for a refused image names this key.
     let is_refused =
@@ -482,7 +482,7 @@ fn batch_bindings(app: &App, view: &BatchView) -> Vec<Binding> {
     rows
 }
 
-fn pick() -> Vec<Binding> {
+fn pick_bindings() -> Vec<Binding> {
     let mut rows = vec![row(&[Key::Enter, Key::Right], "Enter", "choose", Action::ChooseEntry)];
     if HAS_RELEASES {
         rows.push(row(&[Key::Tab], "Tab", "releases", Action::Releases(ReleasesAction::Open)));
@@ -493,7 +493,7 @@ fn pick() -> Vec<Binding> {
         row(&[Key::Char('/')], "/", "type a path", Action::Complete),
         row(&[Key::Char('?')], "?", "keys", Action::Help),
     ]);
-    // Letters filter the list, so j and k do not move in it.
+    // Letters filter the list, so j and k do not move the selection.
     rows.extend([
         row(&[Key::Up], "↑", "up", Action::Move(-1)),
         row(&[Key::Down], "↓", "down", Action::Move(1)),
@@ -515,8 +515,8 @@ fn releases_bindings(app: &App, view: &ReleasesView) -> Vec<Binding> {
             let file = view.file(board);
             let is_kept = file.as_ref().is_ok_and(|(release, asset)| view.is_kept(release, asset));
             let label = if is_kept { "use it" } else { "download" };
-            let take = on_page(&[Key::Enter, Key::Right], "Enter", label, ReleasesAction::File);
-            rows.push(Binding { why_not: file.err(), ..take });
+            let fetch = on_page(&[Key::Enter, Key::Right], "Enter", label, ReleasesAction::File);
+            rows.push(Binding { why_not: file.err(), ..fetch });
         }
         (Request::KeptList, _) => {}
         (Request::List | Request::File { .. }, _) => {
@@ -547,7 +547,7 @@ fn releases_bindings(app: &App, view: &ReleasesView) -> Vec<Binding> {
     rows
 }
 
-fn typing() -> Vec<Binding> {
+fn typing_bindings() -> Vec<Binding> {
     vec![
         row(&[Key::Enter], "Enter", "choose", Action::ChooseEntry),
         row(&[Key::Tab], "Tab", "complete", Action::Complete),
@@ -585,7 +585,7 @@ fn wizard_bindings(app: &App, wizard: &Wizard) -> Vec<Binding> {
         WizardStep::Count | WizardStep::Hold | WizardStep::Release => Vec::new(),
     };
     let back = row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back);
-    // The panel also lists the answers, so if the footer is too narrow for all keys, it shows Esc first.
+    // The panel also lists the answers, so Esc comes first in case the footer is too narrow for all keys.
     let at = if wizard.step == WizardStep::AskLeds { 0 } else { rows.len() };
     rows.insert(at, back);
     rows.push(row(&[Key::Char('?')], "?", "keys", Action::Help));
@@ -596,14 +596,15 @@ fn job_bindings(app: &App, view: &JobView) -> Vec<Binding> {
     match &view.stage {
         Stage::Asking(_) => {
             let word = required_word(app);
-            // Not the key that started the job: holding it down or pressing it twice would confirm an unread plan.
+            // Do not use the key that started the job: holding that key down, or pressing it twice, would confirm a
+            // plan that the user has not read.
             let mut write = match word {
                 Some(_) => row(&[Key::Enter], "Enter", "write", Action::Write),
                 None => row(&[Key::Char('w')], "w", "write", Action::Write),
             };
             write.why_not = match word {
                 _ if view.stopping => Some("the job is being stopped. Nothing will be written".to_owned()),
-                Some(word) if !word_is_typed(app) => Some(format!("type \"{word}\" first")),
+                Some(word) if !has_typed_word(app) => Some(format!("type \"{word}\" first")),
                 _ => None,
             };
             let mut rows = vec![write];
@@ -617,7 +618,7 @@ fn job_bindings(app: &App, view: &JobView) -> Vec<Binding> {
             }
             rows
         }
-        // The flash is written and verified. The job only watches whether the drone keeps running.
+        // The flash has been written and verified. The job now only checks whether the drone keeps running.
         Stage::Working if view.waiting.is_some_and(|(what, ..)| what == WaitFor::StayUp) => vec![
             row(&[Key::Enter, Key::Esc, Key::Char('q')], "Enter", "skip the wait", Action::Stop),
             row(&[Key::Char('l')], "l", "log", Action::Log),
@@ -632,23 +633,23 @@ fn job_bindings(app: &App, view: &JobView) -> Vec<Binding> {
 }
 
 /// Whether the user has typed the confirmation word.
-pub(crate) fn word_is_typed(app: &App) -> bool {
+pub(crate) fn has_typed_word(app: &App) -> bool {
     matches!(app.job(), Some(JobView { stage: Stage::Asking(question), .. })
         if required_word(app).is_some_and(|word| question.word.eq_ignore_ascii_case(word)))
 }
 
-/// Why no other job can start: the batch still runs.
+/// Why no other job can start, if the batch is still running.
 fn why_batch_blocks(app: &App) -> Option<String> {
     let runs = app.batch().is_some_and(BatchView::is_active);
     runs.then(|| "the batch is still running. In the table, q stops it".to_owned())
 }
 
-/// The keys that help after this outcome, most helpful first.
-fn outcome(app: &App, report: &Report) -> Vec<Binding> {
+/// The bindings for an outcome, most helpful first.
+fn outcome_bindings(app: &App, report: &Report) -> Vec<Binding> {
     let back = if app.batch().is_some() { "all drones" } else { "home" };
     let mut home = row(&[Key::Esc, Key::Enter], "Esc", back, Action::Back);
     if app.batch().is_some() {
-        // Quitting would discard the table, and with it the undo of its rows.
+        // Quitting would discard the table, including the undo of its rows.
         home.keys.push(Key::Char('q'));
     }
     let again = |label| {
@@ -677,8 +678,8 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
     }
     if has_succeeded {
         rows.push(again("again"));
-        // On a row of a batch, another drone may be selected.
-        let console = console_row(app).filter(|row| row.why_not.is_none() && app.behind.is_none());
+        // The selected drone may not be the drone of an opened batch row, so a row does not offer the console.
+        let console = console_binding(app).filter(|row| row.why_not.is_none() && app.behind.is_none());
         rows.extend(console);
     }
     rows.extend([
@@ -700,14 +701,14 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
     rows
 }
 
-/// Why the drone of an opened row cannot be flashed again: the job would flash the selected drone instead.
+/// Why an opened row's job cannot be repeated, if its drone is not selected: the job would flash the selected drone.
 fn why_not_again(app: &App) -> Option<String> {
     let drone = app.facts()?.device.as_ref().filter(|_| app.behind.is_some())?;
     let is_selected = app.devices.selected().is_some_and(|device| drone.may_be_same(device));
     (!is_selected).then(|| format!("the drone from port {} is not plugged in", drone.location))
 }
 
-/// Why the wizard cannot start from an opened row: it would select another drone that is already in DFU mode.
+/// Why the wizard cannot start from an opened row, if another drone is in DFU mode: the wizard would select that drone.
 fn why_not_by_hand(app: &App) -> Option<String> {
     let drone = app.facts()?.device.as_ref().filter(|_| app.behind.is_some())?;
     let is_another = |it: &&Device| it.mode == Mode::Dfu && !drone.may_be_same(it);
@@ -715,7 +716,7 @@ fn why_not_by_hand(app: &App) -> Option<String> {
     Some(format!("another drone is in DFU mode on port {}. Unplug it first", other.location))
 }
 
-/// The step that helps after an outcome.
+/// The step that helps most after an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextStep {
     None,
@@ -733,7 +734,7 @@ pub(crate) fn next_step(report: &Report) -> NextStep {
                 NextStep::OtherFile
             }
             FailureKind::TooOld | FailureKind::DidNotEnter { .. } => NextStep::EnterByHand,
-            // Neither another try nor another way into DFU mode changes these.
+            // Neither a retry nor DFU mode by hand helps with these failures.
             FailureKind::ReadProtected
             | FailureKind::WriteProtected(_)
             | FailureKind::NotErased(_)
@@ -750,7 +751,7 @@ pub(crate) fn next_step(report: &Report) -> NextStep {
 fn overlay_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
     let close = row(&[Key::Esc, Key::Enter, Key::Char('q'), Key::Char('?')], "Esc", "close", Action::Back);
     match over {
-        // Letters filter the help, so j and k do not move in it.
+        // Letters filter the help, so j and k do not scroll.
         Overlay::Help(_) => {
             let mut rows = vec![
                 row(&[Key::Esc, Key::Enter, Key::Char('q'), Key::Char('?')], "Esc", "close", Action::Back),
@@ -766,7 +767,7 @@ fn overlay_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
             rows.extend(paging());
             rows
         }
-        // Any other key stops the blinking as well.
+        // Any other key also stops the blinking; see `update`.
         Overlay::Blink(_) => {
             let keys = [Key::Char('g'), Key::Esc, Key::Enter, Key::Char('q'), Key::CtrlC];
             vec![row(&keys, "g", "stop", Action::StopBlinking)]
@@ -778,7 +779,7 @@ fn overlay_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
         Overlay::Log => {
             let mut rows = vec![
                 row(&[Key::Esc, Key::Char('q'), Key::Char('l')], "Esc", "close", Action::Back),
-                explain(app.log_on_screen()),
+                explain_binding(app.log_on_screen()),
                 row(&[Key::Char('s')], "s", "save a report", Action::BugReport),
             ];
             rows.extend(up_down());
@@ -799,7 +800,7 @@ mod tests {
     use crate::usb::CRAZYFLIE;
     use crate::usb::descriptor::Strings;
 
-    /// The table of a batch whose only drone has been identified.
+    /// A batch whose only drone has been identified.
     fn batch(stage: BatchStage) -> Box<BatchView> {
         let policy = Policy {
             job: Job::new(Task::Identify),
@@ -879,7 +880,7 @@ mod tests {
                 JobFacts::new(Source::Chosen),
             ),
         ];
-        let overs = [
+        let overlays = [
             Overlay::Help(String::new()),
             Overlay::AskStop,
             Overlay::Log,
@@ -892,7 +893,7 @@ mod tests {
             }),
         ];
         let all = screens.into_iter().flat_map(|screen| {
-            let over = overs.iter().cloned().map(Some).chain([None]);
+            let over = overlays.iter().cloned().map(Some).chain([None]);
             over.map(move |over| (screen.clone(), over)).collect::<Vec<_>>()
         });
         let all = all.flat_map(|it| Goal::ALL.map(|goal| (it.clone(), goal)));

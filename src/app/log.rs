@@ -8,7 +8,7 @@ use crate::dfu::Status;
 use crate::job::{Level, LogEntry};
 use crate::usb::descriptor::is_printable;
 
-/// The number of lines kept. A flash logs about thirty.
+/// The maximum number of lines kept. A flash logs about thirty lines.
 const KEPT: usize = 2000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Log {
     /// Adds an entry from the worker.
     pub(crate) fn record(&mut self, at: Duration, level: Level, entry: LogEntry) {
         let text = match &entry {
-            // Without the "Console: " prefix, because every line of a console would have it.
+            // Omit the "Console: " prefix, because every line of a console would have it.
             LogEntry::Console(line) => line.clone(),
             entry => entry.to_string(),
         };
@@ -50,7 +50,7 @@ impl Log {
             self.lines.pop_front();
         }
         self.pushed += 1;
-        // File names may contain escape sequences.
+        // File names may contain escape sequences, so remove unprintable characters.
         let text = text.chars().filter(|&c| is_printable(c)).collect();
         self.lines.push_back(LogLine { at, level, text, entry });
         if let Some(back) = &mut self.back {
@@ -58,18 +58,18 @@ impl Log {
         }
     }
 
-    /// The lines kept, oldest first.
+    /// The lines that are kept, oldest first.
     pub fn lines(&self) -> &VecDeque<LogLine> {
         &self.lines
     }
 
-    /// The number of lines ever added, which may exceed the number kept.
+    /// The number of lines ever added, which may exceed the number of lines kept.
     pub(crate) fn pushed(&self) -> usize {
         self.pushed
     }
 
     /// Whether the log follows new lines.
-    pub(crate) fn following(&self) -> bool {
+    pub(crate) fn is_following(&self) -> bool {
         self.back.is_none()
     }
 
@@ -78,7 +78,7 @@ impl Log {
         self.lines.len().checked_sub(1 + self.back.unwrap_or(0))
     }
 
-    /// The selected line and what it means, if there is something to explain.
+    /// The selected line and its explanation, if the line has one.
     pub(crate) fn explained(&self) -> Option<(&LogLine, &'static str)> {
         let line = self.lines.get(self.selected()?)?;
         Some((line, explain(line.entry.as_ref()?)?))
@@ -237,17 +237,17 @@ mod tests {
         let mut log = Log::default();
         let add = |log: &mut Log, n: usize| log.push(Duration::ZERO, Level::Info, &n.to_string());
         (0..10).for_each(|n| add(&mut log, n));
-        assert_eq!((log.following(), log.selected()), (true, Some(9)));
+        assert_eq!((log.is_following(), log.selected()), (true, Some(9)));
         log.scroll(-3);
-        assert_eq!((log.following(), log.selected()), (false, Some(6)));
+        assert_eq!((log.is_following(), log.selected()), (false, Some(6)));
         add(&mut log, 10);
         assert_eq!(log.selected(), Some(6));
         log.scroll(4);
-        assert_eq!((log.following(), log.selected()), (true, Some(10)));
+        assert_eq!((log.is_following(), log.selected()), (true, Some(10)));
         log.scroll(-1000);
         assert_eq!(log.selected(), Some(0));
         log.follow();
-        assert!(log.following());
+        assert!(log.is_following());
         assert_eq!(Log::default().selected(), None);
     }
 }

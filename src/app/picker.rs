@@ -1,4 +1,4 @@
-//! The file picker: the folder's entries with the content of each image, a filter, and a field for typing a path.
+//! The file picker: the folder's entries with a description of each file, a filter, and a field for typing a path.
 
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The size and the age, for the end of a row.
+    /// The size and the age, which the picker shows at the end of a row.
     pub(crate) fn figures(&self) -> String {
         let size = match self.kind {
             EntryKind::Folder => String::new(),
@@ -51,14 +51,14 @@ pub enum Usable {
     No,
     /// The file was not read.
     Unknown,
-    /// Firmware for boards with these codes; empty if the firmware names no board.
+    /// Firmware for the boards with these codes; empty if the firmware does not name a board.
     Firmware(Vec<String>),
-    /// A bootloader, or a backup that includes one.
+    /// A bootloader, or a backup that includes a bootloader.
     Bootloader,
 }
 
 impl Usable {
-    /// The use of a file with this content.
+    /// What a file with this content can be used for.
     pub(crate) fn of(image: &Image) -> Usable {
         match &image.content {
             _ if image.extent.complete() == Some(false) => Usable::No,
@@ -70,7 +70,7 @@ impl Usable {
         }
     }
 
-    /// Whether the file can be used for this purpose and board; `None` if that is not known.
+    /// Whether the file can be used for this purpose and board; `None` if unknown.
     pub(crate) fn fits(&self, which: Which, board: Option<&str>) -> Option<bool> {
         match (self, which) {
             (Usable::No, _) => Some(false),
@@ -96,7 +96,7 @@ pub struct Picker {
     pub at: usize,
     /// The path field, while it is open.
     pub typing: Option<Input>,
-    /// The previously chosen file, which stays chosen if the new one cannot be used.
+    /// The previously chosen file, which stays chosen if the new file cannot be used.
     pub before: Option<Box<Slot>>,
 }
 
@@ -112,7 +112,7 @@ impl PartialEq for Picker {
 impl Eq for Picker {}
 
 impl Picker {
-    /// Opens a folder whose content has not been read yet.
+    /// Creates a picker for a folder whose content has not been read yet.
     pub fn new(folder: PathBuf) -> Picker {
         Picker { folder, entries: None, filter: String::new(), at: 0, typing: None, before: None }
     }
@@ -147,7 +147,7 @@ impl Picker {
         self.at = self.at.saturating_add_signed(by).min(last);
     }
 
-    /// Adds a letter to the filter; `None` removes the last one.
+    /// Adds a letter to the filter; `None` removes the last letter.
     pub(crate) fn edit_filter(&mut self, letter: Option<char>) {
         match letter {
             Some(letter) => self.filter.push(letter),
@@ -161,7 +161,7 @@ impl Picker {
         self.typing = Some(Input::new(text.to_owned()));
     }
 
-    pub(crate) fn request(&mut self, request: InputRequest) {
+    pub(crate) fn handle_input(&mut self, request: InputRequest) {
         if let Some(input) = &mut self.typing {
             input.handle(request);
         }
@@ -181,7 +181,7 @@ impl Picker {
 
     /// The typed path, relative to the folder; `~/` is the home directory.
     pub(crate) fn typed_path(&self, home: Option<&Path>) -> Option<PathBuf> {
-        // A terminal may quote a path that is dragged into it.
+        // Some terminals quote a path that is dragged into the window.
         let text = self.typed()?.trim().trim_matches(['\'', '"']);
         let mut parts = Path::new(text).components();
         let in_home = (parts.next() == Some(Component::Normal("~".as_ref())))

@@ -1,14 +1,14 @@
-//! The progress of a job: phases, bytes, rate and time left. Pure functions, so the estimates can be tested without a
-//! clock. The completed share never reaches 100% while work remains.
+//! The progress of a job: phases, bytes, rate and time left. Callers pass the time, so the estimates can be tested
+//! without a clock. The completed share never reaches 100% while work remains.
 
 use std::time::Duration;
 
 use crate::job::Phase;
 use crate::plan::Work;
 
-/// The weight of a phase: nanoseconds per byte on an STM32F405 that programs words. Reading 2 KiB back takes 3.72 ms,
-/// writing it, including two status requests, 13.1 ms, and erasing 128 KiB 925 ms. Smaller sectors take longer per
-/// byte.
+/// The weight of a phase: nanoseconds per byte on an STM32F405 that programs words. Reading back 2 KiB takes 3.72 ms,
+/// writing 2 KiB takes 13.1 ms including two status requests, and erasing 128 KiB takes 925 ms. Smaller sectors take
+/// longer per byte to erase.
 const fn weight(phase: Phase) -> u64 {
     match phase {
         Phase::Compare | Phase::Verify | Phase::Read => 1816,
@@ -17,7 +17,7 @@ const fn weight(phase: Phase) -> u64 {
     }
 }
 
-/// The measured pace is used once this many seconds of weighted work are done.
+/// The measured pace is used once this many seconds of weighted work have been done.
 const MIN_WEIGHTED_SECONDS: f64 = 0.1;
 
 /// The phases of a flash, in order.
@@ -37,7 +37,7 @@ pub struct Progress {
     parts: Vec<(Phase, PhaseProgress)>,
     current: Option<Phase>,
     now: Duration,
-    /// The speeds in KiB/s over equal spans of time, in all phases.
+    /// The speeds in KiB/s over equal time spans, in all phases that transfer data.
     speeds: Vec<u64>,
     /// The phase of the current span, when that span began, and how many bytes of the phase were done then.
     span: Option<(Phase, Duration, u64)>,
@@ -66,22 +66,22 @@ impl Progress {
         if started && part.done == 0 {
             part.since = now;
         }
-        let began = part.done;
+        let done_before = part.done;
         let until = part.until.or((done >= total).then_some(now));
         *part = PhaseProgress { done: done.min(total), total, since: part.since, until };
         self.current = Some(phase);
         self.now = now;
         // An erase transfers no data, so it has no speed.
         if phase != Phase::Erase {
-            self.sample(phase, began, done, now);
+            self.sample(phase, done_before, done, now);
         }
     }
 
     /// Adds an entry to `speeds` for each span that has ended.
-    fn sample(&mut self, phase: Phase, began: u64, done: u64, now: Duration) {
+    fn sample(&mut self, phase: Phase, done_before: u64, done: u64, now: Duration) {
         let (start, bytes) = match self.span {
             Some((last, start, bytes)) if last == phase => (start, bytes),
-            _ => (now, began),
+            _ => (now, done_before),
         };
         self.span = Some((phase, start, bytes));
         let millis = u64::try_from(now.saturating_sub(start).as_millis()).unwrap_or(u64::MAX);
@@ -96,7 +96,7 @@ impl Progress {
         self.span = Some((phase, now, done));
     }
 
-    /// The speeds in KiB/s over equal spans of time, the oldest first.
+    /// The speeds in KiB/s over equal time spans, oldest first.
     pub(crate) fn speeds(&self) -> &[u64] {
         &self.speeds
     }
@@ -126,7 +126,7 @@ impl Progress {
     }
 
     /// How long a finished phase took.
-    pub(crate) fn took(&self, phase: Phase) -> Option<Duration> {
+    pub(crate) fn duration_of(&self, phase: Phase) -> Option<Duration> {
         let (_, part) = self.parts.iter().find(|(other, _)| *other == phase)?;
         Some(part.until?.saturating_sub(part.since))
     }
@@ -142,7 +142,7 @@ impl Progress {
         if total == 0 { 0.0 } else { to_f64(done) / to_f64(total) }.clamp(0.0, 0.99)
     }
 
-    /// Bytes per second of the current phase, once it has run long enough to measure.
+    /// The speed of the current phase in bytes per second, once the phase has run long enough to be measured.
     pub(crate) fn rate(&self) -> Option<f64> {
         let (_, part) = self.current()?;
         let time = self.now.saturating_sub(part.since).as_secs_f64();
@@ -156,9 +156,9 @@ impl Progress {
         (total > 0).then(|| left.mul_f64(self.pace()))
     }
 
-    /// The time taken so far, divided by the time that the weights predict; 1.0 until enough work is done to measure.
-    /// Once an erase or a write has started, only these two phases count: a chip that is slow in one is slow in the
-    /// other.
+    /// The time taken so far, divided by the time that the weights predict; 1.0 until enough work has been done to
+    /// measure. Once an erase or a write has started, only these two phases count, because a chip that is slow in one
+    /// phase is also slow in the other.
     fn pace(&self) -> f64 {
         let slow = |phase: Phase| matches!(phase, Phase::Erase | Phase::Write);
         let started = |(_, part): &&(Phase, PhaseProgress)| part.done > 0;
@@ -224,7 +224,7 @@ mod tests {
         assert!(!progress.is_done(Phase::Verify), "one byte is left");
     }
 
-    /// On a chip that takes three times as long, the estimate is three times as long once the pace is measured.
+    /// On a chip that takes three times as long, the estimate is three times as long once the pace has been measured.
     #[test]
     fn the_time_left_follows_the_measured_pace() {
         let mut progress = Progress::default();
@@ -243,7 +243,7 @@ mod tests {
                 let measured = phase == Phase::Write || step > 10;
                 assert!(
                     !measured || (left / actual - 1.0).abs() < 0.1,
-                    "{phase:?} {step}: {left} of {actual}"
+                    "{phase:?}, step {step}: estimated {left} s, actual {actual} s"
                 );
             }
             now += seconds;
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_speed_is_measured_in_spans_of_equal_time() {
+    fn the_speed_is_measured_over_equal_time_spans() {
         let mut progress = Progress::default();
         let ms = Duration::from_millis;
         progress.set(Phase::Write, 0, 1 << 20, ms(0));
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_figures_do_not_overflow() {
+    fn huge_byte_counts_do_not_overflow() {
         let mut progress = Progress::default();
         for phase in PHASES {
             progress.set(phase, u64::MAX - 1, u64::MAX, Duration::ZERO);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn without_data_nothing_is_estimated() {
+    fn nothing_is_estimated_without_data() {
         let progress = Progress::default();
         assert_eq!((progress.ratio(), progress.rate(), progress.left()), (0.0, None, None));
         let mut empty = Progress::default();

@@ -1,5 +1,5 @@
 //! The state of the picker's page of official releases: the list, and the download of one file. The shell makes the
-//! requests, and uses the network only after a key press that asks for it.
+//! requests, and uses the network only after a key press that requests a list or a file.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub struct ReleasesView {
     pub then: Option<Goal>,
     /// The picker to which Tab returns.
     pub picker: Picker,
-    /// The folder that takes the place of GitHub.
+    /// The folder that replaces GitHub as the source.
     pub folder: Option<PathBuf>,
     /// `None` until a list has been fetched, now or in an earlier run.
     pub list: Option<ReleaseList>,
@@ -28,7 +28,7 @@ pub struct ReleasesView {
     /// The index of the selected row.
     pub at: usize,
     pub shows_pre: bool,
-    /// The platform that the user chose, which overrides that of the selected drone.
+    /// The platform that the user chose, which overrides the platform of the selected drone.
     pub platform: Option<String>,
 }
 
@@ -36,7 +36,7 @@ pub struct ReleasesView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     Nothing,
-    /// The list that was fetched earlier, read from this computer.
+    /// The list that was fetched earlier and is kept on this computer.
     KeptList,
     List,
     File {
@@ -71,7 +71,7 @@ pub struct FetchedFile {
     pub image: Box<Image>,
 }
 
-/// The answer to a request.
+/// An answer to a request.
 #[derive(Clone, Debug)]
 pub enum ReleasesMsg {
     /// `None` if no list was fetched earlier.
@@ -88,14 +88,14 @@ pub enum ReleasesEffect {
     List(Repo),
     /// A file of the release with this tag.
     File(String, Part),
-    /// The same file, from this computer only.
+    /// A file of the release with this tag, from this computer only.
     KeptFile(String, Part),
     /// Cancel the last request.
     Stop,
 }
 
 impl ReleasesView {
-    /// The page as it opens, while the kept list is being read.
+    /// Creates the page, which waits for the list that is kept on this computer.
     pub fn new(which: Which, then: Option<Goal>, picker: Picker, folder: Option<PathBuf>) -> ReleasesView {
         ReleasesView {
             which,
@@ -118,7 +118,7 @@ impl ReleasesView {
         }
     }
 
-    /// The releases to list: those with a usable file, and pre-releases only if they are shown.
+    /// The releases to list: those that have a usable file, without pre-releases unless the user shows them.
     pub(crate) fn rows(&self) -> Vec<&Release> {
         let releases = self.list.iter().flat_map(|list| &list.releases);
         releases.filter(|it| (self.shows_pre || !it.prerelease) && self.has_files(it)).collect()
@@ -145,7 +145,7 @@ impl ReleasesView {
         self.at = self.at.saturating_add_signed(by).min(last);
     }
 
-    /// The platform of the file to fetch: the chosen one, or that of the drone's board.
+    /// The platform of the file to fetch: the platform that the user chose, or the platform of the drone's board.
     pub(crate) fn platform<'a>(&'a self, board: Option<&str>) -> Option<&'a str> {
         self.platform.as_deref().or_else(|| releases::platform(board?))
     }
@@ -193,7 +193,7 @@ impl ReleasesView {
         self.platform = platforms.get(next).map(|platform| (*platform).to_owned());
     }
 
-    /// Changes the rows, and keeps the selected release selected if it is still among them.
+    /// Changes the rows, and keeps the selected release selected if it is still listed.
     pub(crate) fn change_rows(&mut self, change: impl FnOnce(&mut ReleasesView)) {
         let tag = self.selected().map(|release| release.tag.clone());
         change(self);

@@ -1,9 +1,9 @@
-//! [`update`] is the only function that changes the interface. It takes a message and the time, and returns effects.
+//! [`update`] is the only function that changes the state of the interface. It takes a message and the time, and
+//! returns effects. It does not panic on any message in any state, never blocks, and does no I/O.
 //!
-//! It is total: no message makes it panic, in any state. It never blocks and does no I/O. [`job`] handles a job and its
-//! events, [`batch`] the jobs of several drones, [`background_identify`] the background identify, [`blink`] a drone
-//! whose LEDs blink, [`console`] what a drone prints, [`files`] the choice of a file, and [`releases`] the choice of an
-//! official release.
+//! [`job`] handles a job and its events, [`batch`] the jobs of several drones, [`background_identify`] the background
+//! identify, [`blink`] the blinking of LEDs, [`console`] the lines that a drone prints, [`files`] the choice of a file,
+//! and [`releases`] the choice of an official release.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             Some(goal) => job::begin(app, goal, Source::Chosen),
             None => Vec::new(),
         },
-        Msg::NotReread(which) => batch::not_reread(app, which),
+        Msg::NotReread(which) => batch::on_not_reread(app, which),
         Msg::Listed(folder, entries) => {
             if let Screen::Pick(_, _, picker) = &mut app.screen
                 && picker.folder == folder
@@ -155,9 +155,9 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     if app.over.is_none() {
         app.overlay_scroll = 0;
     }
-    // The notice is about an earlier key press.
+    // The current notice is about an earlier key press.
     app.notice = None;
-    app.rhythm.key(app.now);
+    app.rhythm.record_key_press(app.now);
     if let Some(effects) = type_text(app, key) {
         return effects;
     }
@@ -176,7 +176,7 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     }
 }
 
-/// Handles Ctrl-C where it has no binding: goes back from a plan, asks before stopping a job, and otherwise quits.
+/// Handles Ctrl-C if the key has no binding: goes back from a plan, asks before stopping a job, and otherwise quits.
 fn interrupt(app: &mut App) -> Vec<Effect> {
     if let Some(stop) = releases::stop(app) {
         return vec![stop];
@@ -192,10 +192,10 @@ fn interrupt(app: &mut App) -> Vec<Effect> {
     }
 }
 
-/// Handles a key that is typed as text: part of a path, a filter, or the confirmation word. `None` for other keys.
+/// Handles a key that is part of typed text: a path, a filter, or the confirmation word. Returns `None` for other keys.
 fn type_text(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
     match (&mut app.over, key) {
-        // q closes the help, unless it is part of a word.
+        // q closes the help, unless the filter already contains text.
         (Some(Overlay::Help(filter)), Key::Char(letter))
             if *letter != '?' && (*letter != 'q' || !filter.is_empty()) =>
         {
@@ -229,7 +229,7 @@ fn type_text_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
                 Key::CtrlW => InputRequest::DeletePrevWord,
                 _ => return None,
             };
-            picker.request(request);
+            picker.handle_input(request);
             Some(Vec::new())
         }
         // These characters start a path. No useful filter starts with them.
@@ -257,9 +257,9 @@ fn type_text_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
     }
 }
 
-/// Whether the key press is late: it quickly follows the one that closed an outcome, or answers a stop question that
-/// has just closed by itself.
-fn is_late(app: &App, action: Action) -> bool {
+/// Whether a key press is accidental: it quickly follows the key press that closed an outcome, or answers a stop
+/// question that has just closed because all jobs had ended.
+fn is_accidental(app: &App, action: Action) -> bool {
     let closed = match action {
         Action::BeginMarked => app.rhythm.closed_outcome,
         Action::Batch(BatchAction::WaitForMore) => app.rhythm.closed_question,
@@ -270,7 +270,7 @@ fn is_late(app: &App, action: Action) -> bool {
 
 fn act(app: &mut App, action: Action) -> Vec<Effect> {
     match action {
-        _ if is_late(app, action) => Vec::new(),
+        _ if is_accidental(app, action) => Vec::new(),
         Action::Begin(goal) => job::begin(app, goal, job::source_of(app)),
         Action::BeginMarked => job::begin(app, app.goal, Source::Chosen),
         Action::Choose(which) => open_picker(app, which, None),
@@ -318,7 +318,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Batch(action) => batch::act(app, action),
         Action::CopyCommand => {
             let command = command_line::command_line(app);
-            // Sent, not copied: a terminal need not answer, and may ignore the request.
+            // The notice does not claim that the command was copied, because a terminal may ignore the request.
             app.notify(format!("Sent to your clipboard: {command}"));
             vec![Effect::Copy(command)]
         }
@@ -383,7 +383,7 @@ fn move_selection(app: &mut App, by: isize) -> Vec<Effect> {
 
 fn go_back(app: &mut App) -> Vec<Effect> {
     match app.over.take() {
-        // An explanation is opened from the log or from the console.
+        // An explanation is opened from the console or from the log. Without a console, return to the log.
         Some(Overlay::Explain(_)) if app.console().is_none() => app.over = Some(Overlay::Log),
         Some(Overlay::Log) => app.log_on_screen_mut().follow(),
         Some(Overlay::Help(filter)) if !filter.is_empty() => app.over = Some(Overlay::Help(String::new())),
@@ -437,13 +437,13 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     if let (Screen::Job(view), Some(false)) = (&mut app.screen, is_there) {
         view.was_away = true;
     }
-    // Mark the suggested goal until the user picks one.
+    // Mark the suggested goal until the user picks a goal.
     let now = suggested_goal(&app.devices.bus);
     if before != Some(now) && !app.goal_is_explicit && app.screen == Screen::Home {
         app.goal = now;
     }
     let mut effects = job::require_drone(app);
-    effects.extend(job::wizard_sees_bus(app));
+    effects.extend(job::pass_bus_to_wizard(app));
     effects.extend(batch::pass_devices(app));
     effects
 }
@@ -469,11 +469,12 @@ fn tick(app: &mut App) -> Vec<Effect> {
         }
         _ => {}
     }
-    let mut effects = job::wizard_moved(app, Wizard::tick);
+    let mut effects = job::advance_wizard(app, Wizard::tick);
     effects.extend(batch::apply(app, FleetMsg::Tick));
-    // The wizard sees only changes on the bus. A drone that has been running all along has started, too, so pass on the current bus.
+    // The wizard checks the devices only when the bus changes. A drone that has been running all along causes no
+    // change, so check the devices here, too.
     if wizard_step(app) == Some(WizardStep::AskLeds) {
-        effects.extend(job::wizard_sees_bus(app));
+        effects.extend(job::pass_bus_to_wizard(app));
     }
     effects
 }
@@ -481,7 +482,7 @@ fn tick(app: &mut App) -> Vec<Effect> {
 fn go_to_step(app: &mut App, step: WizardStep) -> Vec<Effect> {
     let now = app.now;
     if let Screen::Wizard(view) = &mut app.screen {
-        view.wizard.go(step, now);
+        view.wizard.go_to(step, now);
     }
     Vec::new()
 }

@@ -1,7 +1,7 @@
-//! Guides the user through entering DFU mode by hand. Both hands are busy, so after the first key press, timers and
-//! USB events advance the steps.
+//! Guides the user through entering DFU mode by hand. Both of the user's hands are busy, so after the first key press,
+//! timers and USB events advance the steps.
 //!
-//! The drone's power chip (crazyflie2-nrf-mbs) sets the timing. If the button is held for less than 1.5 s, the
+//! The drone's power chip sets the timing (source: crazyflie2-nrf-mbs). If the button is held for less than 1.5 s, the
 //! drone boots normally; for less than 5 s, it starts the radio bootloader; for longer, it starts the boot ROM, which
 //! appears on USB once the button is released.
 
@@ -15,12 +15,12 @@ use crate::job::Device;
 
 /// The countdown before the cable is plugged in, in seconds.
 const COUNT: u64 = 3;
-/// The countdown while a screen reader may read the instructions.
+/// The same countdown, if a screen reader may be reading the instructions.
 const COUNT_SPOKEN: u64 = 8;
 /// The time allowed for plugging in the cable after the countdown.
 const PLUGGING: Duration = Duration::from_secs(2);
 /// How long to hold the button after the countdown: the time for plugging in, the five seconds that the power chip
-/// requires, and one second more. Holding it longer does no harm.
+/// requires, and one extra second. Holding the button longer does no harm.
 const HOLD: Duration = Duration::from_secs(8);
 /// The extra time that a screen reader needs to read the instructions.
 const VOICE: Duration = Duration::from_secs(3);
@@ -31,7 +31,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 pub struct Wizard {
     pub step: WizardStep,
     pub since: Duration,
-    /// A screen reader may read the instructions, so each step takes longer. Holding the button longer does no harm.
+    /// A screen reader may be reading the instructions, so each step takes longer. Holding the button longer does no
+    /// harm.
     pub spoken: bool,
 }
 
@@ -54,7 +55,7 @@ pub enum WizardStep {
     Early,
 }
 
-/// The answers to the question about the LEDs, as the wizard offers them.
+/// The answers that the wizard offers to the question about the LEDs.
 impl Leds {
     /// All answers, in the order shown.
     pub(crate) const ALL: [Leds; 8] = [
@@ -68,7 +69,7 @@ impl Leds {
         Leds::Other,
     ];
 
-    pub(crate) fn question(self) -> &'static str {
+    pub(crate) fn answer_text(self) -> &'static str {
         match self {
             Leds::TwoSlow => "two blue LEDs, slow blinks",
             Leds::OneFast => "one blue LED, 2 blinks a second",
@@ -117,7 +118,7 @@ impl Wizard {
         Wizard { step: WizardStep::Prepare, since: now, spoken }
     }
 
-    pub(crate) fn go(&mut self, step: WizardStep, now: Duration) {
+    pub(crate) fn go_to(&mut self, step: WizardStep, now: Duration) {
         (self.step, self.since) = (step, now);
     }
 
@@ -162,22 +163,22 @@ impl Wizard {
         let passed = now.saturating_sub(self.since);
         match self.step {
             WizardStep::Count if passed >= self.countdown() => {
-                self.go(WizardStep::Hold, self.since + self.countdown());
+                self.go_to(WizardStep::Hold, self.since + self.countdown());
                 Move::Beep(1)
             }
             WizardStep::Hold if passed >= self.hold() => {
-                self.go(WizardStep::Release, self.since + self.hold());
+                self.go_to(WizardStep::Release, self.since + self.hold());
                 Move::Beep(2)
             }
             WizardStep::Release if passed >= PATIENCE => {
-                self.go(WizardStep::AskLeds, now);
+                self.go_to(WizardStep::AskLeds, now);
                 Move::Stay
             }
             _ => Move::Stay,
         }
     }
 
-    pub(crate) fn bus(&mut self, devices: &[Device], now: Duration) -> Move {
+    pub(crate) fn on_bus(&mut self, devices: &[Device], now: Duration) -> Move {
         if devices.iter().any(|device| device.mode == Mode::Dfu) {
             return Move::Arrived;
         }
@@ -187,15 +188,15 @@ impl Wizard {
             WizardStep::Hold | WizardStep::Release | WizardStep::AskLeds | WizardStep::Answer(_)
         );
         match (self.step, running) {
-            (_, true) if trying => self.go(WizardStep::Early, now),
-            (WizardStep::Early, false) => self.go(WizardStep::Prepare, now),
+            (_, true) if trying => self.go_to(WizardStep::Early, now),
+            (WizardStep::Early, false) => self.go_to(WizardStep::Prepare, now),
             _ => {}
         }
         Move::Stay
     }
 
     /// What to do now, with a short explanation.
-    pub(crate) fn words(&self, now: Duration) -> (&'static str, Cow<'static, str>) {
+    pub(crate) fn instruction(&self, now: Duration) -> (&'static str, Cow<'static, str>) {
         let (head, detail) = match self.step {
             WizardStep::Prepare => (
                 "Unplug USB and the battery.",
@@ -208,7 +209,7 @@ impl Wizard {
             WizardStep::Release if self.is_letting_go(now) => ("LET GO of the button.", "Then wait."),
             WizardStep::Release => ("Let go of the button. Looking for the drone.", "Seconds left:"),
             WizardStep::AskLeds => ("No drone found. Let go of the button.", "What are its LEDs doing?"),
-            WizardStep::Answer(leds) => return (leds.question(), symptoms::answer(leds).into()),
+            WizardStep::Answer(leds) => return (leds.answer_text(), symptoms::explain_answer(leds).into()),
             WizardStep::Early => (
                 "The drone booted normally: you let go a little early.",
                 "With firmware 2022.03 or newer, the drone can switch to DFU mode by itself: press Enter. Otherwise, \
@@ -218,7 +219,7 @@ impl Wizard {
         (head, detail.into())
     }
 
-    /// The seconds left in this step.
+    /// The seconds left in this step; `None` if the step shows no count.
     pub(crate) fn count(&self, now: Duration) -> Option<u64> {
         let passed = self.seconds(now);
         match self.step {
@@ -233,7 +234,7 @@ impl Wizard {
         }
     }
 
-    /// Whether it is time to plug in the cable: for [`PLUGGING`] after the countdown.
+    /// Whether it is time to plug in the cable: after the countdown, for the time allowed for plugging in.
     pub(crate) fn is_plugging(&self, now: Duration) -> bool {
         self.step == WizardStep::Hold && now.saturating_sub(self.since) < self.plugging()
     }
@@ -243,7 +244,7 @@ impl Wizard {
         self.step == WizardStep::Release && self.seconds(now) < 2
     }
 
-    /// Whole seconds since this step began.
+    /// The whole seconds since this step began.
     pub(crate) fn seconds(&self, now: Duration) -> u64 {
         now.saturating_sub(self.since).as_secs()
     }
@@ -267,7 +268,7 @@ impl Wizard {
     }
 
     /// Whether M2 is lit at this moment. It blinks with a half period of 476 or 250 ms.
-    pub(crate) fn lit(&self, now: Duration) -> bool {
+    pub(crate) fn is_lit(&self, now: Duration) -> bool {
         let half = match self.led(now) {
             Led::Off => return false,
             Led::Solid => return true,
@@ -288,7 +289,7 @@ impl Wizard {
                 Some(until(476).min(until(1000)))
             }
             (WizardStep::Count | WizardStep::Hold | WizardStep::Release, _) => Some(until(500)),
-            // Three answers blink at different rates; wake for the earliest change.
+            // The LEDs of three answers blink at different rates. Wake up for the earliest change.
             (WizardStep::AskLeds, _) => {
                 let until = |half: u128| u64::try_from(half - now.as_millis() % half).unwrap_or(250);
                 let next = Leds::ALL.into_iter().filter_map(Leds::half_period).map(until).min();

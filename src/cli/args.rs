@@ -46,14 +46,14 @@ impl Args {
         let mut command = Args::command();
         if has("--demo") || has("--release") {
             for (name, id) in [("flash", "image"), ("restore-bootloader", "loader")] {
-                command = command.mut_subcommand(name, |it| it.mut_arg(id, |arg| arg.required(false)));
+                command = command.mut_subcommand(name, |sub| sub.mut_arg(id, |arg| arg.required(false)));
             }
         }
         Args::from_arg_matches(&command.try_get_matches_from(arguments)?)
     }
 }
 
-// At most 79 columns per line: clap's wrapping would break the table.
+// At most 79 columns per line: clap would wrap longer lines and break the table.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   cfdfu                               open the interface; add --demo to try it
@@ -270,7 +270,7 @@ pub(super) struct ReleaseArgs {
     pub(super) source: SourceArgs,
 }
 
-/// Without the feature, `--release` is hidden and refused.
+/// Without the `releases` feature, `--release` is hidden and refused.
 #[cfg(not(feature = "releases"))]
 #[derive(Debug, clap::Args)]
 pub(super) struct ReleaseArgs {
@@ -280,7 +280,7 @@ pub(super) struct ReleaseArgs {
 
 #[cfg(not(feature = "releases"))]
 fn no_releases(_: &str) -> Result<String, String> {
-    Err("this cfdfu was built without releases".to_owned())
+    Err("this build of cfdfu does not support releases".to_owned())
 }
 
 #[cfg(feature = "releases")]
@@ -514,7 +514,7 @@ pub(super) enum DemoKind {
 
 /// The `--demo` value that lists the scenarios.
 pub(super) const DEMO_HELP: &str = "help";
-/// The prefix of a `--demo` value that contains the path of a recording.
+/// The prefix of a `--demo` value that names a recording to replay.
 const REPLAY: &str = "replay:";
 
 /// Accepts the name of a scenario or `replay:FILE`.
@@ -597,14 +597,14 @@ mod tests {
         Args::command().debug_assert();
     }
 
-    /// clap's wrapping would break the columns of the tables.
+    /// clap would wrap longer lines and break the columns of the tables.
     #[test]
     fn the_help_fits_80_columns() {
         let mut command = Args::command().term_width(80);
         command.build();
         for name in [None]
             .into_iter()
-            .chain(command.clone().get_subcommands().map(|it| Some(it.get_name().to_owned())))
+            .chain(command.clone().get_subcommands().map(|command| Some(command.get_name().to_owned())))
         {
             let command = match &name {
                 Some(name) => command.find_subcommand_mut(name).unwrap(),
@@ -636,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn demo_takes_a_scenario_only_after_an_equals_sign() {
+    fn demo_accepts_a_scenario_only_after_an_equals_sign() {
         let parse = |line: &str| Args::try_parse_from(line.split(' ')).unwrap().global.demo;
         assert_eq!(parse("cfdfu list --demo"), Some(None));
         assert_eq!(parse("cfdfu --demo list"), Some(None));

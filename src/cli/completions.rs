@@ -1,6 +1,7 @@
 //! `cfdfu completions`: shell completion scripts, generated from the command line definition.
 //!
-//! clap_complete also completes hidden arguments, and its zsh, bash and fish scripts each need a correction.
+//! clap_complete also completes hidden arguments, so they are removed first. The zsh, bash and fish scripts each need a
+//! correction.
 
 use std::fmt::Write;
 
@@ -11,10 +12,10 @@ use super::args::Args;
 
 /// Generates the completion script for a shell.
 pub(super) fn script(shell: Shell) -> String {
-    let mut command = visible(&Args::command());
+    let mut command = without_hidden(&Args::command());
     let mut script = Vec::new();
     if shell == Shell::Zsh {
-        // zsh would take the command for the positional IMAGE and complete nothing after it.
+        // zsh would treat the command as the positional IMAGE and complete nothing after it.
         command = without_positionals(&command);
     }
     clap_complete::generate(shell, &mut command, "cfdfu", &mut script);
@@ -54,8 +55,8 @@ fn fish_positionals(command: &Command) -> String {
 }
 
 /// Copies a command without its hidden arguments and subcommands.
-fn visible(command: &Command) -> Command {
-    let commands = command.get_subcommands().filter(|it| !it.is_hide_set()).map(visible);
+fn without_hidden(command: &Command) -> Command {
+    let commands = command.get_subcommands().filter(|command| !command.is_hide_set()).map(without_hidden);
     copy_with(command, |arg| !arg.is_hide_set()).subcommands(commands)
 }
 

@@ -1,6 +1,6 @@
 //! Command line output: a dfu-util-style log with a progress bar, or JSON on stdout with the log on stderr.
 //!
-//! Printing never fails, because a closed terminal must not stop a flash. Lost output is reported in the exit status.
+//! Printing never fails, because a closed terminal must not stop a flash. The exit status reports lost output.
 
 use std::cell::{Cell, OnceCell};
 use std::fs::{File, OpenOptions};
@@ -53,15 +53,16 @@ pub(super) struct Console {
     /// Draw progress bars.
     live: bool,
     width: usize,
-    /// The radio addresses of drones, which are their names in a batch.
+    /// The radio addresses that name the drones in a batch.
     names: RadioNames,
-    /// The serial numbers of the drones of a batch.
+    /// The serial numbers of the drones in a batch.
     serials: Vec<String>,
-    /// A bar for each drone of a batch.
+    /// A bar for each drone in a batch.
     bars: Option<(MultiProgress, Vec<ProgressBar>)>,
-    /// The bar on the screen: with a phase, its progress; without one, a download or the timer of a wait.
+    /// The bar on the screen. With a phase, the bar shows its progress; without a phase, a download or the timer of a
+    /// wait.
     bar: Option<(Option<Phase>, ProgressBar)>,
-    /// The contents of the bootloader's sector, if the job does not write it.
+    /// The contents of the bootloader's sector, if the job does not write to that sector.
     loader: Option<Loader>,
     log: Option<File>,
     clock: Arc<RealClock>,
@@ -70,17 +71,17 @@ pub(super) struct Console {
     replay: Option<ReplayBus>,
     /// The last object of `--json` has been printed.
     concluded: bool,
-    /// The first error on standard output. A closed pipe does not count.
+    /// The first error from writing to standard output. A closed pipe does not count.
     lost_output: OnceCell<io::Error>,
-    /// Standard output is a pipe that its reader has closed.
+    /// Standard output is a pipe, and its reader has closed the other end.
     closed: Cell<bool>,
 }
 
 /// Prints one object as a line on standard output.
 pub(super) fn print_object(object: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_string(object).map_err(io::Error::other)?;
-    // JSON escapes only the control characters below U+0020, but terminals interpret others as well (C1, bidirectional
-    // marks). All of them fit the four digits of a \u escape.
+    // JSON escapes only the control characters below U+0020, but terminals also interpret others (C1, bidirectional
+    // marks). All of them fit into the four digits of a \u escape.
     let escaped = |c: char| match u32::from(c) {
         code if !descriptor::is_printable(c) => format!("\\u{code:04x}"),
         _ => c.to_string(),
@@ -206,7 +207,7 @@ impl Console {
         self.concluded = true;
     }
 
-    /// With `--json`, prints a command's whole output as one object. Returns false if the caller must print it.
+    /// With `--json`, prints a command's whole output as one object. Returns false if the caller must print the text.
     pub(super) fn text(&self, text: &str) -> bool {
         self.object(&Object::Text { text });
         self.json
@@ -270,7 +271,7 @@ impl Console {
         self.last_object(&object);
     }
 
-    /// Prints one event of a job.
+    /// Prints an event of a job.
     pub(super) fn event(&mut self, event: &Event) {
         match event {
             Event::Device(device) => {
@@ -287,18 +288,18 @@ impl Console {
                     plan.sectors().len()
                 ));
             }
-            Event::Known(known) => self.known(known),
-            Event::Ready(preview) => self.preview(preview),
-            Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
+            Event::Known(known) => self.print_known(known),
+            Event::Ready(preview) => self.print_preview(preview),
+            Event::Progress { phase, done, total } => self.show_progress(*phase, *done, *total),
             Event::Log(level, entry) => self.log_line(*level, &entry.to_string()),
             Event::Console { at, line } => self.console_line(*at, line),
-            Event::Waiting { what, limit } => self.waiting(*what, *limit),
+            Event::Waiting { what, limit } => self.show_wait(*what, *limit),
             // [`Console::result`] prints the outcome together with the advice.
             Event::Sector { .. } | Event::Measured(_) | Event::Finished(_) => {}
         }
     }
 
-    /// Prints one row of `qualify`.
+    /// Prints a row of `qualify`.
     pub(super) fn finding(&mut self, assumption: &str, verdict: qualify::Verdict, seen: &str) {
         let name = report::qualify::verdict(verdict);
         self.object(&Object::Finding { assumption, verdict: name, seen });
@@ -308,10 +309,10 @@ impl Console {
         }
     }
 
-    fn known(&mut self, known: &DeviceInfo) {
+    fn print_known(&mut self, known: &DeviceInfo) {
         self.end_bar();
         self.object(&json::board(known));
-        for (label, text) in report::known(known) {
+        for (label, text) in report::fact_rows(known) {
             self.line(&format!("{label:<11} {text}"));
         }
         match known {
@@ -326,7 +327,7 @@ impl Console {
         }
     }
 
-    fn preview(&mut self, preview: &Preview) {
+    fn print_preview(&mut self, preview: &Preview) {
         self.loader = preview.loader;
         match &preview.firmware {
             Some(Content::Firmware(firmware)) => self.line(&format!("On the drone: {firmware}")),
@@ -360,14 +361,14 @@ impl Console {
         }
     }
 
-    fn progress(&mut self, phase: Phase, done: u64, total: u64) {
+    fn show_progress(&mut self, phase: Phase, done: u64, total: u64) {
         self.object(&json::progress(phase, done, total));
         if !self.live {
             return;
         }
         if self.bar.as_ref().is_none_or(|(current, _)| *current != Some(phase)) {
             self.end_bar();
-            let bar = bar_with(
+            let bar = create_bar(
                 total,
                 "{prefix:>8} [{wide_bar}] {percent:>3} %  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
             );
@@ -410,7 +411,7 @@ impl Console {
         let length = total.unwrap_or_default();
         let (_, bar) = self.bar.get_or_insert_with(|| {
             let template = "fetching [{wide_bar}] {percent:>3} %  {bytes}/{total_bytes}  {bytes_per_sec}";
-            (None, bar_with(length, template))
+            (None, create_bar(length, template))
         });
         bar.set_position(done);
     }
@@ -434,7 +435,7 @@ impl Console {
     }
 
     /// Announces a wait and, on a terminal, shows a running timer.
-    fn waiting(&mut self, what: WaitFor, limit: Duration) {
+    fn show_wait(&mut self, what: WaitFor, limit: Duration) {
         if limit.is_zero() {
             return;
         }
@@ -520,7 +521,7 @@ impl Console {
                 Verdict::Bad => "NO",
                 Verdict::Unknown => "--",
             };
-            let mut lines = self.on_screen(found, 21).into_iter();
+            let mut lines = self.wrap_for_terminal(found, 21).into_iter();
             let first = lines.next().unwrap_or_default();
             self.line(&format!("{mark}  {name:<16} {first}"));
             for line in lines {
@@ -533,7 +534,7 @@ impl Console {
         }
     }
 
-    /// Names the drones of a batch by these radio addresses.
+    /// Sets the radio addresses that name the drones in a batch.
     pub(super) fn use_names(&mut self, names: RadioNames) {
         self.names = names;
     }
@@ -543,23 +544,23 @@ impl Console {
         self.serials = fleet.rows.iter().map(|row| row.device.strings.serial.clone()).collect();
     }
 
-    /// The drone's radio address, if it is known.
+    /// The drone's radio address, if known.
     pub(super) fn radio_of(&self, row: &Row) -> Option<Radio> {
         self.names.of(&row.device.strings.serial, self.serials.iter().map(String::as_str))
     }
 
-    /// Prints a line about a drone of a batch.
+    /// Prints a line about a drone in a batch.
     pub(super) fn print_row_line(&mut self, id: usize, row: &Row, text: &str) {
         self.line(&self.row_line(id, row, text));
     }
 
-    /// A line about a drone of a batch: its number, its port, its name if it is known, and the text.
+    /// A line about a drone in a batch: its number, its port, its name if known, and the text.
     fn row_line(&self, id: usize, row: &Row, text: &str) -> String {
         let name = self.radio_of(row).map(|radio| format!("  {}", radio.name())).unwrap_or_default();
         format!("{:>3}  {}{name}  {text}", id + 1, row.device.location)
     }
 
-    /// Announces a drone of a batch.
+    /// Announces a drone in a batch.
     pub(super) fn announce_drone(&mut self, id: usize, row: &Row) {
         self.object_of(id, &json::drone(row, self.radio_of(row)));
         let Device { location, strings, mode, open_error, .. } = &row.device;
@@ -571,7 +572,7 @@ impl Console {
         self.print_row_line(id, row, &format!("{name} {mode}"));
         if self.live {
             let (bars, all) = self.bars.get_or_insert_with(|| (MultiProgress::new(), Vec::new()));
-            let bar = bars.add(bar_with(0, "{prefix:>12}  {wide_bar} {percent:>3} %  {msg:<10}"));
+            let bar = bars.add(create_bar(0, "{prefix:>12}  {wide_bar} {percent:>3} %  {msg:<10}"));
             bar.set_prefix(location.to_string());
             bar.set_message("queued");
             bar.tick();
@@ -579,12 +580,13 @@ impl Console {
         }
     }
 
-    /// The bar of a batch's drone.
+    /// The bar of a drone in a batch.
     fn bar_of(&self, id: usize) -> Option<&ProgressBar> {
         self.bars.as_ref().and_then(|(_, all)| all.get(id))
     }
 
-    /// Prints an event of a batch's drone: any event as JSON, but only warnings as text.
+    /// Prints an event of a drone in a batch. As text, prints only warnings and what the drone reported about itself;
+    /// with `-v`, also the rest of the log.
     pub(super) fn row_event(&mut self, id: usize, row: &Row, event: &Event) {
         match event {
             Event::Device(device) => self.object_of(id, &json::device(device)),
@@ -620,7 +622,7 @@ impl Console {
                 if let Some(radio) = known.radio() {
                     self.names.insert(&row.device.strings.serial, radio);
                 }
-                for (label, text) in report::known(known) {
+                for (label, text) in report::fact_rows(known) {
                     self.print_row_line(id, row, &format!("{label:<11} {text}"));
                 }
             }
@@ -632,7 +634,7 @@ impl Console {
         }
     }
 
-    /// Prints the state of a batch's drone.
+    /// Prints the state of a drone in a batch.
     pub(super) fn row(&mut self, id: usize, row: &Row, require_boot: bool, file: Option<&Path>) {
         if let Some(bar) = self.bar_of(id) {
             match &row.state {
@@ -653,7 +655,7 @@ impl Console {
             }
             (RowState::Held | RowState::Queued | RowState::Examining | RowState::Working(..), _) => return,
             (RowState::Starting, _) => "restarting".to_owned(),
-            (RowState::Lost, _) => "lost; waiting for it".to_owned(),
+            (RowState::Lost, _) => "lost; waiting for it to reconnect".to_owned(),
             (RowState::Ended(_), Some(report)) => {
                 let not_running = report::not_running(report).filter(|_| require_boot);
                 self.object_of(id, &json::result(report, file, not_running.as_ref()));
@@ -672,16 +674,16 @@ impl Console {
         self.print_row_line(id, row, &words);
     }
 
-    /// Prints what to do after the job of a batch's drone has ended.
+    /// Prints what to do after the job of a drone in a batch has ended.
     fn advise(&mut self, report: &Report, not_running: Option<&Problem>) {
         let problem = match &report.outcome {
-            Outcome::Failed(failure) => Some(report::failed(failure)),
+            Outcome::Failed(failure) => Some(report::failure_problem(failure)),
             _ => not_running.cloned(),
         };
         let advice = problem.map(|problem| problem.advice.text(&symptoms::program()));
         let words = advice.or_else(|| report::afterwards(report));
         let width = self.width.saturating_sub(6);
-        for line in words.into_iter().flat_map(|words| wrapped(&words, width)) {
+        for line in words.into_iter().flat_map(|text| wrapped(&text, width)) {
             self.line(&format!("      {line}"));
         }
     }
@@ -714,7 +716,7 @@ impl Console {
         words
     }
 
-    /// Prints an object of a batch, with the number of its drone.
+    /// Prints an object about a drone in a batch, with the number of the drone.
     fn object_of(&self, id: usize, object: &Object<'_>) {
         if self.json {
             let written = print_object(&Numbered { object, drone: id + 1 });
@@ -722,7 +724,7 @@ impl Console {
         }
     }
 
-    /// Prints a row of `list`, with the radio address that is remembered for the drone.
+    /// Prints a row of `list`, with the drone's remembered radio address.
     pub(super) fn device(&mut self, device: &Device, radio: Option<&str>) {
         self.object(&json::listed(device, radio));
         if !self.json {
@@ -752,19 +754,19 @@ impl Console {
         not_running.map_or_else(|| report::exit(report), |problem| problem.exit)
     }
 
-    /// Prints the outcome of a job. `file` is the backup that it saved.
+    /// Prints the outcome of a job. `file` is the backup that the job saved.
     pub(super) fn result(&mut self, report: &Report, file: Option<&Path>) {
         self.print_outcome(report, file, None);
     }
 
-    /// `problem` is a failure found after the job, such as an unmet `--require-boot`.
+    /// Prints the outcome of a job. `problem` is a failure found after the job, such as an unmet `--require-boot`.
     fn print_outcome(&mut self, report: &Report, file: Option<&Path>, problem: Option<&Problem>) {
         self.end_bar();
         self.last_object(&json::result(report, file, problem));
         match &report.outcome {
             Outcome::Cancelled(_) => return self.error(&report::headline(report)),
             Outcome::Failed(failure) => {
-                self.explain(&report::failed(failure));
+                self.explain(&report::failure_problem(failure));
                 return self.explain_guest(failure);
             }
             Outcome::Read(_) => {
@@ -786,13 +788,13 @@ impl Console {
     }
 
     /// Wraps text for the terminal. The caller indents each line by `indent` columns. Without a terminal, the text
-    /// stays on one line, for `grep`.
-    fn on_screen(&self, text: &str, indent: usize) -> Vec<String> {
+    /// stays on one line, so that `grep` can find it.
+    fn wrap_for_terminal(&self, text: &str, indent: usize) -> Vec<String> {
         if self.live { wrapped(text, self.width.saturating_sub(indent)) } else { vec![text.to_owned()] }
     }
 
     fn paragraph(&mut self, text: &str) {
-        for line in self.on_screen(text, 0) {
+        for line in self.wrap_for_terminal(text, 0) {
             self.line(&line);
         }
     }
@@ -818,7 +820,7 @@ impl Console {
         self.explain(problem);
     }
 
-    /// Explains why a virtual machine loses the drone: in DFU mode the drone is another USB device, which must be
+    /// Explains why a virtual machine loses the drone: in DFU mode, the drone is a different USB device, which must be
     /// passed through as well.
     fn explain_guest(&mut self, failure: &Failure) {
         let unseen = matches!(failure.kind, FailureKind::DidNotEnter { now: None, .. });
@@ -853,7 +855,7 @@ impl Console {
 }
 
 /// Creates a progress bar for `length` steps or bytes.
-fn bar_with(length: u64, template: &str) -> ProgressBar {
+fn create_bar(length: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(length);
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
@@ -881,7 +883,7 @@ pub(super) fn theme(global: &Global, settings: &Settings) -> Theme {
         (ColorChoice::Auto, color) => color == Some(Color::Never),
     };
     let (glyphs, colours) =
-        Theme::tier(&env("TERM"), &env("COLORTERM"), &locale.unwrap_or_default(), no_color);
+        Theme::detect(&env("TERM"), &env("COLORTERM"), &locale.unwrap_or_default(), no_color);
     let glyphs = settings.glyphs.map_or(glyphs, |glyphs| match glyphs {
         GlyphSet::Unicode => Glyphs::Unicode,
         GlyphSet::Cp437 => Glyphs::Cp437,

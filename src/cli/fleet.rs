@@ -1,4 +1,4 @@
-//! Runs a batch: the workers of [`crate::crews`], one scanner for the bus, and a loop that passes their messages
+//! Runs a batch: the workers of [`crate::batch_workers`], one scanner for the bus, and a loop that passes their messages
 //! through [`Fleet`] and prints what changes.
 
 use std::collections::HashMap;
@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::console::Console;
 use super::output_file::Output;
 use super::report_file;
+use crate::batch_workers::{BatchWorkers, WorkerBus};
 use crate::clock::Clock;
-use crate::crews::{Crews, WorkerBus};
 use crate::fleet::{Fleet, FleetEffect, FleetMsg, Policy, Row};
 use crate::job::{
     Boot, Command, Device, DroneAt, DroneState, Enter, Event, Failure, FailureKind, Job, Outcome, Report,
@@ -37,7 +37,7 @@ const PROGRESS: Duration = Duration::from_millis(100);
 pub(super) struct FleetWorld {
     /// The bus that the scanner reads.
     pub bus: Arc<dyn Bus>,
-    pub for_worker: WorkerBus,
+    pub worker_bus: WorkerBus,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -47,9 +47,10 @@ pub(super) struct Options {
     pub logs: usize,
     /// The file of `--report`, and whether it is JSON.
     pub report: Option<(Output, bool)>,
-    /// The names of the images, in the order of the task.
+    /// The versions of the images, in the order of the task.
     pub images: Vec<String>,
-    /// A station's journal, with a line for each drone that is done, and the text that identifies the images in it.
+    /// A station's journal, which has a line for each finished drone, and the text that identifies the images in
+    /// these lines.
     pub journal: Option<(File, String)>,
     /// The folder for backups, and whether files in it may be overwritten.
     pub folder: Option<(PathBuf, bool)>,
@@ -79,7 +80,7 @@ struct Batch<'a> {
     world: &'a FleetWorld,
     options: &'a Options,
     fleet: Fleet,
-    crews: Crews,
+    workers: BatchWorkers,
     inputs: Sender<FleetInput>,
     /// When the progress of each row was last printed.
     printed: Vec<Duration>,
@@ -110,7 +111,7 @@ pub(super) fn run(
         }
     }
     let report = options.report.take();
-    let BatchResult { fleet, lost_backup, hung_up, .. } = conduct(world, policy, &options, console)?;
+    let BatchResult { fleet, lost_backup, hung_up, .. } = run_batch(world, policy, &options, console)?;
     let mut exit = match fleet.exit() {
         Exit::Done if lost_backup => Exit::CannotCreate,
         exit => exit,
@@ -133,7 +134,7 @@ fn conclude(fleet: &Fleet, took: Duration, exit: Exit, hung_up: bool, console: &
     let words = console.batch(fleet, took, exit);
     if hung_up && let Some(record) = StateDir::of_user() {
         // The terminal was closed, so the next start shows the results.
-        let _ = record.ended(&words, false);
+        let _ = record.save_result(&words, false);
     }
 }
 
@@ -156,12 +157,12 @@ fn survey(
     let job = Job { enter: Enter::Never, task: Task::Identify, ..policy.job.clone() };
     let identify = Policy { job, require_boot: false, ..policy.clone() };
     let started = world.clock.now();
-    let BatchResult { fleet, boards, stopped, hung_up, .. } = conduct(world, identify, options, console)?;
+    let BatchResult { fleet, boards, stopped, hung_up, .. } = run_batch(world, identify, options, console)?;
     let misfits = |id: &usize| !boards.get(id).is_some_and(|code| task.fits(code));
     let misfits: Vec<usize> = (0..fleet.rows.len()).filter(misfits).collect();
     for id in &misfits {
         let words = match boards.get(id) {
-            Some(code) => format!("no image is for its board, {code}"),
+            Some(code) => format!("no image for its board, {code}"),
             None => "unknown board: put the drone into DFU mode, or omit --strict".to_owned(),
         };
         console.print_row_line(*id, &fleet.rows[*id], &words);
@@ -180,7 +181,7 @@ fn survey(
     Ok(Survey::Refused(exit))
 }
 
-/// The result of a batch.
+/// The result of [`run_batch`].
 struct BatchResult {
     fleet: Fleet,
     boards: HashMap<usize, String>,
@@ -190,7 +191,7 @@ struct BatchResult {
     stopped: bool,
 }
 
-fn conduct(
+fn run_batch(
     world: &FleetWorld,
     policy: Policy,
     options: &Options,
@@ -198,25 +199,25 @@ fn conduct(
 ) -> Result<BatchResult, Problem> {
     let (inputs, inbox) = channel();
     let events = inputs.clone();
-    let crews = Crews::new(
-        Arc::clone(&world.for_worker),
+    let workers = BatchWorkers::new(
+        Arc::clone(&world.worker_bus),
         Arc::clone(&world.clock),
         move |id, event| events.send(FleetInput::Event(id, event)).is_ok(),
         options.waits,
         options.logs,
     );
     let devices = inputs.clone();
-    // A drone selected by its serial number must be opened, even if another instance is using it.
+    // To match serial numbers, the scanner must also open the drones that other instances are using.
     let by_serial = policy.selected.iter().any(|selector| matches!(selector, Selector::Serial(_)));
     let record = if console.is_demo() || by_serial { None } else { StateDir::of_user() };
     let _watcher = watch::watch_drones(
         Arc::clone(&world.bus),
         Arc::clone(&world.clock),
-        crews.busy.clone(),
+        workers.busy.clone(),
         move || record.as_ref().map(StateDir::used_ports).unwrap_or_default(),
         move |found| devices.send(FleetInput::Bus(found)).is_ok(),
     );
-    let (outbox, running) = (inputs.clone(), crews.running.clone());
+    let (outbox, running) = (inputs.clone(), workers.running.clone());
     let signals = Signals::listen(move |signal| {
         running.send(&match signal {
             Signal::Stop => Command::Cancel,
@@ -241,7 +242,7 @@ fn conduct(
         world,
         options,
         fleet: Fleet::new(policy, world.clock.now()),
-        crews,
+        workers,
         inputs,
         printed: Vec::new(),
         hung_up: false,
@@ -251,8 +252,8 @@ fn conduct(
     };
     batch.follow(&inbox, console);
     signals.stop();
-    let Batch { fleet, crews, boards, lost_backup, hung_up, .. } = batch;
-    crews.end();
+    let Batch { fleet, workers, boards, lost_backup, hung_up, .. } = batch;
+    workers.end();
     let stopped = fleet.is_stopped();
     Ok(BatchResult { fleet, boards, lost_backup, hung_up, stopped })
 }
@@ -286,11 +287,11 @@ impl Batch<'_> {
         }
     }
 
-    /// Passes an event through the drone's supervisor, and prints it.
+    /// Passes an event through the drone's supervisor, and prints the event if the supervisor returns it.
     fn observe(&mut self, id: usize, event: Event, console: &mut Console) -> Option<FleetMsg> {
         let now = self.world.clock.now();
         let due = self.is_due(now, id, &event);
-        let event = match self.crews.observe(now, id, event)? {
+        let event = match self.workers.observe(now, id, event)? {
             Observed::Event(event) => event,
             Observed::Ended(ended)
                 if ended.report.outcome == Outcome::Identified && self.options.undo.is_some() =>
@@ -341,7 +342,7 @@ impl Batch<'_> {
         match (task, found.drone) {
             (Ok(task), Some(drone)) => {
                 let job = Job { enter: *enter, ..Job::new(Task::Flash(task)) };
-                self.crews.resume(id, Box::new(job.of(drone)));
+                self.workers.resume(id, Box::new(job.of(drone)));
                 None
             }
             (Err(kind), _) => {
@@ -365,9 +366,9 @@ impl Batch<'_> {
         is_due
     }
 
-    /// Prints what the user should know before the first drone is touched.
-    fn announce(&self, console: &mut Console) {
-        let shared = self.fleet.most_on_one_wire();
+    /// Warns about a shared hub and about duplicate serial numbers.
+    fn print_warnings(&self, console: &mut Console) {
+        let shared = self.fleet.most_on_one_hub();
         if let Some(times) = times_on_one_wire(shared) {
             console.line(&format!(
                 "{shared} drones share one hub and its full-speed wire: together they take about {times:.1} times as long as \
@@ -385,19 +386,19 @@ impl Batch<'_> {
         match effect {
             FleetEffect::Start(id, job) => {
                 let device = &self.fleet.rows[id].device;
-                if let Some(other) = self.crews.start(id, device, job) {
+                if let Some(other) = self.workers.start(id, device, job) {
                     console.line(&other.to_string());
                     let _ = self.inputs.send(FleetInput::Held(id));
                 }
             }
-            FleetEffect::Resume(id, job) => self.crews.resume(id, job),
-            FleetEffect::Cancel(id) => self.crews.send(id, Command::Cancel),
-            FleetEffect::CancelIfUntouched(id) => self.crews.send(id, Command::CancelIfUntouched),
+            FleetEffect::Resume(id, job) => self.workers.resume(id, job),
+            FleetEffect::Cancel(id) => self.workers.send(id, Command::Cancel),
+            FleetEffect::CancelIfUntouched(id) => self.workers.send(id, Command::CancelIfUntouched),
             FleetEffect::Joined(id) => {
                 console.use_serials(&self.fleet);
                 console.announce_drone(id, &self.fleet.rows[id]);
                 if id + 1 == self.fleet.rows.len() {
-                    self.announce(console);
+                    self.print_warnings(console);
                 }
             }
             FleetEffect::Show(id) if self.fleet.rows[id].is_final() => self.finish(id, console),
@@ -410,10 +411,10 @@ impl Batch<'_> {
         }
     }
 
-    /// Saves the backup of a row that has just ended, prints the row, and frees its port and its worker.
+    /// Saves the backup of a row that has just ended, prints the row, and frees the drone's port and worker.
     fn finish(&mut self, id: usize, console: &mut Console) {
         let row = &self.fleet.rows[id];
-        let saved = self.save(row);
+        let saved = self.save_backup(row);
         if let Some(Err(problem)) = &saved {
             console.line(&format!("{problem}. {}", problem.advice));
             self.lost_backup = true;
@@ -427,11 +428,11 @@ impl Batch<'_> {
             console.beep(beeps(row));
             self.add_to_journal(row, console);
         }
-        self.crews.finish(id, &row.device.location);
+        self.workers.finish(id, &row.device.location);
     }
 
-    /// Saves the backup of a row that has just ended.
-    fn save(&self, row: &Row) -> Option<Result<PathBuf, Problem>> {
+    /// Saves the backup of a row that has just ended. Returns `None` if the row has no backup.
+    fn save_backup(&self, row: &Row) -> Option<Result<PathBuf, Problem>> {
         let (folder, force) = self.options.folder.as_ref()?;
         let Outcome::Read(bytes) = &row.report.as_ref()?.outcome else { return None };
         let Device { location, strings, .. } = &row.device;
@@ -440,7 +441,7 @@ impl Batch<'_> {
         Some(Output::create(&file, *force).and_then(|output| output.write(bytes)).map(|()| file))
     }
 
-    /// Adds a drone that is done to the journal, so that `--resume` does not flash it again.
+    /// Adds a finished drone to the journal, so that `--resume` does not flash it again.
     fn add_to_journal(&self, row: &Row, console: &mut Console) {
         let journal = self.options.journal.as_ref();
         let Some((mut journal, images)) =
@@ -457,8 +458,8 @@ impl Batch<'_> {
     }
 }
 
-/// One beep for a drone that is done, two if it needs a power cycle or has not reported the result of its self-test,
-/// three if the flash or the self-test failed.
+/// The number of beeps: one for a drone that is done, two if the drone needs a power cycle or has not reported the
+/// result of its self-test, three if the flash or the self-test failed.
 fn beeps(row: &Row) -> usize {
     match &row.report {
         Some(report) if report.health.has_failed() => 3,

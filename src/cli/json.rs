@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::crazyflie::console::{Health, RadioChip, SelfTest};
 use crate::crazyflie::crtp::Radio;
-use crate::crazyflie::symptoms::crash;
+use crate::crazyflie::symptoms::describe_crash;
 use crate::crazyflie::{self, Board};
 use crate::doctor;
 use crate::flash::FIRMWARE_BASE;
@@ -129,7 +129,7 @@ pub(super) fn release<'a>(release: &'a Release, is_kept: &dyn Fn(&str) -> bool) 
     Object::Release(ReleaseObject { tag, published, prerelease: *prerelease, assets })
 }
 
-/// A drone of a batch.
+/// A drone in a batch.
 #[derive(Serialize)]
 pub(super) struct DroneObject<'a> {
     path: String,
@@ -154,7 +154,7 @@ pub(super) struct BatchObject {
     exit: u8,
 }
 
-/// A drone of a batch, with its radio address if that is known.
+/// A drone in a batch, with its radio address if known.
 pub(super) fn drone(row: &Row, radio: Option<Radio>) -> Object<'_> {
     let Device { location, strings, mode, .. } = &row.device;
     Object::Drone(DroneObject {
@@ -183,7 +183,7 @@ pub(super) fn batch(drones: usize, counts: Counts, took: Duration, exit: Exit) -
     })
 }
 
-/// An object of a batch, with the number of its drone.
+/// An object about a drone in a batch, with the number of the drone.
 #[derive(Serialize)]
 pub(super) struct Numbered<'a> {
     #[serde(flatten)]
@@ -248,7 +248,8 @@ pub(super) struct SectorObject {
     size: u32,
 }
 
-/// The last object of a single job, printed exactly once. A batch prints one for each drone, then a [`BatchObject`].
+/// The last object of a single job, printed exactly once. A batch prints one `result` for
+/// each drone, then a [`BatchObject`].
 #[derive(Default, Serialize)]
 pub(super) struct ResultObject {
     outcome: &'static str,
@@ -264,7 +265,7 @@ pub(super) struct ResultObject {
     crash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     radio_chip: Option<String>,
-    /// The radio chip has not reported its version, although it was asked.
+    /// The radio chip was asked for its version, but has not answered.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     radio_chip_silent: bool,
     /// Rounded to milliseconds.
@@ -285,7 +286,7 @@ pub(super) fn device(device: &Device) -> Object<'_> {
     listed(device, None)
 }
 
-/// A device, with the radio address that is remembered for it.
+/// A device, with its remembered radio address.
 pub(super) fn listed<'a>(device: &'a Device, radio: Option<&'a str>) -> Object<'a> {
     Object::Device(DeviceObject {
         mode: device.mode.json_name(),
@@ -308,8 +309,8 @@ pub(super) fn image(image: &Image) -> Object<'_> {
     Object::Image(ImageObject {
         format: image.format.json_name(),
         kind: image.content.json_name(),
-        version: firmware.and_then(|it| it.version.as_deref()),
-        revision: firmware.and_then(|it| it.revision.as_deref()),
+        version: firmware.and_then(|firmware| firmware.version.as_deref()),
+        revision: firmware.and_then(|firmware| firmware.revision.as_deref()),
         platform: firmware.and_then(Firmware::platform),
         boards: image.boards(),
         address: image.address().map(|address| address.to_string()),
@@ -331,16 +332,16 @@ pub(super) fn board(info: &DeviceInfo) -> Object<'_> {
             bootloader: loader.map(Loader::json_name),
             firmware: firmware.as_ref().map(|content| {
                 let firmware = content.firmware();
-                let boards = firmware.into_iter().flat_map(|it| &it.boards);
+                let boards = firmware.into_iter().flat_map(|firmware| &firmware.boards);
                 FirmwareObject {
                     kind: content.json_name(),
-                    version: firmware.and_then(|it| it.version.as_deref()),
+                    version: firmware.and_then(|firmware| firmware.version.as_deref()),
                     boards: boards.map(|board| board.code.as_str()).collect(),
-                    complete: firmware.and_then(|it| it.extent.complete()),
+                    complete: firmware.and_then(|firmware| firmware.extent.complete()),
                 }
             }),
-            read_protected: protection.as_ref().map(|it| it.read),
-            write_protected_sectors: protection.as_ref().map(|it| it.sectors.as_slice()),
+            read_protected: protection.as_ref().map(|protection| protection.read),
+            write_protected_sectors: protection.as_ref().map(|protection| protection.sectors.as_slice()),
             rom: rom.map(|rom| rom.to_string()),
             ..BoardObject::default()
         },
@@ -391,7 +392,7 @@ pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Prob
     let (outcome, failure) = match &report.outcome {
         Outcome::Flashed => ("flashed", None),
         Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => ("unchanged", None),
-        Outcome::Failed(failure) => ("failed", Some(report::failed(failure))),
+        Outcome::Failed(failure) => ("failed", Some(report::failure_problem(failure))),
         Outcome::Cancelled(_) => ("cancelled", None),
     };
     Object::Result(ResultObject {
@@ -403,7 +404,7 @@ pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Prob
         booted: report.booted(),
         runs: report.runs.clone(),
         self_test: self_test(&report.health),
-        crash: report.health.crash.as_ref().map(crash),
+        crash: report.health.crash.as_ref().map(describe_crash),
         radio_chip: version_of_radio_chip(&report.health).map(str::to_owned),
         radio_chip_silent: report.health.radio_chip == RadioChip::Silent,
         seconds: (report.took.as_secs_f64() * 1000.0).round() / 1000.0,
@@ -412,7 +413,7 @@ pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Prob
     })
 }
 
-/// The verdict of the self-test; `None` if it is not known.
+/// The verdict of the self-test; `None` if unknown.
 pub(super) fn self_test(health: &Health) -> Option<&'static str> {
     match health.self_test {
         Some(SelfTest::Passed) => Some("passed"),

@@ -65,7 +65,7 @@ pub(super) fn page(mut command: Command) -> String {
     let is_global = |arg: &&Arg| !arg.is_positional() && arg.get_id() != "version";
     command.get_arguments().filter(is_global).for_each(|arg| add_option(&mut page, arg));
     page += ".SH COMMANDS\n";
-    for command in command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help") {
+    for command in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
         add_section(&mut page, command);
     }
     for (title, text) in [("KEYS", KEYS), ("JSON", JSON)] {
@@ -125,7 +125,7 @@ fn add_option(page: &mut String, arg: &Arg) {
         (Some(long), true) => format!("{short}--{long} {}", value_name(arg)),
     };
     let mut help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let choices: Vec<_> = arg.get_possible_values().iter().map(|it| it.get_name().to_owned()).collect();
+    let choices: Vec<_> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
     if arg.get_action().takes_values() && !choices.is_empty() && !arg.is_hide_possible_values_set() {
         let _ = write!(help, ": {}", choices.join(", "));
     }
@@ -138,7 +138,7 @@ fn value_name(arg: &Arg) -> String {
     names.first().map_or_else(|| arg.get_id().as_str().to_uppercase(), ToString::to_string)
 }
 
-/// Escapes text for man: backslashes, hyphens, and lines that would start a request.
+/// Escapes text for man: backslashes, hyphens, and lines that man would read as requests.
 fn escape(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     let line =

@@ -7,8 +7,8 @@ use tempfile::NamedTempFile;
 
 use crate::report::{Exit, Problem, ProblemKind};
 
-/// A file to be written. The data is written to a temporary file in the same folder, which is then renamed. After a
-/// failure, neither a partial nor a temporary file remains.
+/// A file to be written. The data is first written to a temporary file in the same folder, and then the temporary file
+/// is renamed. After a failure, neither a partial nor a temporary file remains.
 pub(super) struct Output {
     path: PathBuf,
     draft: NamedTempFile,
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_written_completely_and_overwrites_another_only_on_request() {
+    fn an_existing_file_is_overwritten_only_on_request() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("backup.bin");
         Output::create(&path, false).unwrap().write(b"one").unwrap();

@@ -5,8 +5,9 @@ use std::thread;
 
 use crate::tui::terminal;
 
-/// Installs the panic hook. A panic on the main thread restores the terminal first, so that its report is readable. A
-/// panic in the worker is caught there and becomes a failed job, so the hook must not print over the screen.
+/// Installs the panic hook. On the main thread, the hook restores the terminal before it prints the report, so that the
+/// report is readable. On other threads, the hook prints nothing: the worker catches its own panics and reports them as
+/// failed jobs.
 pub(super) fn install_hook() {
     let Ok(hooks) =
         color_eyre::config::HookBuilder::default().theme(color_eyre::config::Theme::new()).try_into_hooks()
@@ -18,7 +19,7 @@ pub(super) fn install_hook() {
     let _ = eyre.install();
     std::panic::set_hook(Box::new(move |info| {
         if thread::current().id() == main_thread {
-            terminal::give_back();
+            terminal::restore();
             let report = panic.panic_report(info).to_string();
             let _ = std::io::stderr().write_all(format!("{report}\n").as_bytes());
         }

@@ -1,8 +1,8 @@
 //! `cfdfu qualify`: checks this program's assumptions against the connected drone. Without an image, it only reads.
 //! With one, it also restarts the drone twelve times, writes test data, flashes the image, and puts everything back.
 //!
-//! Each step is a normal job, with the same checks, and can be stopped in the same way. The results are three files:
-//! the report, the recording and the backup of the whole flash.
+//! Each step is a normal job, with the same checks, and can be stopped in the same way. The results are the
+//! report, the recording and, with an image, a backup of the whole flash.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
@@ -16,7 +16,7 @@ use super::console::Console;
 use super::output_file::Output;
 use super::run_job::{Jobs, Ready};
 use super::world::bus_for;
-use super::{approved, flash_task, job, whole_flash};
+use super::{approve_images, build_job, flash_task, whole_flash};
 use crate::crazyflie::Mode;
 use crate::flash::map::MemoryMap;
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE, Segment, is_blank};
@@ -35,9 +35,9 @@ use crate::sys::files;
 
 /// The number of times that the drone enters and leaves DFU mode.
 const CYCLES: u32 = 12;
-/// The cycle that leaves DFU mode by a reset. Not the first one, because the result of a normal leave matters more.
+/// The cycle that leaves DFU mode by a reset. The first cycle uses a normal leave, because that result matters more.
 const RESET_CYCLE: u32 = 2;
-/// How long to wait for a drone that the user has to switch off and on, in seconds.
+/// How many seconds to wait for a drone that the user has to switch off and on.
 const WAIT: u64 = 60;
 /// The word that the user types to confirm writing.
 const WORD: &str = "qualify";
@@ -49,17 +49,17 @@ pub(super) const DEFAULT_REPORT: &str = "cfdfu-qualify.md";
 #[derive(Default)]
 struct Collector {
     measured: Vec<Measurement>,
-    /// The serial number of the running drone; empty until the drone was seen running.
+    /// The serial number of the running drone; empty until the drone has been seen running.
     running: String,
-    /// The drone was seen running in an earlier job. A job that finds it in DFU mode then proves nothing about manual
-    /// entry: the drone may have returned there by itself.
+    /// The drone was seen running in an earlier job. A later job that finds the drone in DFU mode proves nothing about
+    /// manual entry: the drone may have returned to DFU mode by itself.
     was_running: bool,
     simulated: bool,
     drone: String,
 }
 
 impl Collector {
-    fn event(&mut self, event: &Event) {
+    fn observe(&mut self, event: &Event) {
         match event {
             Event::Measured(measurement) => match **measurement {
                 Measurement::Left { by_hand: true, .. } if self.was_running => {}
@@ -131,7 +131,7 @@ impl Qualification<'_> {
     fn run_until(&mut self, task: Task, ready: Ready, console: &mut Console) -> Result<Ended, EarlyEnd> {
         let device = DeviceArgs { wait: if self.waits { WAIT } else { 0 }, no_enter: false };
         let writes = matches!(task, Task::Flash(_) | Task::Try(Trial::Write)) && ready == Ready::Proceed;
-        let job: Job = job(self.global, &device, task);
+        let job: Job = build_job(self.global, &device, task);
         let job = match &self.drone {
             Some(drone) => job.of(drone.clone()),
             None => job,
@@ -142,7 +142,7 @@ impl Qualification<'_> {
         }
         let collector = &mut self.collector;
         collector.was_running |= !collector.running.is_empty();
-        let ended = self.jobs.run_observed(job, ready, console, &mut |event| collector.event(event));
+        let ended = self.jobs.run_observed(job, ready, console, &mut |event| collector.observe(event));
         self.waits = matches!(ended.report.boot, Boot::NotSeen | Boot::Restarts);
         let (state, end) = match ended.report.outcome {
             Outcome::Failed(failure) => (failure.drone, EarlyEnd::Failed(failure)),
@@ -195,7 +195,7 @@ pub(super) fn qualify(
 ) -> Result<Exit, Problem> {
     let report_path = report.unwrap_or(Path::new(DEFAULT_REPORT));
     let backup = report_path.with_extension("bin");
-    let reserved = report_path.extension().is_some_and(|it| it == "bin" || it == "jsonl");
+    let reserved = report_path.extension().is_some_and(|name| name == "bin" || name == "jsonl");
     if reserved || report_path.file_name().is_none() || report_path.to_string_lossy().ends_with('/') {
         let message = format!("{} is not a valid name for the report", report_path.display());
         return Err(Problem::new(Exit::Usage, ProblemKind::Usage, message)
@@ -219,11 +219,11 @@ pub(super) fn qualify(
     };
     let Qualification { jobs, collector, drone_state, has_flashed, .. } = run;
     jobs.finish();
-    // If nothing was measured, the drone is missing or cannot be used. Report this like other commands do.
+    // If nothing was measured, the drone is missing or cannot be used. Report the failure as other commands do.
     let result = match result {
         Err(EarlyEnd::Failed(failure)) if collector.measured.is_empty() => {
             console.recording.discard_beside(report_path);
-            return Err(report::failed(&failure));
+            return Err(report::failure_problem(&failure));
         }
         other => other,
     };
@@ -241,15 +241,15 @@ pub(super) fn qualify(
         &findings,
     );
     let written = output.write(console.recording.redact(text).as_bytes());
-    print(&findings, console);
+    print_findings(&findings, console);
     match &written {
         Ok(()) => console.note(&format!("Report: {}", report_path.display())),
         Err(problem) => console.note(&format!("The report was not written: {problem}")),
     }
-    // What has happened to the drone matters more than the report.
+    // A failure that concerns the drone takes precedence over a failure to write the report.
     match result {
         Err(EarlyEnd::Failed(failure)) => {
-            let problem = report::failed(&failure);
+            let problem = report::failure_problem(&failure);
             Err(if drone_state == DroneState::Untouched { problem } else { problem.advise(state_text) })
         }
         Err(EarlyEnd::Problem(problem)) => Err(match drone_state {
@@ -273,7 +273,7 @@ struct Prepared {
 
 fn prepare(path: &Path, backup: &Path, console: &mut Console) -> Result<Prepared, Problem> {
     let flash = FlashArgs::default();
-    let images = approved(&[files::read_image(path)?], &flash, console)?;
+    let images = approve_images(&[files::read_image(path)?], &flash, console)?;
     let Task::Flash(task) = flash_task(&flash, images)? else {
         return Err(Problem::new(Exit::Defect, ProblemKind::Defect, "not a flash"));
     };
@@ -282,8 +282,8 @@ fn prepare(path: &Path, backup: &Path, console: &mut Console) -> Result<Prepared
     Ok(Prepared { task, backup: output, backup_path: backup.to_owned() })
 }
 
-/// Prints the findings. The report also lists the assumptions that were not seen.
-fn print(findings: &[Finding], console: &mut Console) {
+/// Prints the findings. Assumptions that were not seen are only counted here; the report lists them.
+fn print_findings(findings: &[Finding], console: &mut Console) {
     for Finding { assumption, verdict, observation } in findings {
         console.finding(
             qualify_report::assumption(*assumption),
@@ -291,7 +291,7 @@ fn print(findings: &[Finding], console: &mut Console) {
             &qualify_report::observation(observation),
         );
     }
-    let not_seen = findings.iter().filter(|it| it.verdict == Verdict::NotSeen).count();
+    let not_seen = findings.iter().filter(|finding| finding.verdict == Verdict::NotSeen).count();
     if not_seen > 0 {
         console.note(&format!("Not seen: {not_seen}"));
     }
@@ -311,7 +311,7 @@ fn run_steps(
         let advice = "Without it, cfdfu cannot be sure that it puts everything back on the same drone.";
         return Err(Problem::new(Exit::Device, ProblemKind::NoSerial, message).advise(advice).into());
     }
-    // Every check of a flash job comes before the first write, and before minutes of restarts.
+    // Run all checks of a flash job before the first write, and before the restarts, which take minutes.
     run.run_until(Task::Flash(task.clone()), Ready::Cancel, console)?;
     confirm(&backup_path, run, console)?;
     let ended = run.run(Task::Backup(whole_flash()?), console)?;
@@ -333,7 +333,7 @@ fn run_steps(
     flashed.and(compared)
 }
 
-/// Flashes the image, then what it has overwritten.
+/// Flashes the image, then restores what the image has overwritten.
 fn flash_and_put_back(
     run: &mut Qualification<'_>,
     task: FlashTask,
@@ -350,7 +350,7 @@ fn flash_and_put_back(
         let overrides = Overrides { allow_mismatch: true, ..Overrides::default() };
         let image = admission::undo(copy, overrides).map_err(|refusal| report::refusal(&refusal))?;
         let task =
-            FlashTask { change: Change::Undo, mismatch: Mismatch::Take, ..FlashTask::new(image, None) };
+            FlashTask { change: Change::Undo, mismatch: Mismatch::Allow, ..FlashTask::new(image, None) };
         run.run(Task::Flash(task), console)?;
         run.drone_state = DroneState::Untouched;
     }
@@ -375,7 +375,7 @@ fn compare(run: &mut Qualification<'_>, before: Vec<u8>, console: &mut Console) 
 }
 
 /// Returns what the image overwrites: from the start of the firmware to the end of the image's last sector. Returns
-/// `None` if this is blank, because a flash job cannot only erase.
+/// `None` if this range is blank, because a flash job cannot erase without writing.
 fn overwritten(task: &FlashTask, before: &[u8]) -> Option<Segment> {
     let end = task.image.segments().iter().map(Segment::end).max()?;
     let map = MemoryMap::stm32f405();
@@ -385,7 +385,7 @@ fn overwritten(task: &FlashTask, before: &[u8]) -> Option<Segment> {
     (!is_blank(&data)).then_some(Segment { address: FIRMWARE_BASE, data })
 }
 
-/// Asks the user to confirm writing with a typed word. A signal ends the wait.
+/// Asks the user to type a word to confirm the writes. A signal ends the wait.
 fn confirm(backup: &Path, run: &Qualification<'_>, console: &mut Console) -> Result<(), EarlyEnd> {
     console.note(&format!(
         "Next, cfdfu saves the whole flash in {}, restarts the drone {CYCLES} times, writes test data to the \
@@ -395,7 +395,7 @@ fn confirm(backup: &Path, run: &Qualification<'_>, console: &mut Console) -> Res
     ));
     console.note(&format!("Type {WORD} and press Enter to continue:"));
     let (sender, receiver) = channel();
-    // A read cannot be interrupted, so it has a thread of its own.
+    // A read from standard input cannot be interrupted, so it runs on its own thread.
     thread::spawn(move || {
         let mut line = String::new();
         let _ = io::stdin().lock().take(64).read_line(&mut line);

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::console::Console;
-use super::{DeviceArgs, Global, Jobs, job, jobs};
+use super::{DeviceArgs, Global, Jobs, build_job, start_jobs};
 use crate::clock;
 use crate::crazyflie::BOARDS;
 use crate::job::{DeviceInfo, Enter, Job, Outcome, Selector, Task};
@@ -68,7 +68,7 @@ pub(super) fn list(
 ) -> Result<Exit, Problem> {
     let library = Arc::new(library(global, source, refreshes));
     let shared = Arc::clone(&library);
-    let list = interruptible(console, move |_| shared.list(Repo::Firmware))?;
+    let list = run_interruptibly(console, move |_| shared.list(Repo::Firmware))?;
     let List { releases, fetched, stale_because, .. } = list;
     if let Some(stale_because) = &stale_because {
         console.note(&format!("Warning: {stale_because}. This is an older list."));
@@ -133,15 +133,15 @@ pub(super) fn fetch(
         (true, _) => vec![Part::Loader],
         (false, Some("all")) => {
             let shared = Arc::clone(&library);
-            let list = interruptible(console, move |_| shared.list(Repo::Firmware))?;
+            let list = run_interruptibly(console, move |_| shared.list(Repo::Firmware))?;
             let release = choose(&list.releases, &wanted).map_err(|error| problem(&error))?;
             let platforms = release.assets.iter().filter_map(platform_of);
             let parts: Vec<Part> = platforms.map(|platform| Part::Firmware(platform.to_owned())).collect();
             if parts.is_empty() {
                 let (tag, part) = (release.tag.clone(), "firmware".to_owned());
-                return Err(problem(&ReleaseError::NoAsset { tag, part, there: Vec::new() }));
+                return Err(problem(&ReleaseError::NoAsset { tag, part, available: Vec::new() }));
             }
-            // "latest" is one release, even if a newer one appears meanwhile.
+            // Fetch every file from this release, even if a newer "latest" appears in the meantime.
             wanted = Wanted::Tag(release.tag.clone());
             parts
         }
@@ -152,7 +152,7 @@ pub(super) fn fetch(
         }
     };
     for part in &parts {
-        let fetched = get(&library, &wanted, part, console)?;
+        let fetched = fetch_part(&library, &wanted, part, console)?;
         if fetched.path.is_none() && global.demo.is_none() {
             let why = "the file could not be kept".to_owned();
             return Err(problem(&ReleaseError::Disk { place: "the folder".to_owned(), why }));
@@ -161,7 +161,7 @@ pub(super) fn fetch(
     Ok(Exit::Done)
 }
 
-/// Fetches the files of a release for the drones that are plugged in, or for this platform.
+/// Fetches the files of a release for the drones that are plugged in, or for `platform`.
 pub(super) fn files(
     global: &Global,
     source: &SourceArgs,
@@ -178,33 +178,33 @@ pub(super) fn files(
     let library = Arc::new(library(global, source, false));
     let mut files: Vec<Fetched> = Vec::new();
     for platform in platforms {
-        // "latest" is one release for all drones, even if a newer one appears meanwhile.
+        // All drones get the same release, even if a newer "latest" appears in the meantime.
         let tag = files.first().map(|file| Wanted::Tag(file.tag.clone()));
         let part = Part::Firmware(platform);
-        files.push(get(&library, tag.as_ref().unwrap_or(wanted), &part, console)?);
+        files.push(fetch_part(&library, tag.as_ref().unwrap_or(wanted), &part, console)?);
     }
     Ok(files)
 }
 
-/// Fetches the bootloader.
+/// Fetches the bootloader of a release.
 pub(super) fn loader(
     global: &Global,
     source: &SourceArgs,
     wanted: &Wanted,
     console: &mut Console,
 ) -> Result<Fetched, Problem> {
-    get(&Arc::new(library(global, source, false)), wanted, &Part::Loader, console)
+    fetch_part(&Arc::new(library(global, source, false)), wanted, &Part::Loader, console)
 }
 
-/// Fetches one file and prints which one.
-fn get(
+/// Fetches one file of a release and prints its name.
+fn fetch_part(
     library: &Arc<Library>,
     wanted: &Wanted,
     part: &Part,
     console: &mut Console,
 ) -> Result<Fetched, Problem> {
     let (shared, wanted, part) = (Arc::clone(library), wanted.clone(), part.clone());
-    let fetched = interruptible(console, move |on_bytes| shared.file(&wanted, &part, on_bytes))?;
+    let fetched = run_interruptibly(console, move |on_bytes| shared.file(&wanted, &part, on_bytes))?;
     if let Some(stale_because) = &fetched.stale_because {
         console.note(&format!("Warning: {stale_because}. The release was chosen from an older list."));
     }
@@ -212,11 +212,12 @@ fn get(
     Ok(fetched)
 }
 
-/// How long a stopped download may take to keep what has arrived, so that the next download can continue it.
+/// How long a stopped download may take to save the bytes that have arrived, so that the next run can resume the
+/// download.
 const KEEP_LIMIT: Duration = Duration::from_millis(500);
 
-/// Runs work that uses the network on its own thread, because opening a connection cannot be interrupted.
-fn interruptible<T: Send + 'static>(
+/// Runs `work`, which uses the network, on a separate thread, because opening a connection cannot be interrupted.
+fn run_interruptibly<T: Send + 'static>(
     console: &mut Console,
     work: impl FnOnce(OnBytes<'_>) -> Result<T, ReleaseError> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -248,15 +249,15 @@ fn interruptible<T: Send + 'static>(
     answer.unwrap_or(Err(ReleaseError::Stopped)).map_err(|error| problem(&error))
 }
 
-/// The platform of the connected drone: a running drone is asked, and in DFU mode its OTP is read. The drone is not
-/// changed.
+/// The platform of the connected drone. A running drone reports its board; in DFU mode, the OTP is read. The drone is
+/// not changed.
 fn connected_platform(
     global: &Global,
     device: &DeviceArgs,
     console: &mut Console,
 ) -> Result<String, Problem> {
-    let mut jobs = jobs(global, device, console)?;
-    let job = Job { enter: Enter::Never, ..job(global, device, Task::Identify) };
+    let mut jobs = start_jobs(global, device, console)?;
+    let job = Job { enter: Enter::Never, ..build_job(global, device, Task::Identify) };
     let found = platform_of_drone(&mut jobs, job, console);
     jobs.finish();
     found
@@ -268,11 +269,11 @@ fn connected_platforms(
     device: &DeviceArgs,
     console: &mut Console,
 ) -> Result<Vec<String>, Problem> {
-    let mut jobs = jobs(global, device, console)?;
+    let mut jobs = start_jobs(global, device, console)?;
     let ports = jobs.ports(&global.device)?;
     let mut platforms = Vec::new();
     for port in ports {
-        let base = job(global, device, Task::Identify);
+        let base = build_job(global, device, Task::Identify);
         let job = Job { enter: Enter::Never, device: Selector::At(port.clone()), ..base };
         match platform_of_drone(&mut jobs, job, console) {
             Ok(platform) => platforms.push(platform),
@@ -295,7 +296,7 @@ fn connected_platforms(
 fn platform_of_drone(jobs: &mut Jobs, job: Job, console: &mut Console) -> Result<String, Problem> {
     let (report, known) = jobs.identify(job, console);
     if let Outcome::Failed(failure) = &report.outcome {
-        return Err(report::failed(failure));
+        return Err(report::failure_problem(failure));
     }
     if matches!(report.outcome, Outcome::Cancelled(_)) {
         return Err(problem(&ReleaseError::Stopped));

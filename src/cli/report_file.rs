@@ -10,7 +10,7 @@ use crate::fleet::{Fleet, Row, RowState};
 use crate::job::Outcome;
 use crate::report;
 
-/// A row of the report. Texts from devices are untrusted.
+/// A row of the report. Text from devices is untrusted.
 #[derive(Serialize)]
 struct ReportRow<'a> {
     n: usize,
@@ -32,7 +32,7 @@ struct ReportRow<'a> {
 
 const COLUMNS: &str = "n,port,serial,radio,board,before,image,outcome,verified,booted,runs,self_test,seconds,bytes_written,error";
 
-/// The report as text. `radio_of` returns a drone's radio address, if it is known.
+/// Formats the report. `radio_of` returns a drone's radio address, if known.
 pub(super) fn text(
     as_json: bool,
     fleet: &Fleet,
@@ -50,20 +50,20 @@ pub(super) fn text(
         let seconds = entry.seconds.map(|seconds| format!("{seconds:.1}")).unwrap_or_default();
         let fields = [
             entry.n.to_string(),
-            field(&entry.port),
-            field(entry.serial),
-            field(&entry.radio.unwrap_or_default()),
-            field(entry.board.unwrap_or_default()),
-            field(entry.before.unwrap_or_default()),
-            field(entry.image.unwrap_or_default()),
+            csv_field(&entry.port),
+            csv_field(entry.serial),
+            csv_field(&entry.radio.unwrap_or_default()),
+            csv_field(entry.board.unwrap_or_default()),
+            csv_field(entry.before.unwrap_or_default()),
+            csv_field(entry.image.unwrap_or_default()),
             entry.outcome.to_owned(),
             entry.verified.to_string(),
             booted.to_owned(),
-            field(entry.runs.unwrap_or_default()),
+            csv_field(entry.runs.unwrap_or_default()),
             entry.self_test.unwrap_or_default().to_owned(),
             seconds,
             entry.bytes_written.to_string(),
-            field(&entry.error.unwrap_or_default()),
+            csv_field(&entry.error.unwrap_or_default()),
         ];
         // Writing to a string cannot fail.
         let _ = write!(text, "{}\r\n", fields.join(","));
@@ -94,17 +94,17 @@ fn entry<'a>(n: usize, row: &'a Row, images: &'a [String], radio: Option<Radio>)
         seconds: took.map(|took| (took.as_secs_f64() * 1000.0).round() / 1000.0),
         bytes_written: report.map_or(0, |report| report.written),
         error: report.and_then(|report| match &report.outcome {
-            Outcome::Failed(failure) => Some(report::failed(failure).to_string()),
+            Outcome::Failed(failure) => Some(report::failure_problem(failure).to_string()),
             _ => None,
         }),
     }
 }
 
-/// A CSV field (RFC 4180). A text that a spreadsheet would treat as a formula is prefixed with an apostrophe.
-fn field(text: &str) -> String {
+/// Formats a CSV field (RFC 4180). Text that a spreadsheet would treat as a formula gets an apostrophe in front.
+fn csv_field(text: &str) -> String {
     let clean: String = text.chars().filter(|&c| crate::usb::descriptor::is_printable(c)).collect();
-    let begins_a_formula = clean.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let text = if begins_a_formula { format!("'{clean}") } else { clean };
+    let is_formula = clean.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let text = if is_formula { format!("'{clean}") } else { clean };
     if text.contains([',', '"', '\n', '\r', '\'']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -114,10 +114,10 @@ fn field(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::field;
+    use super::csv_field;
 
     #[test]
-    fn a_field_is_quoted_and_is_never_a_formula() {
+    fn csv_fields_are_quoted_and_never_start_a_formula() {
         for (text, csv) in [
             ("", ""),
             ("1-4.2", "1-4.2"),
@@ -130,7 +130,7 @@ mod tests {
             ("two\nlines", "twolines"),
             ("\t=1", "\"'=1\""),
         ] {
-            assert_eq!(field(text), csv, "{text:?}");
+            assert_eq!(csv_field(text), csv, "{text:?}");
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::usb::Bus;
 use crate::usb::Location;
 use crate::worker::Worker;
 
-/// What to do when a job has carried out its checks and is ready to write.
+/// What to do when a job has passed its checks and is ready to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ready {
     Proceed,
@@ -51,9 +51,9 @@ impl Jobs {
         let worker = Worker::spawn(Arc::clone(&bus), Arc::clone(&clock));
         let logs = Settings::load().0.logs();
         let supervisor = Supervisor::new(worker.commands.clone(), console.is_demo(), waits, logs);
-        // SIGINT stops at the next safe point. SIGHUP and SIGTERM also stop a job that only reads or has not written
-        // yet. Once a flash has begun to write, they let it finish, because that takes only seconds and half-written
-        // firmware is useless.
+        // SIGINT stops a job at its next safe point. SIGHUP and SIGTERM stop only a job that has not written anything.
+        // A flash that has begun to write finishes, because that takes only seconds and half-written firmware is
+        // useless.
         let (stopped, hung_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let commands = worker.commands.clone();
         let (set_stopped, set_hung_up) = (Arc::clone(&stopped), Arc::clone(&hung_up));
@@ -126,13 +126,14 @@ impl Jobs {
         (Report::nothing_done(Outcome::Cancelled(DroneState::Untouched)), known)
     }
 
-    /// The ports of the drones of a batch.
+    /// The ports of the drones in a batch.
     #[cfg(feature = "releases")]
     pub(super) fn ports(&self, selected: &[Selector]) -> Result<Vec<Location>, Problem> {
-        let failed = |kind| report::failed(&Failure { kind, place: None, drone: DroneState::Untouched });
-        let devices = scan::devices(&*self.bus).map_err(|error| failed(FailureKind::Bus(error)))?;
+        let failed =
+            |kind| report::failure_problem(&Failure { kind, place: None, drone: DroneState::Untouched });
+        let devices = scan::list_devices(&*self.bus).map_err(|error| failed(FailureKind::Bus(error)))?;
         let is_selected =
-            |device: &Device| selected.is_empty() || selected.iter().any(|it| it.matches(device));
+            |device: &Device| selected.is_empty() || selected.iter().any(|selector| selector.matches(device));
         let devices = fleet::participants(&devices).into_iter().filter(is_selected);
         let ports: Vec<Location> = devices.map(|device| device.location).collect();
         if ports.is_empty() { Err(failed(FailureKind::NoDevice)) } else { Ok(ports) }
@@ -155,8 +156,8 @@ impl Jobs {
                 Observed::Event(event) => console.event(&event),
                 Observed::Ended(ended) => return ended.report,
             }
-            // The reader of standard output is gone, as after `| head`. Other jobs finish anyway; this one would run
-            // forever.
+            // The reader of standard output is gone, as with `| head`. Other jobs finish anyway, but this job would
+            // run forever.
             if console.is_closed() {
                 let _ = self.worker.commands.send(Command::Cancel);
             }
@@ -164,7 +165,7 @@ impl Jobs {
         Report::nothing_done(Outcome::Cancelled(DroneState::Untouched))
     }
 
-    /// Repeats the command of a signal that arrived before the job started: a worker without a job ignores it.
+    /// Sends the command for an earlier signal again, because an idle worker ignores the command.
     fn repeat_signal(&self) {
         let command = match (self.stopped.load(Ordering::SeqCst), self.hung_up.load(Ordering::SeqCst)) {
             (true, _) => Command::Cancel,
@@ -189,7 +190,7 @@ impl Jobs {
                     console.event(&event);
                     let Event::Ready(preview) = event else { continue };
                     if ready == Ready::Cancel {
-                        // A job with nothing to write does not wait, and would apply the cancel to its restart.
+                        // A job with nothing to write does not wait here, so the command would cancel its restart.
                         if !preview.work.is_empty() {
                             let _ = self.worker.commands.send(Command::Cancel);
                         }
@@ -220,7 +221,7 @@ impl Jobs {
         loop {
             let job = match ended.next {
                 Next::Done => return ended.report,
-                // The signal arrived while the drone was disconnected and no job was running to receive it.
+                // A signal arrived while the drone was disconnected and no job was running to receive it.
                 Next::Resume(_) if self.is_stopped() => return ended.report,
                 Next::GiveUp => {
                     console.line(report::STUCK);

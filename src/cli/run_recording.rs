@@ -17,15 +17,15 @@ use crate::usb::Bus;
 
 pub(super) struct RunRecording {
     path: Option<PathBuf>,
-    /// The interface needs the recording even if there is no file.
+    /// Record even without a file, because the interface keeps the recording in memory.
     in_memory: bool,
     tape: Arc<Mutex<Tape>>,
-    /// Shared by all buses of a command, so that they are in one recording.
+    /// Shared by all buses of a command, so that all of their transfers are in one recording.
     recorder: OnceCell<Arc<Recorder>>,
 }
 
 impl RunRecording {
-    /// Creates the file that was given with `--record`.
+    /// Creates the file named by `--record`.
     pub(super) fn create(global: &Global) -> Result<RunRecording, Problem> {
         let mut tape = Tape::default();
         if global.redact {
@@ -36,7 +36,7 @@ impl RunRecording {
             let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
                 let message = format!("cannot create the recording {}: {error}", path.display());
                 Problem::new(Exit::CannotCreate, ProblemKind::OutputFile, message)
-                    .advise("Choose another file with --record, or for `qualify` with --report.")
+                    .advise("Choose another file with --record, or, for `qualify`, with --report.")
             })?;
             tape = tape.to_file(file);
         }
@@ -54,7 +54,7 @@ impl RunRecording {
         Arc::clone(&self.tape)
     }
 
-    /// Adds the recording of requests and waits to a world, if there is a recording.
+    /// Wraps a bus and a clock so that requests and waits are recorded. Returns them unchanged if nothing is recorded.
     pub(super) fn world(
         &self,
         global: &Global,
@@ -66,7 +66,7 @@ impl RunRecording {
         let start = || {
             let program = format!("cfdfu {}", crate::sys::version());
             let scenario = match (&global.demo, global.replayed()) {
-                // The path of a replayed recording could name a user.
+                // The path of a replayed recording could contain a user name.
                 (_, Some(_)) => Some("replay".to_owned()),
                 (Some(name), None) => Some(name.clone().unwrap_or_else(|| "healthy".to_owned())),
                 (None, None) => None,
@@ -94,14 +94,15 @@ impl RunRecording {
         self.tape.lock().unwrap_or_else(PoisonError::into_inner).redact(text)
     }
 
-    /// Removes the recording that `qualify` has made beside its report, because there is nothing to report.
+    /// Removes the recording that `qualify` has created beside its report, for a run with nothing to report.
     pub(super) fn discard_beside(&self, report: &Path) {
         if self.path.as_deref() == Some(&report.with_extension("jsonl")) {
             let _ = fs::remove_file(report.with_extension("jsonl"));
         }
     }
 
-    /// Ends the recording. Returns a message if it is incomplete. Removes the file if the command opened no bus.
+    /// Ends the recording. Returns a message if the recording is incomplete. Removes the file if the command opened no
+    /// bus.
     pub(super) fn end(&self) -> Option<String> {
         let path = self.path.as_ref()?;
         if self.recorder.get().is_none() {

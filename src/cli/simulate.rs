@@ -47,7 +47,7 @@ mod on_linux {
 
     pub(in crate::cli) fn simulate(name: Option<&str>, console: &mut Console) -> Result<Exit, Problem> {
         let scenario = scenario(name);
-        if !vhci::is_here() {
+        if !vhci::is_available() {
             let advice = "Run `modprobe vhci_hcd` as root first. Or use --demo: it gives every cfdfu command the \
                 same simulated drone.";
             return Err(Problem::new(
@@ -113,7 +113,7 @@ mod on_linux {
         let _ = io::Write::write_fmt(&mut io::stdout(), format_args!("{line}\n"));
     }
 
-    /// Executes commands, such as `unplug 3`. A command without a number is for the first drone. The simulation
+    /// Executes commands, such as `unplug 3`. A command without a number applies to the first drone. The simulation
     /// continues after the input ends.
     fn read_commands(bus: &SimBus, stop: &AtomicBool) {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
@@ -125,7 +125,8 @@ mod on_linux {
                         continue;
                     };
                     if command == "link" {
-                        let turns = bus.with(n, |drone, _| (drone.link_turns(), drone.link_is_given_back()));
+                        let turns =
+                            bus.with(n, |drone, _| (drone.link_switches(), drone.link_was_returned()));
                         let ((usb, radio), is_back) = turns.unwrap_or_default();
                         let suffix = if is_back { ", given back" } else { "" };
                         print(&format!("Drone {}: link to USB {usb}, to the radio {radio}{suffix}", n + 1));

@@ -1,5 +1,5 @@
-//! The bus and the clock of a command: real USB, a simulated Crazyflie, or a replayed recording. `-vv` prints every
-//! transfer, and `--record` records it.
+//! The bus and the clock of a command: real USB, a simulated Crazyflie, or a replayed recording. `-vv` prints
+//! every transfer, and `--record` records them all.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::args::{DeviceArgs, Global};
 use super::bus_problem;
 use super::console::Console;
+use crate::batch_workers::WorkerBus;
 use crate::clock::{Clock, FastClock, RealClock};
-use crate::crews::WorkerBus;
 use crate::recording::{Line, SIZE_MAX, capture};
 use crate::report::{Exit, Problem, ProblemKind};
 use crate::sim::SimBus;
@@ -24,7 +24,7 @@ use crate::worker::retry::RetryingBus;
 /// A bus and the clock that its devices run on.
 pub(super) type World = (Arc<dyn Bus>, Arc<dyn Clock>);
 
-/// The real bus, or the demo's.
+/// The real bus, or the bus of the demo.
 pub(super) fn bus(global: &Global, console: &mut Console) -> Result<World, Problem> {
     bus_for(global, None, console)
 }
@@ -47,7 +47,7 @@ pub(super) fn bus_for(
         return demo_bus(global, helper, clock, console);
     }
     let bus = Libusb::new().map_err(|error| bus_problem(error.into()))?;
-    Ok(observed(global, (Arc::new(bus), clock), console))
+    Ok(with_observers(global, (Arc::new(bus), clock), console))
 }
 
 /// The bus of a demo, and the simulated drones on it.
@@ -56,7 +56,7 @@ pub(super) struct DemoBus {
     pub(super) sim: SimBus,
 }
 
-/// The bus of the scenario or the recording that was given with `--demo`.
+/// The bus of the scenario or the recording named by `--demo`.
 pub(super) fn demo(
     global: &Global,
     clock: &Arc<dyn Clock>,
@@ -64,7 +64,7 @@ pub(super) fn demo(
 ) -> Result<DemoBus, Problem> {
     let Some(path) = global.replayed() else {
         let name = global.demo.as_ref().and_then(Option::as_deref);
-        return Ok(of_scenario(scenario(name), clock));
+        return Ok(demo_of_scenario(scenario(name), clock));
     };
     let lines = read_recording(path)?;
     let replay = ReplayBus::new(&lines, Arc::clone(clock))
@@ -74,7 +74,7 @@ pub(super) fn demo(
     Ok(DemoBus { bus: Arc::new(replay), sim })
 }
 
-pub(super) fn of_scenario(scenario: &Scenario, clock: &Arc<dyn Clock>) -> DemoBus {
+pub(super) fn demo_of_scenario(scenario: &Scenario, clock: &Arc<dyn Clock>) -> DemoBus {
     let sim = scenario.bus(Arc::clone(clock));
     DemoBus { bus: Arc::new(sim.clone()), sim }
 }
@@ -82,12 +82,12 @@ pub(super) fn of_scenario(scenario: &Scenario, clock: &Arc<dyn Clock>) -> DemoBu
 /// Reads a recording, or a capture by another program.
 pub(super) fn read_recording(path: &str) -> Result<Vec<Line>, Problem> {
     let mut bytes = Vec::new();
+    // One byte more than the limit is enough for the parser to refuse a file that is too large.
     let read = File::open(path).and_then(|file| file.take(SIZE_MAX + 1).read_to_end(&mut bytes));
     read.map_err(|error| {
         let message = format!("cannot read {path}: {error}");
         Problem::new(Exit::NoInput, ProblemKind::Unreadable, message).advise("Check the path.")
     })?;
-    // One byte more than the limit is enough for the parser to refuse the file.
     capture::parse(&bytes).map_err(|error| {
         bad_recording(path, &error.to_string())
             .advise("Add `--record FILE` to any command to make a recording.")
@@ -116,11 +116,11 @@ pub(super) fn demo_bus(
             ));
         }
     }
-    Ok(observed(global, (bus, clock), console))
+    Ok(with_observers(global, (bus, clock), console))
 }
 
 /// Adds the transfer log of `-vv` and the recording of `--record` to a world.
-fn observed(global: &Global, (bus, clock): World, console: &Console) -> World {
+fn with_observers(global: &Global, (bus, clock): World, console: &Console) -> World {
     let bus = match console.transfer_listener() {
         Some(listener) => Arc::new(Traced::new(bus, listener)),
         None => bus,
@@ -129,8 +129,8 @@ fn observed(global: &Global, (bus, clock): World, console: &Console) -> World {
 }
 
 /// Returns the function that creates the bus of a worker. On Linux with real USB, each worker has its own bus: with one
-/// libusb context, every transfer wakes every worker (see [`crate::crews`]). Otherwise, or if its own bus cannot be
-/// opened, the worker uses the shared bus.
+/// libusb context, every transfer wakes every worker (see [`crate::batch_workers`]). Otherwise, or if a worker cannot open
+/// its own bus, the worker uses the shared bus.
 pub(super) fn worker_bus(shared: &Arc<dyn Bus>, is_real: bool, console: &Console) -> WorkerBus {
     let shared = Arc::clone(shared);
     let record = console.recording.for_other_buses();

@@ -1,18 +1,18 @@
 //! The console of the running firmware (CRTP port 0): assembles its packets into lines, and reads from the lines
 //! whether the self-test passed, which module failed, and which assertion ended the last run (crazyflie-firmware:
-//! `console.c`, `system.c`, `cfassert.c`, `watchdog.c`). The device sends the lines, so their length and number are
-//! bounded.
+//! `console.c`, `system.c`, `cfassert.c`, `watchdog.c`). The lines come from the device, so their length and number are
+//! limited.
 
 use super::{Release, crtp};
 use crate::usb::descriptor::is_printable;
 
-/// The longest line in bytes. The firmware's own lines are shorter than 100.
+/// The longest line in bytes. The firmware's own lines are shorter than 100 bytes.
 const LINE_MAX: usize = 240;
-/// The firmware's marker for text that it had to drop because its queue was full.
-const FULL: &str = "<F>";
-/// The maximum number of failed modules and of decks to keep. The firmware tests about fifteen modules and has room for
-/// four decks.
-const KEPT: usize = 16;
+/// The marker that the firmware prints in place of text dropped because its queue was full.
+const QUEUE_FULL: &str = "<F>";
+/// The maximum length of the lists of failed modules, failed parts and decks. The firmware tests about fifteen modules
+/// and supports up to four decks.
+const LIST_MAX: usize = 16;
 
 /// A line that the firmware printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,14 +22,14 @@ pub struct ConsoleLine {
     pub cut: bool,
 }
 
-/// Assembles lines from packets.
+/// Assembles console lines from CRTP packets.
 #[derive(Clone, Debug, Default)]
 pub struct ConsoleReader {
     line: Vec<u8>,
 }
 
 impl ConsoleReader {
-    /// The lines that end in this packet. A packet of any other port has none.
+    /// Reads a packet and returns the lines that it completes. Packets of other ports are ignored.
     pub fn read(&mut self, packet: &[u8]) -> Vec<ConsoleLine> {
         let mut lines = Vec::new();
         for &byte in crtp::console_text(packet).unwrap_or_default() {
@@ -46,13 +46,14 @@ impl ConsoleReader {
         lines
     }
 
-    /// Ends the current line, even without a newline: the firmware may have restarted, or the link was closed.
+    /// Ends the current line, even without a newline: the firmware may have restarted, or the link may have been
+    /// closed.
     pub(crate) fn end(&mut self) -> Option<ConsoleLine> {
         let bytes = std::mem::take(&mut self.line);
         let text: String = String::from_utf8_lossy(&bytes).chars().filter(|&c| is_printable(c)).collect();
         let text = text.trim_end();
-        let cut = text.ends_with(FULL);
-        let text = text.strip_suffix(FULL).unwrap_or(text).to_owned();
+        let cut = text.ends_with(QUEUE_FULL);
+        let text = text.strip_suffix(QUEUE_FULL).unwrap_or(text).to_owned();
         (cut || !text.is_empty()).then_some(ConsoleLine { text, cut })
     }
 }
@@ -91,12 +92,12 @@ impl Module {
 /// An expansion deck.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deck {
-    /// Its number in the lines of `deck.c`, if the firmware printed one.
+    /// The number of the deck in the lines that `deck.c` prints, if known.
     pub number: Option<u8>,
     pub driver: String,
 }
 
-/// What a console line reports about the drone.
+/// A fact about the drone that a console line reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConsoleFact {
     TestsBegin,
@@ -105,7 +106,7 @@ pub enum ConsoleFact {
     ModuleFailed(Module),
     /// A part of a module failed, for example `BMI088 Gyro connection [FAIL]`.
     PartFailed(String),
-    /// This assertion failed and ended the last run, given as `FILE:LINE` or as text.
+    /// The last run ended with a failed assertion, given as `FILE:LINE` or as text.
     Assert(String),
     /// The last run ended with a hard fault.
     HardFault,
@@ -117,7 +118,7 @@ pub enum ConsoleFact {
 }
 
 impl ConsoleFact {
-    /// Reads one line. The text before the first `: ` is the name of the module that printed it.
+    /// Reads one line. The text before the first `: ` is the name of the module that printed the line.
     pub fn of(line: &str) -> Option<ConsoleFact> {
         let (module, text) = line.split_once(": ")?;
         let text = text.trim();
@@ -131,7 +132,7 @@ impl ConsoleFact {
         text.contains("[FAIL").then(|| ConsoleFact::PartFailed(format!("{module}: {text}")))
     }
 
-    /// A line of `system.c`, `cfassert.c` or `watchdog.c`, which all print as `SYS`.
+    /// Reads a line from `system.c`, `cfassert.c` or `watchdog.c`, which all print under the name `SYS`.
     fn of_system(text: &str) -> Option<ConsoleFact> {
         if text == "Self test passed!" {
             return Some(ConsoleFact::SelfTestPassed);
@@ -151,8 +152,8 @@ impl ConsoleFact {
         if text.starts_with("Hardfault.") {
             return Some(ConsoleFact::HardFault);
         }
-        // At the failure itself: `Assert failed FILE:LINE`. After the restart: `Assert failed at FILE:LINE` or
-        // `Assert failed: TEXT`.
+        // The firmware prints `Assert failed FILE:LINE` when the assertion fails, and `Assert failed at FILE:LINE` or
+        // `Assert failed: TEXT` after the restart.
         let place = text.strip_prefix("Assert failed")?.trim_start_matches([':', ',']).trim_start();
         Some(ConsoleFact::Assert(place.strip_prefix("at ").unwrap_or(place).to_owned()))
     }
@@ -164,46 +165,46 @@ pub enum SelfTest {
     Passed,
     /// The modules that failed.
     Failed(Vec<Module>),
-    /// According to the parameter, the self-test has not passed: it failed earlier, or the firmware is still starting.
+    /// The parameter `system.selftestPassed` is 0: the self-test failed earlier, or the firmware is still starting.
     NotYet,
 }
 
 /// Why the previous run of the firmware ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// A failed assertion: `FILE:LINE` or a text.
+    /// A failed assertion, given as `FILE:LINE` or as text.
     Assert(String),
     HardFault,
     Watchdog,
 }
 
-/// What is known about the radio chip (nRF51).
+/// The known state of the radio chip (nRF51).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RadioChip {
     #[default]
     Unknown,
-    /// It has not reported its version to the main chip.
+    /// The radio chip has not reported its version to the main chip.
     Silent,
-    /// It runs this version.
+    /// The radio chip runs this version.
     Runs(String),
 }
 
-/// What a running firmware reports about its health.
+/// The health of the drone, as reported by the running firmware.
 #[allow(clippy::struct_excessive_bools, reason = "independent observations")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// The firmware answered a question.
+    /// The firmware answered at least one question.
     pub answered: bool,
-    /// The firmware printed something.
+    /// The firmware printed at least one line.
     pub printed: bool,
-    /// The link to the firmware was open, so it could have answered.
+    /// The link was open, so the firmware could have answered.
     pub asked: bool,
     pub self_test: Option<SelfTest>,
     /// The parts that failed, as the firmware names them.
     pub parts: Vec<String>,
     pub crash: Option<Crash>,
     pub radio_chip: RadioChip,
-    /// The decks, in order.
+    /// The decks, in the order in which the firmware printed them.
     pub decks: Vec<Deck>,
     /// The self-test has begun.
     pub tests_began: bool,
@@ -225,27 +226,27 @@ impl Health {
                     Some(SelfTest::Failed(modules)) => modules,
                     Some(SelfTest::Passed | SelfTest::NotYet) | None => Vec::new(),
                 };
-                if failed.len() < KEPT && !failed.contains(&module) {
+                if failed.len() < LIST_MAX && !failed.contains(&module) {
                     failed.push(module);
                 }
                 self.self_test = Some(SelfTest::Failed(failed));
             }
-            Some(ConsoleFact::PartFailed(part)) => keep(&mut self.parts, part),
-            // The line with the cause follows the line that names only the watchdog.
+            Some(ConsoleFact::PartFailed(part)) => push_unique(&mut self.parts, part),
+            // The firmware prints the line with the cause after the line that names only the watchdog.
             Some(ConsoleFact::Assert(place)) => self.crash = Some(Crash::Assert(place)),
             Some(ConsoleFact::HardFault) => self.crash = Some(Crash::HardFault),
             Some(ConsoleFact::Watchdog) => {
                 self.crash.get_or_insert(Crash::Watchdog);
             }
             Some(ConsoleFact::RadioChip(version)) => self.radio_chip = RadioChip::Runs(version),
-            Some(ConsoleFact::Deck(deck)) => keep(&mut self.decks, deck),
+            Some(ConsoleFact::Deck(deck)) => push_unique(&mut self.decks, deck),
         }
     }
 
-    /// Applies the parameter `system.selftestPassed`, which counts only if the console printed no verdict. The
-    /// parameter is also 0 while the firmware is still starting, and the tests alone may take seconds, so 0 is not a
-    /// verdict: a failed module prints its own line.
-    pub fn decide(&mut self, passed: bool) {
+    /// Applies the parameter `system.selftestPassed`, which is ignored if the console has printed a verdict. A value of
+    /// 0 is not a verdict: the parameter is also 0 while the firmware is starting, the tests alone may take seconds,
+    /// and a failed module prints its own line.
+    pub fn apply_self_test_parameter(&mut self, passed: bool) {
         if self.self_test.is_none() {
             self.self_test = Some(if passed { SelfTest::Passed } else { SelfTest::NotYet });
         }
@@ -267,8 +268,8 @@ impl Health {
         self.has_passed() || self.has_failed()
     }
 
-    /// The failed module that the user has to deal with. If another module failed, too, the error of the last run is a
-    /// consequence.
+    /// The failed module to report. [`Module::LastRun`] is reported only if no other module failed, because the error
+    /// of the last run is otherwise a consequence of that failure.
     pub fn failed_module(&self) -> Option<&Module> {
         let Some(SelfTest::Failed(modules)) = &self.self_test else { return None };
         modules.iter().find(|module| **module != Module::LastRun).or(modules.first())
@@ -284,13 +285,13 @@ impl Health {
         self.self_test == Some(SelfTest::Passed)
     }
 
-    /// Whether the link was open but the firmware did not answer. A firmware that hangs while it starts may still have
+    /// Whether the link was open but the firmware did not answer. Firmware that hangs while it starts may still have
     /// printed its first lines.
     pub fn is_silent(&self) -> bool {
         self.asked && !self.answered
     }
 
-    /// The drivers of the decks whose tests failed with a line such as `DECK_CORE: Deck 0 test [FAIL].`
+    /// The drivers of the decks that failed their tests, according to lines such as `DECK_CORE: Deck 0 test [FAIL].`
     pub(crate) fn failed_decks(&self) -> Vec<&str> {
         let has_failed = |deck: &&Deck| {
             deck.number.is_some_and(|number| {
@@ -307,16 +308,16 @@ impl Health {
         self.asked && !self.has_verdict()
     }
 
-    /// Adds what the firmware reported over an earlier link.
-    pub(crate) fn after(self, before: &Health) -> Health {
+    /// Combines this report with `before`, which the firmware sent over an earlier link.
+    pub(crate) fn merge_earlier(self, before: &Health) -> Health {
         let mut all = before.clone();
         all.answered |= self.answered;
         all.printed |= self.printed;
         all.asked |= self.asked;
         all.tests_began |= self.tests_began;
         all.lines_lost |= self.lines_lost;
-        self.parts.into_iter().for_each(|part| keep(&mut all.parts, part));
-        self.decks.into_iter().for_each(|deck| keep(&mut all.decks, deck));
+        self.parts.into_iter().for_each(|part| push_unique(&mut all.parts, part));
+        self.decks.into_iter().for_each(|deck| push_unique(&mut all.decks, deck));
         all.crash = self.crash.or(all.crash);
         all.self_test = self.self_test.or(all.self_test);
         if self.radio_chip != RadioChip::Unknown {
@@ -325,15 +326,16 @@ impl Health {
         all
     }
 
-    /// What remains known after the firmware restarts. The crash is kept, because only the next run reports it.
+    /// Keeps what remains known after a restart of the firmware. This includes the crash, because only the first run
+    /// after a crash reports it.
     pub(crate) fn restarted(self) -> Health {
         let Health { answered, printed, asked, crash, .. } = self;
         Health { answered, printed, asked, crash, ..Health::default() }
     }
 }
 
-fn keep<T: PartialEq>(list: &mut Vec<T>, item: T) {
-    if list.len() < KEPT && !list.contains(&item) {
+fn push_unique<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if list.len() < LIST_MAX && !list.contains(&item) {
         list.push(item);
     }
 }

@@ -1,5 +1,5 @@
-//! The packets of the running firmware's CRTP link that cfdfu sends, and their answers. A packet has a header with
-//! port and channel, and up to 30 bytes of content (crazyflie-firmware, docs/functional-areas/crtp).
+//! The CRTP packets that cfdfu exchanges with running firmware. A packet consists of a header with port and channel,
+//! and up to 30 bytes of content (crazyflie-firmware, docs/functional-areas/crtp).
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,9 +7,10 @@ use std::str::FromStr;
 use crate::usb::descriptor::clean;
 use crate::usb::{Pipe, Setup};
 
-/// Switches the firmware's CRTP link from the radio to USB, so that it uses [`CRTP_OUT`] and [`CRTP_IN`].
+/// The request that switches the firmware's CRTP link from the radio to USB, so that the link uses [`CRTP_OUT`] and
+/// [`CRTP_IN`].
 pub(crate) const LINK_TO_USB: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 1 };
-/// Switches the CRTP link back to the radio.
+/// The request that switches the CRTP link back to the radio.
 pub(crate) const LINK_TO_RADIO: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 0 };
 /// The endpoint for CRTP packets to the firmware.
 pub(crate) const CRTP_OUT: Pipe = Pipe { interface: 0, endpoint: 0x01 };
@@ -18,7 +19,8 @@ pub(crate) const CRTP_IN: Pipe = Pipe { interface: 0, endpoint: 0x81 };
 /// The buffer size for a read: the endpoint's maximum packet size. A CRTP packet has at most 31 bytes.
 pub(crate) const CRTP_MAX: usize = 64;
 
-/// The header of a packet on this port and channel. The two bits between them are set, as in all clients.
+/// The header of a packet on this port and channel. The two bits between port and channel are set, as in the packets of
+/// all other clients.
 const fn header(port: u8, channel: u8) -> u8 {
     port << 4 | 0x0C | channel
 }
@@ -57,22 +59,22 @@ impl CrtpQuestion {
     }
 }
 
-/// Asks for the number of memories (`crtp_mem.md`).
+/// The packet that asks for the number of memories (`crtp_mem.md`).
 pub(crate) const COUNT_MEMORIES: [u8; 2] = [header(4, 0), 1];
 
-pub(crate) fn memories(packet: &[u8]) -> Option<u8> {
+pub(crate) fn memory_count(packet: &[u8]) -> Option<u8> {
     match content(4, 0, packet)? {
         [1, count, ..] => Some(*count),
         _ => None,
     }
 }
 
-/// Asks for the type of a memory. The EEPROM with the radio address has no fixed number.
-pub(crate) fn ask_memory(number: u8) -> [u8; 3] {
+/// The packet that asks for the type of a memory. The EEPROM, which contains the radio address, has no fixed number.
+pub(crate) fn memory_request(number: u8) -> [u8; 3] {
     [header(4, 0), 2, number]
 }
 
-/// Whether this memory is the EEPROM, which has type 0.
+/// Whether this memory is the EEPROM, which has type 0; `None` for any other packet.
 pub(crate) fn is_eeprom(number: u8, packet: &[u8]) -> Option<bool> {
     match content(4, 0, packet)? {
         [2, other, kind, ..] if *other == number => Some(*kind == 0),
@@ -82,12 +84,12 @@ pub(crate) fn is_eeprom(number: u8, packet: &[u8]) -> Option<bool> {
     }
 }
 
-/// Asks for the radio settings, which are at the start of the EEPROM.
-pub(crate) fn read_radio(number: u8) -> [u8; 7] {
+/// The packet that asks for the radio settings, which are at the start of the EEPROM.
+pub(crate) fn radio_request(number: u8) -> [u8; 7] {
     [header(4, 1), number, 0, 0, 0, 0, RADIO_LEN]
 }
 
-/// The length of the settings in bytes: magic, version, channel, speed, two trims, address and checksum.
+/// The length of the radio settings in bytes: magic, version, channel, speed, two trims, address and checksum.
 const RADIO_LEN: u8 = 21;
 
 /// The bytes in an answer to [`read_radio`], empty if the firmware reports an error; `None` for any other packet.
@@ -102,7 +104,7 @@ pub(crate) fn radio_block(number: u8, packet: &[u8]) -> Option<Vec<u8>> {
 /// The highest radio channel.
 const CHANNEL_MAX: u8 = 125;
 
-/// The radio settings of a drone. The address identifies it in a swarm.
+/// The radio settings of a drone. The address identifies the drone in a swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Radio {
     channel: u8,
@@ -113,7 +115,7 @@ pub struct Radio {
 }
 
 impl Radio {
-    /// Reads version 1 of the settings (crazyflie-firmware, `configblockeeprom.c`). The last byte is the sum of all
+    /// Parses version 1 of the settings (crazyflie-firmware, `configblockeeprom.c`). The last byte is the sum of all
     /// others.
     pub fn of(block: &[u8]) -> Option<Radio> {
         let (block, &[sum]) = block.get(..usize::from(RADIO_LEN))?.split_last_chunk::<1>()?;
@@ -147,7 +149,7 @@ impl fmt::Display for Radio {
 impl FromStr for Radio {
     type Err = ();
 
-    /// Reads the URI that [`Radio`] displays.
+    /// Parses a URI in the form that `Display` writes.
     fn from_str(text: &str) -> Result<Radio, ()> {
         let mut parts = text.strip_prefix("radio://0/").ok_or(())?.split('/');
         let (Some(channel), Some(speed), Some(address), None) =
@@ -167,8 +169,8 @@ impl FromStr for Radio {
 /// The name of the parameter that overrides the LEDs (`led.c`).
 const LEDS: &[u8] = b"led\0bitmask\0";
 
-/// Sets the LEDs. Bit 7 overrides the firmware, each other bit is an LED, and 0 ends the override. The parameter is not
-/// persistent and controls no motor (`crtp_parameters.md`, `SET_BY_NAME`).
+/// The packet that sets the LEDs. Bit 7 of `mask` overrides the firmware, each other bit stands for an LED, and 0 ends
+/// the override. The parameter is not persistent and does not control a motor (`crtp_parameters.md`, `SET_BY_NAME`).
 pub(crate) fn set_leds(mask: u8) -> Vec<u8> {
     const SET_BY_NAME: u8 = 0;
     const UINT8: u8 = 8;
@@ -181,24 +183,24 @@ pub(crate) fn leds_are_set(packet: &[u8]) -> Option<bool> {
     Some(result.first() == Some(&0))
 }
 
-/// Asks for the number of parameters (`crtp_parameters.md`, version 2 of the table of contents).
+/// The packet that asks for the number of parameters (`crtp_parameters.md`, version 2 of the table of contents).
 pub(crate) const COUNT_PARAMETERS: [u8; 2] = [header(2, 0), 3];
 
-pub(crate) fn parameters(packet: &[u8]) -> Option<u16> {
+pub(crate) fn parameter_count(packet: &[u8]) -> Option<u16> {
     match content(2, 0, packet)? {
         [3, low, high, ..] => Some(u16::from_le_bytes([*low, *high])),
         _ => None,
     }
 }
 
-/// Asks for the name of a parameter.
-pub(crate) fn ask_parameter(number: u16) -> [u8; 4] {
+/// The packet that asks for the name of a parameter.
+pub(crate) fn parameter_request(number: u16) -> [u8; 4] {
     let [low, high] = number.to_le_bytes();
     [header(2, 0), 2, low, high]
 }
 
-/// Whether this parameter has this name, given as `GROUP\0NAME\0`; `None` for any other packet. The firmware omits the
-/// last NUL.
+/// Whether the parameter with this number has this name, given as `GROUP\0NAME\0`; `None` for any other packet. The
+/// firmware omits the last NUL.
 pub(crate) fn is_parameter(number: u16, name: &[u8], packet: &[u8]) -> Option<bool> {
     let rest = content(2, 0, packet)?.strip_prefix(&[2])?;
     // This parameter does not exist.
@@ -208,16 +210,16 @@ pub(crate) fn is_parameter(number: u16, name: &[u8], packet: &[u8]) -> Option<bo
     (u16::from_le_bytes(*id) == number).then_some(same)
 }
 
-/// The name of the parameter with the verdict of the self-test (`system.c`).
+/// The name of the parameter that contains the self-test verdict (`system.c`).
 pub(crate) const SELF_TEST_PASSED: &[u8] = b"system\0selftestPassed\0";
 
-/// Asks for the value of a parameter.
-pub(crate) fn read_parameter(number: u16) -> [u8; 3] {
+/// The packet that asks for the value of a parameter.
+pub(crate) fn parameter_value_request(number: u16) -> [u8; 3] {
     let [low, high] = number.to_le_bytes();
     [header(2, 1), low, high]
 }
 
-/// The value of a one-byte parameter; `None` for any other packet, and if the firmware reports an error.
+/// The value of a one-byte parameter; `None` for any other packet, or if the firmware reports an error.
 pub(crate) fn parameter_value(number: u16, packet: &[u8]) -> Option<u8> {
     let (id, rest) = content(2, 1, packet)?.split_first_chunk::<2>()?;
     match rest {
@@ -231,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_distinguished_from_other_packets() {
+    fn a_version_answer_is_distinguished_from_other_packets() {
         let version = |packet: &[u8]| CrtpQuestion::Version.answer(packet);
         assert_eq!(version(b"\xDD\x012026.04\0").as_deref(), Some("2026.04"));
         assert_eq!(version(b"\xD1\x012025.02 +12").as_deref(), Some("2025.02 +12"));
@@ -243,7 +245,7 @@ mod tests {
         assert_eq!(version(b"\xDD\x01\x1b[2J\xFF").as_deref().map(|text| text.contains('\x1b')), Some(false));
     }
 
-    /// A block as `configblockeeprom.c` writes it.
+    /// Radio settings in the format of `configblockeeprom.c`.
     fn block(version: u8, channel: u8, address: [u8; 5]) -> Vec<u8> {
         let mut block = [b"0xBC", &[version, channel, 2][..], &[0; 8], &address].concat();
         block.push(block.iter().fold(0, |sum: u8, &byte| sum.wrapping_add(byte)));
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_radio_settings_are_read_only_if_they_are_valid() {
+    fn invalid_radio_settings_are_rejected() {
         let good = block(1, 80, [0xE7, 0x05, 0xE7, 0xE7, 0xE7]);
         assert_eq!(Radio::of(&good).unwrap().to_string(), "radio://0/80/2M/E7E7E7E705");
         for n in 0..good.len() {
@@ -265,9 +267,9 @@ mod tests {
         assert_eq!(Radio::of(&[0xFF; 21]), None);
     }
 
-    /// The file with the remembered addresses may have been changed by another program.
+    /// Another program may have changed the file with the remembered addresses.
     #[test]
-    fn a_radio_address_is_read_from_its_own_uri_and_from_nothing_else() {
+    fn a_radio_uri_is_accepted_only_in_the_form_that_cfdfu_writes() {
         for uri in
             ["radio://0/80/2M/E7E7E7E705", "radio://0/0/250K/0000000001", "radio://0/125/1M/FFFFFFFFFF"]
         {
@@ -290,22 +292,22 @@ mod tests {
 
     #[test]
     fn memory_and_led_answers_are_distinguished_from_other_packets() {
-        // The answer's reserved bits may be clear.
-        assert_eq!(memories(&[0x40, 1, 3]), Some(3));
-        assert_eq!(memories(&[0x4C, 2, 3]), None);
+        // The reserved bits of an answer may be clear.
+        assert_eq!(memory_count(&[0x40, 1, 3]), Some(3));
+        assert_eq!(memory_count(&[0x4C, 2, 3]), None);
         assert_eq!(is_eeprom(1, &[0x4C, 2, 1, 0, 0, 0x20, 0, 0]), Some(true));
         assert_eq!(is_eeprom(1, &[0x4C, 2, 0, 0]), None);
         assert_eq!(is_eeprom(9, &[0x4C, 2, 9]), Some(false));
         let good = [&[0x4D, 1, 0, 0, 0, 0, 0][..], &block(1, 80, [0xE7; 5])].concat();
         assert!(Radio::of(&radio_block(1, &good).unwrap()).is_some());
         assert_eq!(radio_block(2, &good), None);
-        assert_eq!(radio_block(1, &[0x4D, 1, 0, 0, 0, 0, 5]), Some(Vec::new()), "an error");
+        assert_eq!(radio_block(1, &[0x4D, 1, 0, 0, 0, 0, 5]), Some(Vec::new()), "a firmware error");
         assert_eq!(set_leds(0xFF), b"\x2F\0led\0bitmask\0\x08\xFF");
         assert_eq!(leds_are_set(b"\x2F\0led\0bitmask\0\0"), Some(true));
         assert_eq!(leds_are_set(b"\x2F\0led\0bitmask\0\x02"), Some(false), "no such parameter");
         assert_eq!(leds_are_set(b"\x2F\0ring\0effect\0\0"), None);
         for packet in [&[][..], &[0x4C], &[0x2F], &[0x2F, 0], &[0xDD, 1]] {
-            assert_eq!((memories(packet), leds_are_set(packet)), (None, None));
+            assert_eq!((memory_count(packet), leds_are_set(packet)), (None, None));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The radio addresses of drones, by serial number: a drone's name in a swarm. Only a running drone reports its
-//! address, so cfdfu remembers it for when the drone is in DFU mode.
+//! The radio addresses of drones, by serial number. The address is a drone's name in a swarm. Only a running drone
+//! reports its address, so cfdfu remembers the address for the time when the drone is in DFU mode.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ pub struct RadioNames(BTreeMap<String, Radio>);
 
 impl RadioNames {
     /// Remembers the address of a drone by the serial number that its firmware reports. A serial number from DFU mode
-    /// is ignored, because several drones of a batch may share it.
+    /// is ignored, because several drones of a batch may share such a number.
     pub fn insert(&mut self, serial: &str, radio: Radio) {
         if is_firmware_serial(serial) {
             self.0.insert(serial.to_owned(), radio);
@@ -19,7 +19,8 @@ impl RadioNames {
     }
 
     /// The address of the drone with this serial number, in either mode; `None` if several drones may have that number.
-    /// For a serial number from DFU mode, the drones in `present` count too: some may have no known address.
+    /// `present` contains the serial numbers of all connected drones. For a serial number from DFU mode, those drones
+    /// count, too, because a drone without a known address may share that number.
     pub fn of<'a>(&self, serial: &str, present: impl IntoIterator<Item = &'a str>) -> Option<Radio> {
         let twins = present.into_iter().filter(|other| is_same_serial(serial, other)).count();
         if twins > 1 && !is_firmware_serial(serial) {
@@ -31,7 +32,7 @@ impl RadioNames {
     }
 }
 
-/// Whether this is a serial number as the firmware reports it: the whole unique ID of the chip.
+/// Whether this serial number comes from the firmware, which reports the whole unique ID of the chip.
 fn is_firmware_serial(serial: &str) -> bool {
     serial.len() == 24
 }
@@ -60,7 +61,7 @@ mod tests {
         }
         let twins = ["338133873034", "338133873034"];
         assert_eq!(names.of("338133873034", twins), None, "either drone may have this address");
-        // Another chip with the same serial number in DFU mode: two words changed so that their sum is the same.
+        // Another chip with the same serial number in DFU mode: two words are changed without changing their sum.
         names.insert("52004F000551343035333233", radio(2));
         assert_eq!(names.of("338133873034", []), None);
         assert_eq!(names.of("52004F000551343035333233", twins), Some(radio(2)));

@@ -1,7 +1,8 @@
-//! What the drone's LEDs and USB show, what that means, and what helps. This is the only source of these texts: the
-//! wizard's answers, the help, the tables in `docs/troubleshooting.md` and in the README all show its rows, and a test
-//! compares the files with them. The facts are from crazyflie2-nrf-mbs, crazyflie2-stm-bootloader and
-//! crazyflie-firmware. The remedies for a failed self-test are here as well; the outcome and the doctor show them.
+//! The symptoms of a drone on its LEDs and on USB, with their meanings and remedies. This module is the only source of
+//! these texts: the wizard's answers, the help, and the tables in `docs/troubleshooting.md` and in the README all show
+//! rows of [`SYMPTOMS`], and a test compares both files with these rows. The facts are from crazyflie2-nrf-mbs,
+//! crazyflie2-stm-bootloader and crazyflie-firmware. The module also contains the remedies for a failed self-test,
+//! which the outcome and the doctor show.
 
 use super::console::{Crash, Health, Module, RadioChip, SelfTest};
 
@@ -21,26 +22,26 @@ pub enum Leds {
     /// A red LED is lit or blinks.
     Red,
     Dark,
-    /// Something else, or not visible.
+    /// Any other state, or the LEDs are not visible.
     Other,
 }
 
-/// A row of the table of symptoms.
+/// A row in the table of symptoms.
 #[derive(Clone, Copy, Debug)]
 pub struct Symptom {
-    /// What the LEDs do. M1 is the red LED, M2 the blue one at the back right, M3 the blue one at the back left.
+    /// The state of the LEDs. M1 is the red LED, M2 the blue one at the back right, M3 the blue one at the back left.
     pub leds: &'static str,
-    /// What `lsusb` shows; empty if it does not matter.
+    /// The device ID that `lsusb` shows; empty if USB does not matter.
     pub usb: &'static str,
     pub meaning: &'static str,
     pub helps: &'static str,
-    /// The answer of the wizard that this row explains.
+    /// The answer in the wizard that this row explains.
     pub answers: Option<Leds>,
-    /// A frequent case, which the README lists as well.
+    /// A frequent case, which the README also lists.
     pub in_readme: bool,
 }
 
-/// A row that no answer of the wizard leads to.
+/// Creates a row that does not explain an answer in the wizard and is not in the README.
 const fn row(leds: &'static str, usb: &'static str, meaning: &'static str, helps: &'static str) -> Symptom {
     Symptom { leds, usb, meaning, helps, answers: None, in_readme: false }
 }
@@ -77,7 +78,7 @@ pub const SYMPTOMS: &[Symptom] = &[
     row(
         "only M2, lit",
         "0483:df11",
-        "DFU mode that cfdfu asked for: normal while cfdfu is working",
+        "DFU mode requested by cfdfu: normal while cfdfu is working",
         "wait; do not press the button, which would switch the drone off",
     ),
     row(
@@ -89,9 +90,9 @@ pub const SYMPTOMS: &[Symptom] = &[
     .answers(Leds::TwoSlow)
     .in_readme(),
     row(
-        "M2 flickers, much faster",
+        "M2 flickers very fast",
         "",
-        "the button was pressed again in DFU mode, which ends it",
+        "the button was pressed again, which ended DFU mode",
         "unplug USB and the battery, then start again",
     )
     .answers(Leds::Flicker),
@@ -135,7 +136,7 @@ pub const SYMPTOMS: &[Symptom] = &[
         "red LEDs, lit or blinking, and the blue ones do not change",
         "",
         "the firmware stopped with an error, its self-test failed, or the battery is empty",
-        "take the decks off, and switch the drone off and on; the console shows what it prints; flash the current \
+        "take the decks off, and switch the drone off and on; check the console for messages; flash the current \
          release",
     )
     .answers(Leds::Red),
@@ -148,7 +149,7 @@ pub const SYMPTOMS: &[Symptom] = &[
     row(
         "M2 and M3 lit, but the button does not switch the drone off, or the radio does not connect",
         "0483:5740",
-        "the radio chip hangs, or its firmware is older than that of the main chip",
+        "the radio chip hangs, or its firmware is older than the main chip's",
         "unplug USB and the battery once; then update the radio chip with cfclient over radio, with the same release",
     ),
     row(
@@ -167,13 +168,13 @@ pub const SYMPTOMS: &[Symptom] = &[
     row(
         "anything",
         "28e9:0189, 314b:0106, 2e3c:df11, 342d:dfa0 or 1eaf:0003",
-        "the loader of another chip or board (GD32, APM32, AT32, WB32, Maple), perhaps a clone",
+        "the bootloader of another chip or board (GD32, APM32, AT32, WB32, Maple), perhaps a clone",
         "plug in the Crazyflie; cfdfu names the other device and never writes to it",
     ),
 ];
 
-/// What an answer of the wizard means and what helps, in sentences.
-pub(crate) fn answer(leds: Leds) -> String {
+/// Explains an answer in the wizard in full sentences: its meaning and the remedy.
+pub(crate) fn explain_answer(leds: Leds) -> String {
     let row = SYMPTOMS.iter().find(|row| row.answers == Some(leds));
     row.map_or_else(
         || {
@@ -191,7 +192,7 @@ pub(crate) fn capitalised(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// What a module tests, in words that follow "failed:".
+/// What a module tests, worded to follow `failed:`.
 fn part(module: &Module, health: &Health) -> String {
     match module {
         Module::Deck => match health.failed_decks().as_slice() {
@@ -208,7 +209,7 @@ fn part(module: &Module, health: &Health) -> String {
     }
 }
 
-/// What helps if this module has failed its test.
+/// The remedy if this module has failed its test.
 pub(crate) fn remedy(module: &Module) -> &'static str {
     match module {
         Module::Deck => {
@@ -242,7 +243,7 @@ pub(crate) fn failed_parts(health: &Health) -> String {
     modules.iter().map(|module| part(module, health)).collect::<Vec<_>>().join(", ")
 }
 
-/// What a running drone reports about its health, as rows of label and text.
+/// The health that a running drone reports, as rows of label and text.
 pub(crate) fn rows(health: &Health) -> Vec<(&'static str, String)> {
     let self_test = match &health.self_test {
         Some(SelfTest::Passed) => Some("passed".to_owned()),
@@ -262,7 +263,7 @@ pub(crate) fn rows(health: &Health) -> Vec<(&'static str, String)> {
     [
         ("self-test", self_test),
         ("details", parts),
-        ("last error", health.crash.as_ref().map(crash)),
+        ("last error", health.crash.as_ref().map(describe_crash)),
         ("radio chip", chip),
         ("decks", decks),
     ]
@@ -271,8 +272,8 @@ pub(crate) fn rows(health: &Health) -> Vec<(&'static str, String)> {
     .collect()
 }
 
-/// How the last run of the firmware ended.
-pub(crate) fn crash(crash: &Crash) -> String {
+/// Describes how the last run of the firmware ended.
+pub(crate) fn describe_crash(crash: &Crash) -> String {
     match crash {
         Crash::Assert(place) => format!("failed assertion, {place}"),
         Crash::HardFault => "hard fault".to_owned(),

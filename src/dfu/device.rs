@@ -8,14 +8,14 @@ use crate::flash::map::{MapError, MemoryMap};
 use crate::usb::descriptor::{self, Interface};
 use crate::usb::{TransferError, Transport};
 
-/// Application-specific class, device firmware upgrade, DFU mode.
+/// Class, subclass and protocol: application-specific, device firmware upgrade, DFU mode.
 const DFU_MODE: (u8, u8, u8) = (0xFE, 0x01, 0x02);
 const FUNCTIONAL: u8 = 0x21;
 /// bcdDFUVersion of DfuSe. Plain DFU uses 0x0100 or 0x0110.
 const DFUSE_VERSION: u16 = 0x011A;
 /// libusb's limit for one control transfer on Linux. The boot ROM uses 2048.
 const TRANSFER_SIZE_MAX: u16 = 4096;
-/// Room for a Set Address Pointer command, or for two words of data.
+/// Enough for a Set Address Pointer command, or for two words of data.
 const TRANSFER_SIZE_MIN: u16 = 8;
 
 /// An alternate setting and its memory.
@@ -54,7 +54,7 @@ pub enum DeviceError {
     /// wTransferSize is outside the range 8 to 4096.
     #[error("its transfer size of {0} bytes is invalid")]
     TransferSize(u16),
-    /// None of its memories can be erased.
+    /// The device does not describe a memory that can be erased.
     #[error("it does not describe any flash memory: {0}")]
     NoFlash(MapError),
 }
@@ -107,7 +107,7 @@ impl DfuDevice {
         Ok(device)
     }
 
-    /// The flash: the first memory that can be erased.
+    /// The flash, which is the first memory that can be erased.
     pub fn flash(&self) -> Option<&Alternate> {
         let erasable = |alternate: &&Alternate| alternate.map.sectors().iter().any(|s| s.access.erasable);
         // An old ROM (V3.0) also reports its option bytes and OTP as erasable, so only the first erasable memory is the
@@ -117,7 +117,7 @@ impl DfuDevice {
         self.unnamed.iter().all(|lost| *lost > flash.number).then_some(flash)
     }
 
-    /// The memory that holds `address`.
+    /// The memory that contains `address`.
     pub(crate) fn alternate_at(&self, address: Address) -> Option<&Alternate> {
         self.alternates.iter().find(|a| a.map.sectors().iter().any(|s| s.span.contains(address)))
     }

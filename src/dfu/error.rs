@@ -29,7 +29,7 @@ pub enum DfuError {
     /// The device is on the bus but answers no request.
     #[error("the device does not answer: no reply for {}", seconds(.0))]
     Silent(Duration),
-    /// The device was still busy when the time limit of the operation had passed.
+    /// The device was still busy when the time limit of the operation expired.
     #[error("the device is still busy after {}", seconds(.0))]
     Busy(Duration),
 }
@@ -48,7 +48,7 @@ impl DfuError {
         self.transfer() == Some(TransferError::Disconnected)
     }
 
-    /// Whether no further request can succeed: the device was disconnected, or no longer answers.
+    /// Whether no further request can succeed: the device was disconnected or no longer answers.
     pub(crate) fn ends_session(&self) -> bool {
         self.is_disconnect() || matches!(self, DfuError::Silent(_))
     }

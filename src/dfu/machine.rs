@@ -1,9 +1,9 @@
 //! The DfuSe protocol as a state machine without I/O: call [`Machine::begin`], perform each [`Machine::step`] and pass
 //! the result to [`Machine::reply`], until the step is [`Step::Finished`].
 //!
-//! Waits are steps too, and their total is bounded. The machine tracks the device's state and address pointer. In a run
-//! of consecutive blocks, a block therefore takes only three transfers to write or one to read, and the machine sends
-//! only requests that the state allows (DFU 1.1 annex A).
+//! Waits are steps too, and their total is bounded. The machine tracks the device's state and sends only requests that
+//! the state allows (DFU 1.1 annex A). It also tracks the address pointer, so that in a run of consecutive blocks, each
+//! block takes only three transfers to write or one to read.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,16 +20,16 @@ use crate::usb::{Setup, TransferError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Bring a newly opened device to dfuIDLE. A command that an earlier session sent but did not start, such as an
-    /// erase that a killed program had requested, is aborted. GETSTATUS would start that command, so the machine reads
+    /// erase that a killed program requested, is aborted. GETSTATUS would start that command, so the machine reads
     /// the state with GETSTATE first.
     TakeOver,
     /// Bring the device to dfuIDLE after a failed operation.
     Recover,
     /// Erase the sector that contains this address.
     Erase(Address),
-    /// Write these bytes, at most one transfer.
+    /// Write these bytes, which must fit in one transfer.
     Write(Address, Vec<u8>),
-    /// Read this many bytes, at most one transfer.
+    /// Read this many bytes, which must fit in one transfer.
     Read(Address, u16),
     /// Return to dfuIDLE, as required before another alternate setting is selected.
     Idle,
@@ -44,7 +44,7 @@ pub enum Step<'a> {
     Send(Setup, &'a [u8], Duration),
     /// Perform a control transfer from the device of up to this many bytes within this time limit.
     Fetch(Setup, usize, Duration),
-    /// Wait, then call [`Machine::waited`].
+    /// Wait, then call [`Machine::finish_wait`].
     Wait(Duration),
     /// The operation has ended. Only a read returns bytes.
     Finished(Result<Vec<u8>, DfuError>),
@@ -72,24 +72,24 @@ pub enum PollReason {
     Busy,
 }
 
-/// Time limit of a request that the device answers at once.
+/// Time limit for a request that the device answers at once.
 const PROMPT: Duration = Duration::from_secs(2);
-/// Time limit of an operation other than an erase.
+/// Time limit for an operation other than an erase.
 const WORK: Duration = Duration::from_secs(5);
-/// Time limit of erasing one sector. The data sheet's maximum is 4 s (DS8626 table 40).
+/// Time limit for erasing one sector. The data sheet's maximum is 4 s (DS8626 table 40).
 const ERASE: Duration = Duration::from_secs(10);
 /// The shortest pause before a busy device is polled again.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Number of consecutive GETSTATUS requests that may fail. While the device works, stalls are not limited: ROMs of the
-/// L4 family stall until the work is done.
+/// Number of consecutive GETSTATUS requests that may fail. While the device is working, stalls do not count: ROMs of
+/// the L4 family stall until the work is done.
 const LOST_POLLS: u32 = 3;
 /// Number of attempts to reach dfuIDLE from any state.
 const RECOVERIES: u32 = 6;
 
-/// A request and the processing of its answer.
+/// A request and the handling of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Act {
-    /// A command or a block of data to send, with the time limit of the device's work.
+    /// A command or a block of data to send, with the time limit for the device's work.
     Download {
         request: Request,
         data: Vec<u8>,
@@ -114,7 +114,7 @@ impl Act {
         }
     }
 
-    /// The time limit of the device's work for this act.
+    /// The time limit for the device's work on this act.
     fn time_limit(&self) -> Duration {
         match self {
             Act::Download { time_limit, .. } => *time_limit,
@@ -140,7 +140,8 @@ enum MachinePhase {
         time: Duration,
         lost: u32,
     },
-    /// Send GETSTATUS to learn whether the work is done. With eager polling, the device answers only after the work.
+    /// Send GETSTATUS to learn whether the work is done. With eager polling, the device does not answer until the work
+    /// is done.
     Poll {
         act: Act,
         poll: Duration,
@@ -157,7 +158,7 @@ enum MachinePhase {
         tries: u32,
     },
     /// Wait for an earlier session's operation to end, then survey again.
-    Doze {
+    WaitForIdle {
         time: Duration,
         tries: u32,
     },
@@ -178,7 +179,7 @@ struct Pointer {
     next: u16,
 }
 
-/// The host's side of one device in DFU mode.
+/// The host's side of the protocol with one device in DFU mode.
 pub struct Machine {
     interface: u8,
     transfer_size: u16,
@@ -188,13 +189,13 @@ pub struct Machine {
     pointer: Option<Pointer>,
     acts: VecDeque<Act>,
     phase: MachinePhase,
-    /// Total time of this operation's waits.
+    /// The total time waited during this operation.
     waited: Duration,
     notes: Vec<Note>,
 }
 
 impl Machine {
-    /// Creates the machine for a device in any state. Begin with [`Operation::TakeOver`].
+    /// Creates a machine for a device in any state. Start with [`Operation::TakeOver`].
     pub fn new(interface: u8, transfer_size: u16, quirks: Quirks) -> Machine {
         Machine {
             interface,
@@ -209,7 +210,8 @@ impl Machine {
         }
     }
 
-    /// Starts an operation. An unfinished operation is dropped, and the device's state is then unknown.
+    /// Starts an operation. An unfinished operation is dropped, and the device's state is then unknown until
+    /// [`Operation::TakeOver`] or [`Operation::Recover`] has read it.
     pub fn begin(&mut self, operation: Operation) {
         self.acts.clear();
         self.waited = Duration::ZERO;
@@ -225,7 +227,7 @@ impl Machine {
             }
             Operation::Erase(address) => {
                 self.prepare_download();
-                self.command(wire::erase(address), ERASE);
+                self.queue_command(wire::erase(address), ERASE);
                 self.pointer = None;
             }
             Operation::Write(address, data) => {
@@ -252,14 +254,14 @@ impl Machine {
             }
             Operation::Leave(address) => {
                 self.prepare_download();
-                self.command(wire::set_address(address), WORK);
+                self.queue_command(wire::set_address(address), WORK);
                 self.pointer = None;
                 self.acts.push_back(Act::Leave);
             }
         }
     }
 
-    /// Returns the next step. The step stays the same until [`Machine::reply`] or [`Machine::waited`] is called.
+    /// Returns the next step. The step stays the same until [`Machine::reply`] or [`Machine::finish_wait`] is called.
     pub fn step(&mut self) -> Step<'_> {
         if matches!(self.phase, MachinePhase::Ready) {
             self.phase = self.acts.pop_front().map_or(MachinePhase::Over(Ok(Vec::new())), MachinePhase::Send);
@@ -277,7 +279,7 @@ impl Machine {
             MachinePhase::Send(act @ (Act::Abort | Act::Leave)) => {
                 Step::Send(act.request().setup(interface), &[], PROMPT)
             }
-            MachinePhase::Pause { time, .. } | MachinePhase::Doze { time, .. } => Step::Wait(*time),
+            MachinePhase::Pause { time, .. } | MachinePhase::WaitForIdle { time, .. } => Step::Wait(*time),
             MachinePhase::Peek { .. } => Step::Fetch(Request::GetState.setup(interface), 1, PROMPT),
             MachinePhase::Poll { act, .. } => get_status(act.time_limit()),
             MachinePhase::Start { .. } | MachinePhase::Diagnose(_) | MachinePhase::Survey { .. } => {
@@ -290,13 +292,13 @@ impl Machine {
     }
 
     /// Reports that the caller has performed a [`Step::Wait`].
-    pub fn waited(&mut self) {
+    pub fn finish_wait(&mut self) {
         self.phase = match std::mem::replace(&mut self.phase, MachinePhase::Ready) {
             MachinePhase::Pause { act, time, lost } => {
                 self.waited += time;
                 MachinePhase::Poll { act, poll: time, lost }
             }
-            MachinePhase::Doze { time, tries } => {
+            MachinePhase::WaitForIdle { time, tries } => {
                 self.waited += time;
                 MachinePhase::Survey { tries }
             }
@@ -311,16 +313,16 @@ impl Machine {
     /// [`Step::Send`].
     pub fn reply(&mut self, result: Result<&[u8], TransferError>) {
         match std::mem::replace(&mut self.phase, MachinePhase::Ready) {
-            MachinePhase::Send(act) => self.sent(act, result),
-            MachinePhase::Start { act, lost } => self.started(act, result, lost),
-            MachinePhase::Poll { act, poll, lost } => self.polled(act, result, poll, lost),
-            MachinePhase::Diagnose(error) => self.diagnosed(result, error),
-            MachinePhase::Peek { tries } => self.peeked(result, tries),
-            MachinePhase::Survey { tries } => self.surveyed(result, tries),
-            MachinePhase::Settle { tries, with, peek } => self.settled(result, tries, with, peek),
+            MachinePhase::Send(act) => self.handle_send(act, result),
+            MachinePhase::Start { act, lost } => self.handle_start(act, result, lost),
+            MachinePhase::Poll { act, poll, lost } => self.handle_poll(act, result, poll, lost),
+            MachinePhase::Diagnose(error) => self.handle_diagnose(result, error),
+            MachinePhase::Peek { tries } => self.handle_peek(result, tries),
+            MachinePhase::Survey { tries } => self.handle_survey(result, tries),
+            MachinePhase::Settle { tries, with, peek } => self.handle_settle(result, tries, with, peek),
             other @ (MachinePhase::Ready
             | MachinePhase::Pause { .. }
-            | MachinePhase::Doze { .. }
+            | MachinePhase::WaitForIdle { .. }
             | MachinePhase::Over(_)) => {
                 debug_assert!(false, "unexpected call to reply() in {other:?}");
                 self.phase = other;
@@ -338,12 +340,12 @@ impl Machine {
         self.eager
     }
 
-    /// Forgets the address pointer after another alternate setting was selected.
-    pub(crate) fn alternate_changed(&mut self) {
+    /// Forgets the address pointer after another alternate setting has been selected.
+    pub(crate) fn forget_pointer(&mut self) {
         self.pointer = None;
     }
 
-    fn command(&mut self, data: Vec<u8>, time_limit: Duration) {
+    fn queue_command(&mut self, data: Vec<u8>, time_limit: Duration) {
         self.acts.push_back(Act::Download { request: Request::Command, data, time_limit });
     }
 
@@ -371,12 +373,12 @@ impl Machine {
         if self.state == Some(State::UploadIdle) && self.acts.is_empty() {
             self.acts.push_back(Act::Abort);
         }
-        self.command(wire::set_address(address), WORK);
+        self.queue_command(wire::set_address(address), WORK);
         self.pointer = whole.then_some(Pointer { base: address, next: FIRST_BLOCK + 1 });
         FIRST_BLOCK
     }
 
-    fn sent(&mut self, act: Act, result: Result<&[u8], TransferError>) {
+    fn handle_send(&mut self, act: Act, result: Result<&[u8], TransferError>) {
         match (&act, result) {
             (Act::Download { .. } | Act::Leave, Ok(_)) => self.phase = MachinePhase::Start { act, lost: 0 },
             (Act::Abort, Ok(_)) => self.advance(State::DfuIdle),
@@ -392,12 +394,12 @@ impl Machine {
                 }
             }
             (Act::Leave, Err(TransferError::Disconnected)) => self.finish(Ok(Vec::new())),
-            (act, Err(error)) => self.refused(DfuError::Transfer { request: act.request(), error }),
+            (act, Err(error)) => self.diagnose_or_fail(DfuError::Transfer { request: act.request(), error }),
         }
     }
 
     /// After a stall, asks the device for its status. No other error has a reason that the device could report.
-    fn refused(&mut self, error: DfuError) {
+    fn diagnose_or_fail(&mut self, error: DfuError) {
         match error {
             DfuError::Transfer { error: TransferError::Stall, .. } => {
                 self.phase = MachinePhase::Diagnose(error);
@@ -408,7 +410,7 @@ impl Machine {
 
     /// Handles the answer to the first GETSTATUS after a download: the device has started its work and reports how long
     /// to wait.
-    fn started(&mut self, act: Act, result: Result<&[u8], TransferError>, lost: u32) {
+    fn handle_start(&mut self, act: Act, result: Result<&[u8], TransferError>, lost: u32) {
         let leaving = act == Act::Leave;
         let block = match result {
             Ok(bytes) => StatusBlock::parse(bytes),
@@ -416,15 +418,15 @@ impl Machine {
             Err(_) if leaving => return self.finish(Ok(Vec::new())),
             Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
             Err(error) if lost >= LOST_POLLS => return self.fail(lost_status(error)),
-            // The request or its answer was lost. A repeat is safe: it either starts the work or reports its state.
+            // The request or its answer was lost. Another GETSTATUS is safe: it starts the work or reports its state.
             Err(_) => return self.phase = MachinePhase::Start { act, lost: lost + 1 },
         };
         match block {
             None => self.fail(DfuError::Garbled),
-            Some(StatusBlock { status, .. }) if status != Status::OK => self.reported(status),
+            Some(StatusBlock { status, .. }) if status != Status::OK => self.fail_with_status(status),
             Some(_) if leaving => self.finish(Ok(Vec::new())),
             Some(StatusBlock { state: State::Dnbusy | State::DnloadSync, poll, .. }) => {
-                let time = bounded(poll, &act);
+                let time = bound_wait(poll, &act);
                 self.phase = if self.eager {
                     MachinePhase::Poll { act, poll: time, lost: 0 }
                 } else {
@@ -437,7 +439,7 @@ impl Machine {
     }
 
     /// Handles the answer to a later GETSTATUS: the work is done, has failed, or is still in progress.
-    fn polled(&mut self, act: Act, result: Result<&[u8], TransferError>, poll: Duration, lost: u32) {
+    fn handle_poll(&mut self, act: Act, result: Result<&[u8], TransferError>, poll: Duration, lost: u32) {
         let block = match result {
             Ok(bytes) => StatusBlock::parse(bytes),
             Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
@@ -446,7 +448,7 @@ impl Machine {
                 return self.fail(lost_status(error));
             }
             Err(error) => {
-                self.obey(if error == TransferError::Stall {
+                self.stop_eager_polling(if error == TransferError::Stall {
                     PollReason::Stalled
                 } else {
                     PollReason::Unanswered
@@ -457,10 +459,10 @@ impl Machine {
         };
         match block {
             None => self.fail(DfuError::Garbled),
-            Some(StatusBlock { status, .. }) if status != Status::OK => self.reported(status),
+            Some(StatusBlock { status, .. }) if status != Status::OK => self.fail_with_status(status),
             Some(StatusBlock { state: State::DnloadIdle, .. }) => self.advance(State::DnloadIdle),
             Some(StatusBlock { state: State::Dnbusy | State::DnloadSync, poll, .. }) => {
-                self.obey(PollReason::Busy);
+                self.stop_eager_polling(PollReason::Busy);
                 self.pause(act, poll, 0);
             }
             Some(StatusBlock { state, .. }) => self.fail(DfuError::State(state)),
@@ -472,27 +474,27 @@ impl Machine {
         if self.waited >= act.time_limit() {
             return self.fail(DfuError::Busy(self.waited));
         }
-        let time = bounded(poll, &act);
+        let time = bound_wait(poll, &act);
         self.phase = MachinePhase::Pause { act, time, lost };
     }
 
-    fn obey(&mut self, why: PollReason) {
+    fn stop_eager_polling(&mut self, why: PollReason) {
         if self.eager {
             self.eager = false;
             self.notes.push(Note::ObeyingPoll(why));
         }
     }
 
-    fn diagnosed(&mut self, result: Result<&[u8], TransferError>, error: DfuError) {
+    fn handle_diagnose(&mut self, result: Result<&[u8], TransferError>, error: DfuError) {
         match result.ok().and_then(StatusBlock::parse) {
             Some(StatusBlock { status, state: State::Error, .. }) if status != Status::OK => {
-                self.reported(status);
+                self.fail_with_status(status);
             }
             _ => self.fail(error),
         }
     }
 
-    fn peeked(&mut self, result: Result<&[u8], TransferError>, tries: u32) {
+    fn handle_peek(&mut self, result: Result<&[u8], TransferError>, tries: u32) {
         let state = match result {
             Ok(&[code]) => State::from_code(code),
             Ok(_) => None,
@@ -514,7 +516,7 @@ impl Machine {
         }
     }
 
-    fn surveyed(&mut self, result: Result<&[u8], TransferError>, tries: u32) {
+    fn handle_survey(&mut self, result: Result<&[u8], TransferError>, tries: u32) {
         let block = match result {
             Ok(bytes) => StatusBlock::parse(bytes),
             Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
@@ -532,7 +534,7 @@ impl Machine {
                 self.state = Some(State::DfuIdle);
                 self.finish(Ok(Vec::new()));
             }
-            // Send CLRSTATUS in dfuERROR only: strict ROMs stall it in every other state.
+            // Send CLRSTATUS only in dfuERROR: strict ROMs stall CLRSTATUS in every other state.
             State::Error => {
                 self.notes.push(Note::Cleared(status));
                 self.phase = MachinePhase::Settle { tries, with: Request::ClearStatus, peek: false };
@@ -548,13 +550,13 @@ impl Machine {
             }
             _ if self.waited >= ERASE => self.fail(DfuError::Busy(self.waited)),
             State::Dnbusy | State::DnloadSync | State::ManifestSync => {
-                self.phase = MachinePhase::Doze { time: poll.clamp(PAUSE, WORK), tries: tries + 1 };
+                self.phase = MachinePhase::WaitForIdle { time: poll.clamp(PAUSE, WORK), tries: tries + 1 };
             }
             _ => self.fail(DfuError::State(state)),
         }
     }
 
-    fn settled(&mut self, result: Result<&[u8], TransferError>, tries: u32, with: Request, peek: bool) {
+    fn handle_settle(&mut self, result: Result<&[u8], TransferError>, tries: u32, with: Request, peek: bool) {
         match result {
             Err(error @ (TransferError::Disconnected | TransferError::Access)) => {
                 self.fail(DfuError::Transfer { request: with, error });
@@ -564,11 +566,11 @@ impl Machine {
         }
     }
 
-    fn reported(&mut self, status: Status) {
+    fn fail_with_status(&mut self, status: Status) {
         self.fail(DfuError::Status(status));
     }
 
-    /// Records that the act is done and the device is in `state`, and continues with the next act.
+    /// Records that the act is done and that the device is in `state`, then proceeds to the next act.
     fn advance(&mut self, state: State) {
         self.state = Some(state);
         self.phase = MachinePhase::Ready;
@@ -588,8 +590,8 @@ impl Machine {
     }
 }
 
-/// Limits a wait to between [`PAUSE`] and the act's time limit: bwPollTimeout may be zero, or hours.
-fn bounded(poll: Duration, act: &Act) -> Duration {
+/// Limits a wait to the range from [`PAUSE`] to the act's time limit: bwPollTimeout may be zero or several hours.
+fn bound_wait(poll: Duration, act: &Act) -> Duration {
     poll.clamp(PAUSE, act.time_limit())
 }
 

@@ -1,4 +1,4 @@
-//! How particular devices deviate from the standard.
+//! How known devices deviate from the DFU standard.
 
 use super::device::DfuDevice;
 use crate::usb::{Id, ROM_DFU};
@@ -11,19 +11,19 @@ pub enum Polling {
     /// Send the next GETSTATUS at once.
     ///
     /// Eager polling is the main reason for cfdfu's speed. A firmware image has about 120 blocks. Programming a block
-    /// with a width of 32 bits takes 13 ms, but the ROM reports a bwPollTimeout of 104 ms for each, and sleeping that
-    /// long takes 12 s in total. dfu-util sleeps.
+    /// at a width of 32 bits takes 13 ms, but the ROM reports a bwPollTimeout of 104 ms for each block. Sleeping that
+    /// long for every block, as dfu-util does, takes 12 s in total.
     ///
     /// The F405 does not need the sleep: its ROM is in the flash module that it programs, where instruction fetches
-    /// stall until the work is done (RM0090 §3), so the ROM answers the second GETSTATUS only after the work.
+    /// stall until the work is done (RM0090 §3), so the ROM cannot answer the second GETSTATUS before then.
     /// MicroPython's `pydfu.py` has polled the F405 this way since 2016. Other ROMs need the sleep: those of the L4
     /// family stall GETSTATUS while they are busy (dfu-util ticket 40). [`Quirks::of`] therefore selects eager polling
-    /// for the F405's ROM only, and the first stall, timeout or busy report makes the machine obey bwPollTimeout for
-    /// the rest of the session.
+    /// only for the F405's ROM. The first stall, timeout or busy report makes the machine obey bwPollTimeout for the
+    /// rest of the session.
     Eager,
 }
 
-/// A known kind of device.
+/// The behaviour of one kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quirks {
     pub name: &'static str,
@@ -46,7 +46,7 @@ impl Quirks {
     /// Determines the quirks of a device from its ID, product string and memory map.
     pub fn of(id: Id, product: &str, device: &DfuDevice) -> Quirks {
         let f405 = device.flash().is_some_and(|flash| flash.map.is_stm32f405());
-        // The F405's product string has two spaces; other ROMs have one.
+        // The product string has two spaces on the F405 and one space on other ROMs.
         let rom = product.split_whitespace().eq(["STM32", "BOOTLOADER"]);
         if id == ROM_DFU && rom && f405 { STM32F405_ROM } else { STANDARD }
     }

@@ -13,7 +13,7 @@ const CLASS_OUT: u8 = 0x21;
 const CLASS_IN: u8 = 0xA1;
 /// The block number that carries commands (AN3156 §5).
 const COMMAND_BLOCK: u16 = 0;
-/// The block at the address pointer itself. Block 1 is reserved.
+/// The number of the block at the address pointer itself. Block 1 is reserved.
 pub(crate) const FIRST_BLOCK: u16 = 2;
 /// bRequest of DFU_GETSTATUS.
 pub(crate) const GETSTATUS: u8 = 3;
@@ -23,9 +23,9 @@ pub(crate) const STATUS_LEN: usize = 6;
 /// A DFU request, without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// DFU_DNLOAD of a command.
+    /// DFU_DNLOAD with a command.
     Command,
-    /// DFU_DNLOAD of this block; without data, the request to leave DFU mode.
+    /// DFU_DNLOAD of this block. Without data, this is the request to leave DFU mode.
     Download(u16),
     /// DFU_UPLOAD of this block.
     Upload(u16),
@@ -67,12 +67,12 @@ impl fmt::Display for Request {
     }
 }
 
-/// Set Address Pointer (AN3156 §5.2).
+/// Encodes the Set Address Pointer command (AN3156 §5.2).
 pub(crate) fn set_address(address: Address) -> Vec<u8> {
     command(0x21, address)
 }
 
-/// Erase the sector that holds `address` (AN3156 §5.3).
+/// Encodes the command to erase the sector that contains `address` (AN3156 §5.3).
 pub(crate) fn erase(address: Address) -> Vec<u8> {
     command(0x41, address)
 }
@@ -92,7 +92,7 @@ pub struct StatusBlock {
 }
 
 impl StatusBlock {
-    /// Parses an answer; `None` if its length is wrong or the state is undefined.
+    /// Parses an answer. Returns `None` if its length is wrong or its state is undefined.
     pub fn parse(bytes: &[u8]) -> Option<StatusBlock> {
         let &[status, low, middle, high, state, _] = bytes else { return None };
         let poll = Duration::from_millis(u64::from(u32::from_le_bytes([low, middle, high, 0])));
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_encoded_as_in_the_standard() {
+    fn requests_and_commands_are_encoded_as_in_the_standard() {
         let fields = |request: Request| {
             let setup = request.setup(0);
             (setup.request_type, setup.request, setup.value)
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_status_of_the_rom_is_parsed() {
+    fn valid_status_blocks_are_parsed_and_invalid_ones_are_rejected() {
         // From a dfu-util log of an STM32F4: state 10 dfuERROR, status 10 errFIRMWARE.
         let block = StatusBlock::parse(&[0x0A, 0, 0, 0, 0x0A, 0]).unwrap();
         assert_eq!((block.status, block.state), (Status::FIRMWARE, State::Error));

@@ -1,24 +1,24 @@
 //! Parses the memory map that a DfuSe device reports as the name of an alternate setting:
 //! `@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg` (UM0424 §4.3.2).
 //!
-//! The parser accepts the known deviations of real devices. It limits every number, because the string comes from the
-//! device and may be corrupt.
+//! The parser accepts the known deviations of real devices. It also limits every number, because the string comes from
+//! the device and may be corrupt.
 
 use thiserror::Error;
 
 use super::{Access, Address, Sector, Span};
 
-/// No known device reports a count or a size of more than three digits.
+/// The maximum of a count or a size. No known device reports more than three digits.
 const MAX_FIELD: u32 = 999;
 /// The sector sizes of an STM32F405 with 1 MiB of flash, in KiB (RM0090 table 5).
 pub(crate) const SECTORS_KIB: [u16; 12] = [16, 16, 16, 16, 64, 128, 128, 128, 128, 128, 128, 128];
-/// More sectors than any known chip has.
+/// The maximum number of sectors. No known chip has as many.
 const MAX_SECTORS: usize = 4096;
 
 /// A named memory and its sectors, in ascending order and without overlaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryMap {
-    /// The name between `@` and the first `/`, without surrounding spaces.
+    /// The text between `@` and the first `/`, without surrounding spaces.
     pub name: String,
     sectors: Vec<Sector>,
 }
@@ -26,16 +26,16 @@ pub struct MemoryMap {
 /// Why a string is not a memory map.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MapError {
-    /// No leading `@`: an ordinary interface name, or a device with plain DFU.
+    /// The string has no leading `@`: it is an ordinary interface name, or the device supports only plain DFU.
     #[error("the name of the alternate setting is not a memory map")]
     NotAMap,
     /// A part of the string does not follow the grammar.
     #[error("the memory map contains {0:?}, which cannot be parsed")]
     Malformed(String),
-    /// More sectors, or a higher address, than any device can have.
-    #[error("the memory map is larger than that of any known chip")]
+    /// The map has more sectors, or a higher address, than any device can have.
+    #[error("the memory map is larger than on any known chip")]
     TooLarge,
-    /// Two sectors claim the same address.
+    /// Two sectors contain the same address.
     #[error("the memory map lists {0} twice")]
     Overlap(Address),
 }
@@ -44,7 +44,7 @@ impl MemoryMap {
     /// Parses the name of an alternate setting.
     ///
     /// Tolerates spaces around every part, several `/address/sectors` zones (STM32G4), a missing multiplier
-    /// (`01*512g`), `B` or a space for bytes, and non-ASCII characters (some ROMs pad with 0xFF).
+    /// (`01*512g`), `B` or a space as the unit for bytes, and non-ASCII characters (some ROMs pad with 0xFF).
     pub fn parse(text: &str) -> Result<MemoryMap, MapError> {
         let ascii: String = text.chars().filter(|c| (' '..='~').contains(c)).collect();
         let body = ascii.trim().strip_prefix('@').ok_or(MapError::NotAMap)?;
@@ -87,7 +87,7 @@ impl MemoryMap {
         &self.sectors
     }
 
-    /// Whether the sector bounds are those of an STM32F405 with 1 MiB of flash. The name is ignored.
+    /// Whether the sector bounds match an STM32F405 with 1 MiB of flash. The name is ignored.
     pub fn is_stm32f405(&self) -> bool {
         let spans = |map: &MemoryMap| map.sectors.iter().map(|s| s.span).collect::<Vec<_>>();
         spans(self) == spans(&MemoryMap::stm32f405())
@@ -133,7 +133,7 @@ fn parse_zone(start: u32, layout: &str, sectors: &mut Vec<Sector>) -> Result<(),
     Ok(())
 }
 
-/// `04*016Kg` → four sectors of 16 KiB, readable, erasable, writable.
+/// Parses a group of sectors. `04*016Kg` means four sectors of 16 KiB that are readable, erasable and writable.
 fn parse_group(group: &str) -> Result<(u32, u32, Access), MapError> {
     let malformed = || MapError::Malformed(group.to_owned());
     let (count, rest) = group.split_once('*').ok_or_else(malformed)?;
@@ -164,7 +164,7 @@ fn parse_group(group: &str) -> Result<(u32, u32, Access), MapError> {
 mod tests {
     use super::*;
 
-    /// The four names of the STM32F405's ROM, exactly as `dfu-util -l` prints them.
+    /// The names of the four alternate settings of the STM32F405's ROM, exactly as `dfu-util -l` prints them.
     const F405: [&str; 4] = [
         "@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg",
         "@Option Bytes  /0x1FFFC000/01*016 e",
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_f405_names_give_the_sectors_of_the_reference_manual() {
+    fn the_f405_memory_maps_match_the_reference_manual() {
         let flash = MemoryMap::parse(F405[0]).unwrap();
         assert_eq!(flash.name, "Internal Flash");
         assert_eq!(flash, MemoryMap::stm32f405());
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn deviations_of_real_devices_are_accepted() {
+    fn known_deviations_of_real_devices_are_accepted() {
         // Two zones (STM32G4), a missing multiplier (AT32), 0xFF padding, `B` for bytes and spaces around the parts.
         assert_eq!(
             bounds("@Option Bytes   /0x1FFF7800/01*048 e/0x1FFFF800/01*048 e"),

@@ -1,4 +1,5 @@
-//! Random sequences of messages: drones that appear, disappear and swap places, and jobs that end in every way.
+//! Tests of the fleet: fixed scenarios, and random sequences of messages in which drones appear, disappear and swap
+//! places and jobs end in every way.
 
 use std::collections::HashMap;
 
@@ -23,7 +24,7 @@ fn device(port: &[u8], serial: u32, mode: Mode) -> Device {
 
 fn policy() -> Policy {
     Policy {
-        // Like the job of an undo, which first finds its drone.
+        // The job of an undo, which first finds its drone.
         job: Job { enter: Enter::Unaided, ..Job::new(Task::Find) },
         selected: Vec::new(),
         planned: Vec::new(),
@@ -35,22 +36,23 @@ fn policy() -> Policy {
     }
 }
 
-fn ended(outcome: Outcome) -> Box<Report> {
+fn report_with(outcome: Outcome) -> Box<Report> {
     Box::new(Report { boot: Boot::StaysUp, ..Report::nothing_done(outcome) })
 }
 
-fn failed(kind: FailureKind) -> Box<Report> {
-    ended(Outcome::Failed(Failure { kind, place: None, drone: DroneState::Untouched }))
+fn failed_report(kind: FailureKind) -> Box<Report> {
+    report_with(Outcome::Failed(Failure { kind, place: None, drone: DroneState::Untouched }))
 }
 
-/// A fleet whose drones have been gathered, with the effects of the start.
-fn started(policy: Policy, devices: Vec<Device>) -> (Fleet, Vec<FleetEffect>) {
+/// Returns a fleet that has gathered these drones, and the effects of its start.
+fn start_fleet(policy: Policy, devices: Vec<Device>) -> (Fleet, Vec<FleetEffect>) {
     let mut fleet = Fleet::new(policy, Duration::ZERO);
     fleet.update(Duration::ZERO, FleetMsg::Bus(devices));
     let effects = fleet.update(SETTLE, FleetMsg::Tick);
     (fleet, effects)
 }
 
+/// The rows whose jobs start.
 fn starts(effects: &[FleetEffect]) -> Vec<usize> {
     let start = |effect: &FleetEffect| match effect {
         FleetEffect::Start(id, _) => Some(*id),
@@ -60,17 +62,17 @@ fn starts(effects: &[FleetEffect]) -> Vec<usize> {
 }
 
 #[test]
-fn at_most_four_drones_of_a_hub_enter_dfu_mode_at_once() {
+fn at_most_four_drones_on_a_hub_enter_dfu_mode_at_once() {
     let running = |n: u8| device(&[1, n], n.into(), Mode::Firmware);
-    let (mut fleet, effects) = started(policy(), (1..=10).map(running).collect());
+    let (mut fleet, effects) = start_fleet(policy(), (1..=10).map(running).collect());
     assert_eq!(starts(&effects), [0, 1, 2, 3]);
-    // The first drone is in DFU mode, so the next may enter it.
+    // The first drone is now in DFU mode, so the next drone may enter.
     let effects = fleet.update(SETTLE, FleetMsg::Event(0, Event::Device(device(&[1, 1], 1, Mode::Dfu))));
     assert_eq!(starts(&effects), [4]);
-    // Drones that are in DFU mode already need not wait, and another hub has its own limit.
+    // Drones that are already in DFU mode need not wait, and another hub has its own limit.
     let mixed =
         (1..=10).map(running).chain([device(&[2, 1], 90, Mode::Firmware), device(&[1, 9, 1], 91, Mode::Dfu)]);
-    let (_, effects) = started(policy(), mixed.collect());
+    let (_, effects) = start_fleet(policy(), mixed.collect());
     assert_eq!(starts(&effects).len(), 6);
 }
 
@@ -79,25 +81,25 @@ fn at_most_four_drones_of_a_hub_enter_dfu_mode_at_once() {
 #[test]
 fn a_batch_that_only_identifies_running_drones_starts_all_at_once() {
     let running = (1..=10).map(|n| device(&[1, n], n.into(), Mode::Firmware)).collect();
-    let (mut fleet, effects) = started(Policy { job: Job::new(Task::Identify), ..policy() }, running);
+    let (mut fleet, effects) = start_fleet(Policy { job: Job::new(Task::Identify), ..policy() }, running);
     assert_eq!(starts(&effects).len(), 10);
     let device = fleet.rows[0].device.clone();
     fleet.update(SETTLE, FleetMsg::Event(0, Event::Device(device)));
     assert!(fleet.rows.iter().all(|row| row.state == RowState::Examining));
 }
 
-/// With `--no-enter --wait`, running drones wait until their buttons are pressed. The drones after them in the table
-/// must not wait for that.
+/// With `--no-enter --wait`, running drones wait until their buttons are pressed. Drones further down the table must
+/// not wait for these drones.
 #[test]
-fn drones_that_wait_for_their_buttons_do_not_take_turns() {
+fn drones_that_wait_for_a_button_press_do_not_hold_up_other_drones() {
     let running = (1..=10).map(|n| device(&[1, n], n.into(), Mode::Firmware)).collect();
     let job = Job { enter: Enter::Never, ..policy().job };
-    let (mut fleet, effects) = started(Policy { job, ..policy() }, running);
+    let (mut fleet, effects) = start_fleet(Policy { job, ..policy() }, running);
     assert_eq!(starts(&effects).len(), 10);
     let waits = |what| Event::Waiting { what, limit: Duration::from_secs(60) };
     let device = fleet.rows[0].device.clone();
     fleet.update(SETTLE, FleetMsg::Event(0, Event::Device(device.clone())));
-    assert_eq!(fleet.rows[0].state, RowState::Examining, "it is not asked to enter DFU mode");
+    assert_eq!(fleet.rows[0].state, RowState::Examining, "the drone is not asked to enter DFU mode");
     fleet.update(SETTLE, FleetMsg::Event(0, waits(WaitFor::DfuByHand)));
     assert_eq!(fleet.rows[0].state, RowState::ByHand);
     fleet.update(SETTLE, FleetMsg::Event(0, Event::Device(Device { mode: Mode::Dfu, ..device })));
@@ -105,7 +107,7 @@ fn drones_that_wait_for_their_buttons_do_not_take_turns() {
 }
 
 #[test]
-fn the_batch_starts_when_the_bus_is_quiet_or_complete() {
+fn a_batch_starts_once_the_bus_has_settled_or_all_expected_drones_are_plugged_in() {
     let seconds = Duration::from_secs;
     let mut fleet = Fleet::new(policy(), Duration::ZERO);
     let one = device(&[1], 1, Mode::Dfu);
@@ -114,8 +116,8 @@ fn the_batch_starts_when_the_bus_is_quiet_or_complete() {
     assert!(starts(&fleet.update(seconds(1), FleetMsg::Bus(vec![one.clone(), two.clone()]))).is_empty());
     assert!(starts(&fleet.update(Duration::from_millis(2900), FleetMsg::Tick)).is_empty());
     assert_eq!(starts(&fleet.update(seconds(3), FleetMsg::Tick)), [0, 1]);
-    // With `--expect`, the batch starts as soon as all drones are plugged in, or without the missing ones after the
-    // wait.
+    // With `--expect`, the batch starts as soon as all drones are plugged in, or after the wait without the missing
+    // drones.
     let expects = |expect| Policy { expect: Some(expect), wait: seconds(30), ..policy() };
     let mut fleet = Fleet::new(expects(2), Duration::ZERO);
     assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone(), two.clone()]))), [0, 1]);
@@ -128,42 +130,42 @@ fn the_batch_starts_when_the_bus_is_quiet_or_complete() {
 
 #[test]
 fn a_batch_without_drones_ends_with_no_device() {
-    let (mut fleet, effects) = started(policy(), Vec::new());
+    let (mut fleet, effects) = start_fleet(policy(), Vec::new());
     assert_eq!(effects, [FleetEffect::End]);
     assert_eq!(fleet.exit(), Exit::NoDevice);
     assert!(fleet.update(SETTLE, FleetMsg::Tick).is_empty());
 }
 
 #[test]
-fn three_failures_of_the_same_kind_keep_the_others_from_starting() {
+fn three_failures_of_the_same_kind_stop_the_batch() {
     let drones = (1..=6).map(|n| device(&[n], n.into(), Mode::Dfu)).collect();
-    let (mut fleet, effects) = started(Policy { jobs: 1, ..policy() }, drones);
+    let (mut fleet, effects) = start_fleet(Policy { jobs: 1, ..policy() }, drones);
     assert_eq!(starts(&effects), [0]);
     for id in 0..3 {
-        let effects = fleet.update(SETTLE, FleetMsg::Ended(id, failed(FailureKind::OtherChip), None));
+        let effects = fleet.update(SETTLE, FleetMsg::Ended(id, failed_report(FailureKind::OtherChip), None));
         assert_eq!(effects.contains(&FleetEffect::Paused), id == 2, "{id}: {effects:?}");
     }
     assert_eq!((fleet.counts().failed, fleet.counts().cancelled), (3, 3));
 }
 
 #[test]
-fn a_station_flashes_each_drone_once_and_a_failed_one_again() {
+fn a_station_flashes_each_drone_once_but_retries_a_failed_drone() {
     let station = Some(Station { count: Some(3), ..Station::default() });
     let mut fleet = Fleet::new(Policy { station, ..policy() }, Duration::ZERO);
     let seconds = Duration::from_secs;
     let (one, two) = (device(&[1], 1, Mode::Dfu), device(&[1], 2, Mode::Dfu));
     assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone()]))), [0]);
-    fleet.update(seconds(5), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
-    // The drone restarts and stays plugged in. The station must not mistake it for a new one.
+    fleet.update(seconds(5), FleetMsg::Ended(0, report_with(Outcome::Flashed), None));
+    // The drone restarts and stays plugged in. The station must not mistake it for a new drone.
     assert!(fleet.update(seconds(6), FleetMsg::Bus(Vec::new())).is_empty());
     assert!(fleet.update(seconds(8), FleetMsg::Bus(vec![Device { address: 2, ..one.clone() }])).is_empty());
     // Another drone is plugged into the same port, fails, and is plugged in again.
     assert_eq!(starts(&fleet.update(seconds(20), FleetMsg::Bus(vec![two.clone()]))), [1]);
-    fleet.update(seconds(25), FleetMsg::Ended(1, failed(FailureKind::OtherChip), None));
+    fleet.update(seconds(25), FleetMsg::Ended(1, failed_report(FailureKind::OtherChip), None));
     fleet.update(seconds(26), FleetMsg::Bus(Vec::new()));
     assert_eq!(starts(&fleet.update(seconds(36), FleetMsg::Bus(vec![two]))), [2]);
-    fleet.update(seconds(40), FleetMsg::Ended(2, ended(Outcome::Unchanged), None));
-    // The first drone, moved to another port, is already done, in either mode.
+    fleet.update(seconds(40), FleetMsg::Ended(2, report_with(Outcome::Unchanged), None));
+    // The first drone is moved to another port and is running now. It is already done.
     let moved = device(&[4], 1, Mode::Firmware);
     assert_eq!(
         fleet.update(seconds(41), FleetMsg::Bus(vec![moved.clone()])),
@@ -171,7 +173,7 @@ fn a_station_flashes_each_drone_once_and_a_failed_one_again() {
     );
     assert!(fleet.update(seconds(42), FleetMsg::Bus(vec![moved])).is_empty());
     assert_eq!(starts(&fleet.update(seconds(50), FleetMsg::Bus(vec![device(&[5], 3, Mode::Dfu)]))), [3]);
-    let effects = fleet.update(seconds(55), FleetMsg::Ended(3, ended(Outcome::Flashed), None));
+    let effects = fleet.update(seconds(55), FleetMsg::Ended(3, report_with(Outcome::Flashed), None));
     assert!(effects.contains(&FleetEffect::End), "three drones are done: {effects:?}");
     assert_eq!(fleet.exit(), Exit::Done);
 }
@@ -192,10 +194,10 @@ fn a_failed_scan_or_a_restart_does_not_release_a_held_drone() {
         starts(&fleet.update(seconds(3), FleetMsg::Bus(vec![Device { address: 2, ..one.clone() }])))
             .is_empty()
     );
-    // An unreadable serial number proves nothing.
+    // An unreadable serial number does not prove that the drone was replaced.
     let nameless = Device { strings: Strings::default(), address: 3, ..one.clone() };
     assert!(starts(&fleet.update(seconds(4), FleetMsg::Bus(vec![nameless]))).is_empty());
-    // The drone is away for longer than a restart and then plugged in again: now the user wants it flashed.
+    // The drone is away for longer than a restart and is then plugged in again, so the user wants it flashed.
     fleet.update(seconds(5), FleetMsg::Bus(Vec::new()));
     assert_eq!(starts(&fleet.update(seconds(20), FleetMsg::Bus(vec![one]))).len(), 1);
 }
@@ -206,7 +208,7 @@ fn a_drone_without_a_serial_number_is_flashed_once() {
     let mut fleet = station(Some(2), false);
     let nameless = Device { strings: Strings::default(), ..device(&[1], 1, Mode::Dfu) };
     assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![nameless.clone()]))), [0]);
-    fleet.update(seconds(5), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
+    fleet.update(seconds(5), FleetMsg::Ended(0, report_with(Outcome::Flashed), None));
     for n in 6..9 {
         assert!(starts(&fleet.update(seconds(n), FleetMsg::Bus(vec![nameless.clone()]))).is_empty());
         assert!(
@@ -221,18 +223,18 @@ fn a_station_ends_even_if_more_drones_are_plugged_in_than_it_needs() {
     let mut fleet = station(Some(1), false);
     let drones = (1..=3).map(|n| device(&[n], n.into(), Mode::Dfu)).collect();
     assert_eq!(starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(drones))), [0]);
-    let effects = fleet.update(Duration::ZERO, FleetMsg::Ended(0, ended(Outcome::Flashed), None));
+    let effects = fleet.update(Duration::ZERO, FleetMsg::Ended(0, report_with(Outcome::Flashed), None));
     assert!(effects.contains(&FleetEffect::End), "{effects:?}");
 }
 
-/// While a job runs, its port is not in the list, so the station does not see its drone being unplugged.
+/// While a job runs, its port is not in the list of devices, so the station cannot notice that the drone was unplugged.
 #[test]
 fn a_drone_that_was_unplugged_during_its_job_is_flashed_again() {
     let seconds = Duration::from_secs;
     let mut fleet = station(None, false);
     let one = device(&[1], 1, Mode::Dfu);
     assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone()]))), [0]);
-    fleet.update(seconds(5), FleetMsg::Ended(0, failed(FailureKind::OtherChip), None));
+    fleet.update(seconds(5), FleetMsg::Ended(0, failed_report(FailureKind::OtherChip), None));
     assert_eq!(starts(&fleet.update(seconds(30), FleetMsg::Bus(vec![one]))), [1]);
 }
 
@@ -242,15 +244,15 @@ fn a_station_reports_why_it_cannot_open_a_drone() {
     let mut fleet = station(None, false);
     let closed = Device { open_error: Some(TransferError::Access), ..device(&[1], 1, Mode::Dfu) };
     fleet.update(seconds(0), FleetMsg::Bus(vec![closed.clone()]));
-    assert!(fleet.update(seconds(1), FleetMsg::Tick).is_empty(), "udev may be about to grant access");
+    assert!(fleet.update(seconds(1), FleetMsg::Tick).is_empty(), "udev may not have granted access yet");
     assert_eq!(fleet.update(seconds(3), FleetMsg::Tick), [FleetEffect::Joined(0), FleetEffect::Show(0)]);
     assert!(fleet.update(seconds(4), FleetMsg::Tick).is_empty());
     assert_eq!(fleet.exit(), Exit::NoPermission);
-    // The udev rules are installed, and the drone is flashed.
+    // Once the udev rules are installed, the drone is flashed.
     assert_eq!(starts(&fleet.update(seconds(9), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]))), [1]);
 }
 
-/// The other instance has flashed the drone, and the station must not overwrite its work.
+/// The other instance has flashed the drone, and the station must not overwrite that firmware.
 #[test]
 fn a_station_does_not_flash_a_drone_that_another_instance_has_used() {
     let seconds = Duration::from_secs;
@@ -259,7 +261,7 @@ fn a_station_does_not_flash_a_drone_that_another_instance_has_used() {
     fleet.update(seconds(0), FleetMsg::Bus(vec![used]));
     assert_eq!(fleet.update(seconds(3), FleetMsg::Tick), [FleetEffect::Joined(0), FleetEffect::Show(0)]);
     assert!(starts(&fleet.update(seconds(9), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]))).is_empty());
-    // The drone is unplugged, and another is plugged in.
+    // The drone is unplugged, and another drone is plugged in.
     fleet.update(seconds(10), FleetMsg::Bus(Vec::new()));
     let later = fleet.update(seconds(30), FleetMsg::Bus(vec![device(&[1], 2, Mode::Dfu)]));
     assert_eq!(starts(&later), [1]);
@@ -276,12 +278,12 @@ fn a_serial_number_that_matches_two_drones_selects_neither() {
     let in_dfu = crazyflie::dfu_serial(full).unwrap();
     let selects = |devices: Vec<Device>| {
         let selected = vec![Selector::Serial(full.to_owned())];
-        started(Policy { selected, ..policy() }, devices)
+        start_fleet(Policy { selected, ..policy() }, devices)
     };
     let (fleet, effects) = selects(vec![dfu(1, &in_dfu), dfu(2, &in_dfu), dfu(3, "0123456789AB")]);
     assert!(starts(&effects).is_empty() && effects.contains(&FleetEffect::End), "{effects:?}");
     assert_eq!((fleet.rows.len(), fleet.exit()), (2, Exit::NoDevice));
-    // If one of them is running, the selection is unambiguous.
+    // If one of the two drones is running, the selection is unambiguous.
     let running = Device { mode: Mode::Firmware, id: CRAZYFLIE, ..dfu(1, full) };
     let (fleet, effects) = selects(vec![running, dfu(2, &in_dfu)]);
     assert_eq!((starts(&effects), fleet.rows.len()), (vec![0], 1));
@@ -300,15 +302,15 @@ fn a_batch_does_not_end_before_the_bus_has_been_read() {
 
 #[test]
 fn a_drone_that_does_not_reappear_keeps_the_report_of_the_job_that_lost_it() {
-    let (mut fleet, _) = started(policy(), vec![device(&[1], 1, Mode::Dfu)]);
+    let (mut fleet, _) = start_fleet(policy(), vec![device(&[1], 1, Mode::Dfu)]);
     let job = Box::new(policy().job);
     let lost = Outcome::Failed(Failure {
         kind: FailureKind::ReadProtected,
         place: None,
         drone: DroneState::WithoutFirmware,
     });
-    fleet.update(SETTLE, FleetMsg::Ended(0, ended(lost.clone()), Some(job)));
-    fleet.update(SETTLE, FleetMsg::Ended(0, failed(FailureKind::NoMatch("1-1".to_owned())), None));
+    fleet.update(SETTLE, FleetMsg::Ended(0, report_with(lost.clone()), Some(job)));
+    fleet.update(SETTLE, FleetMsg::Ended(0, failed_report(FailureKind::NoMatch("1-1".to_owned())), None));
     assert_eq!(fleet.rows[0].report.as_ref().map(|report| report.outcome.clone()), Some(lost));
 }
 
@@ -340,9 +342,9 @@ fn only_the_drones_of_the_plan_are_flashed() {
     let planned = [drone(1, 1), drone(2, 2), drone(3, 3)].map(|device| device.drone()).to_vec();
     let mut fleet = Fleet::new(Policy { planned, expect: Some(3), ..policy() }, Duration::ZERO);
     let now = vec![drone(1, 1), drone(2, 9), drone(4, 4)];
-    assert!(starts(&fleet.update(seconds(0), FleetMsg::Bus(now))).is_empty(), "the third may reappear");
+    assert!(starts(&fleet.update(seconds(0), FleetMsg::Bus(now))).is_empty(), "the third drone may reappear");
     assert_eq!(starts(&fleet.update(seconds(11), FleetMsg::Tick)), [0]);
-    fleet.update(seconds(20), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
+    fleet.update(seconds(20), FleetMsg::Ended(0, report_with(Outcome::Flashed), None));
     let counts = fleet.counts();
     assert_eq!((fleet.rows.len(), counts.flashed, counts.missing), (2, 1, 1));
     assert!(matches!(fleet.rows[1].state, RowState::Ended(End::Failed | End::Refused)));
@@ -350,12 +352,12 @@ fn only_the_drones_of_the_plan_are_flashed() {
 }
 
 #[test]
-fn drones_without_a_copy_do_not_pause_an_undo_of_all() {
+fn drones_without_a_backup_do_not_pause_an_undo_of_all_drones() {
     let drones = (1..=6).map(|n| device(&[n], n.into(), Mode::Dfu)).collect();
-    let (mut fleet, _) = started(Policy { jobs: 1, ..policy() }, drones);
+    let (mut fleet, _) = start_fleet(Policy { jobs: 1, ..policy() }, drones);
     for id in 0..3 {
         let kind = FailureKind::NothingToUndo(crate::plan::undo::NoUndo::default());
-        let effects = fleet.update(SETTLE, FleetMsg::Ended(id, failed(kind), None));
+        let effects = fleet.update(SETTLE, FleetMsg::Ended(id, failed_report(kind), None));
         assert_eq!(starts(&effects), [id + 1]);
     }
 }
@@ -364,16 +366,16 @@ fn drones_without_a_copy_do_not_pause_an_undo_of_all() {
 fn a_batch_can_continue_as_a_station() {
     let seconds = Duration::from_secs;
     let (one, two) = (device(&[1], 1, Mode::Dfu), device(&[2], 2, Mode::Dfu));
-    let (mut fleet, _) = started(policy(), vec![one.clone()]);
-    let effects = fleet.update(seconds(3), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
+    let (mut fleet, _) = start_fleet(policy(), vec![one.clone()]);
+    let effects = fleet.update(seconds(3), FleetMsg::Ended(0, report_with(Outcome::Flashed), None));
     assert!(effects.contains(&FleetEffect::End) && fleet.is_over());
     assert!(fleet.update(seconds(4), FleetMsg::WaitForMore(Vec::new())).is_empty() && !fleet.is_over());
     // The finished drone is not flashed again, even after it restarts. A new drone is flashed.
     let restarted = Device { address: 2, ..one };
     assert_eq!(starts(&fleet.update(seconds(5), FleetMsg::Bus(vec![restarted, two]))), [1]);
-    fleet.update(seconds(9), FleetMsg::Ended(1, failed(FailureKind::OtherChip), None));
+    fleet.update(seconds(9), FleetMsg::Ended(1, failed_report(FailureKind::OtherChip), None));
     // A drone that was plugged in during the batch waits until it is plugged in again.
-    let (mut other, _) = started(policy(), vec![device(&[1], 1, Mode::Dfu)]);
+    let (mut other, _) = start_fleet(policy(), vec![device(&[1], 1, Mode::Dfu)]);
     let late = device(&[3], 3, Mode::Dfu);
     other.update(seconds(3), FleetMsg::WaitForMore(vec![late.clone()]));
     assert!(starts(&other.update(seconds(4), FleetMsg::Bus(vec![late.clone()]))).is_empty());
@@ -381,7 +383,7 @@ fn a_batch_can_continue_as_a_station() {
     assert_eq!(starts(&other.update(seconds(20), FleetMsg::Bus(vec![late]))).len(), 1);
     // The failed job runs again when the user requests it, and the batch ends when the user stops it.
     assert_eq!(starts(&fleet.update(seconds(10), FleetMsg::Rerun(1))), [1]);
-    fleet.update(seconds(11), FleetMsg::Ended(1, ended(Outcome::Flashed), None));
+    fleet.update(seconds(11), FleetMsg::Ended(1, report_with(Outcome::Flashed), None));
     assert_eq!((fleet.done(), fleet.exit()), (2, Exit::Done));
     assert!(fleet.update(seconds(12), FleetMsg::Stop).contains(&FleetEffect::End));
 }
@@ -400,7 +402,7 @@ enum FleetStep {
     Rerun(usize),
 }
 
-fn step() -> impl Strategy<Value = FleetStep> {
+fn any_step() -> impl Strategy<Value = FleetStep> {
     prop_oneof![
         6 => (1..12u8, 1..20u32, any::<bool>()).prop_map(|(port, serial, dfu)| FleetStep::Plug(port, serial, dfu)),
         1 => (1..12u8).prop_map(FleetStep::Unplug),
@@ -414,7 +416,7 @@ fn step() -> impl Strategy<Value = FleetStep> {
     ]
 }
 
-/// Drives a fleet and checks each effect against what a front end would see.
+/// Drives a fleet and checks each effect against the state of a simulated front end.
 struct Model {
     fleet: Fleet,
     now: Duration,
@@ -431,18 +433,18 @@ struct Model {
 impl Model {
     fn send(&mut self, msg: FleetMsg) {
         let effects = self.fleet.update(self.now, msg);
-        assert!(!self.over || effects.is_empty(), "effects after the end");
+        assert!(!self.over || effects.is_empty(), "the fleet returned effects after its end");
         for effect in effects {
             match effect {
                 FleetEffect::Start(id, job) => {
                     let row = &self.fleet.rows[id];
-                    assert!(!self.ended.contains(&id), "row {id} starts again");
+                    assert!(!self.ended.contains(&id), "row {id} started again after its job had ended");
                     assert_eq!(job.device, Selector::At(row.device.location.clone()));
                     assert_eq!(job.serial.as_ref(), Some(&row.device.strings.serial));
                     let same_port = |job: &Job| job.device == Selector::At(row.device.location.clone());
                     assert!(!self.running.values().any(same_port), "two jobs on one port");
                     let serial = &row.device.strings.serial;
-                    assert!(!self.succeeded.contains(serial), "a finished drone starts again");
+                    assert!(!self.succeeded.contains(serial), "a finished drone started again");
                     self.running.insert(id, *job);
                 }
                 FleetEffect::Resume(id, job) => {
@@ -451,7 +453,7 @@ impl Model {
                     assert!(self.running.insert(id, *job).is_none());
                 }
                 FleetEffect::Cancel(id) | FleetEffect::CancelIfUntouched(id) => {
-                    assert!(self.running.contains_key(&id), "nothing runs on row {id}");
+                    assert!(self.running.contains_key(&id), "row {id} is cancelled, but has no running job");
                 }
                 FleetEffect::AlreadyDone(device) => assert!(self.succeeded.contains(&device.strings.serial)),
                 FleetEffect::Joined(_) | FleetEffect::Show(_) | FleetEffect::Paused => {}
@@ -477,14 +479,14 @@ impl Model {
         }
     }
 
-    fn end(&mut self, id: usize, how: u8) {
+    fn end_job(&mut self, id: usize, how: u8) {
         let Some(job) = self.running.remove(&id) else { return };
         let (report, next) = match how {
-            0 | 1 => (ended(Outcome::Flashed), None),
-            2 => (ended(Outcome::Unchanged), None),
-            3 => (failed(FailureKind::OtherChip), None),
-            4 => (failed(FailureKind::ReadProtected), Some(Box::new(job))),
-            _ => (ended(Outcome::Cancelled(DroneState::Untouched)), None),
+            0 | 1 => (report_with(Outcome::Flashed), None),
+            2 => (report_with(Outcome::Unchanged), None),
+            3 => (failed_report(FailureKind::OtherChip), None),
+            4 => (failed_report(FailureKind::ReadProtected), Some(Box::new(job))),
+            _ => (report_with(Outcome::Cancelled(DroneState::Untouched)), None),
         };
         if next.is_none() {
             self.ended.push(id);
@@ -498,7 +500,7 @@ impl Model {
         }
     }
 
-    /// Runs a finished row's job again, so its drone may start again.
+    /// Runs a finished row's job again and allows its drone to start again.
     fn rerun_row(&mut self, id: usize) {
         let Some(row) = self.fleet.rows.get(id).filter(|row| row.is_final()).cloned() else { return };
         let before = (self.ended.clone(), self.succeeded.clone());
@@ -511,12 +513,13 @@ impl Model {
         self.send(FleetMsg::Rerun(id));
         if self.fleet.rows[id] == row {
             (self.ended, self.succeeded) = before;
-            // A station that has already done this drone keeps running.
+            // The row did not start, for example because the station has already done this drone. The fleet may
+            // nevertheless be running again.
             self.over = self.fleet.is_over();
         }
     }
 
-    fn bus(&mut self) {
+    fn scan_bus(&mut self) {
         let devices = self.bus.values().cloned().collect();
         self.send(FleetMsg::Bus(devices));
     }
@@ -526,8 +529,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100_000))]
 
     #[test]
-    fn the_rules_hold_for_every_sequence_of_messages(
-        steps in prop::collection::vec(step(), 1..60),
+    fn no_sequence_of_messages_violates_the_rules_of_a_batch(
+        steps in prop::collection::vec(any_step(), 1..60),
         expect in prop::option::of(0..6usize),
         jobs in 1..10usize,
         is_station in any::<bool>(),
@@ -550,14 +553,14 @@ proptest! {
                 FleetStep::Plug(port, serial, dfu) => {
                     let mode = if dfu { Mode::Dfu } else { Mode::Firmware };
                     let plugged = device(&[port], serial, mode);
-                    // A drone is in one place only.
+                    // A drone can be on one port only.
                     model.bus.retain(|_, other| other.strings.serial != plugged.strings.serial);
                     model.bus.insert(port, plugged);
-                    model.bus();
+                    model.scan_bus();
                 }
                 FleetStep::Unplug(port) => {
                     model.bus.remove(&port);
-                    model.bus();
+                    model.scan_bus();
                 }
                 FleetStep::Wait(millis) => {
                     model.now += Duration::from_millis(millis);
@@ -570,19 +573,19 @@ proptest! {
                         model.send(FleetMsg::Event(id, Event::Progress { phase: Phase::Write, done: 1, total: 2 }));
                     }
                 }
-                FleetStep::End(id, how) => model.end(id, how),
+                FleetStep::End(id, how) => model.end_job(id, how),
                 FleetStep::Stop => model.send(FleetMsg::Stop),
                 FleetStep::HangUp => model.send(FleetMsg::HangUp),
                 FleetStep::StopRow(id) => model.send(FleetMsg::StopRow(id)),
                 FleetStep::Rerun(id) => model.rerun_row(id),
             }
         }
-        // Every batch ends once its jobs end, and a station once it is stopped.
-        model.bus();
+        // A batch ends once its jobs end, a station once it is stopped.
+        model.scan_bus();
         model.now += Duration::from_secs(60);
         model.send(if is_station { FleetMsg::Stop } else { FleetMsg::Tick });
         while let Some(id) = model.running.keys().next().copied() {
-            model.end(id, 0);
+            model.end_job(id, 0);
         }
         prop_assert!(model.over);
     }

@@ -2,7 +2,7 @@
 //! file and some `.bin` files.
 //!
 //! All lengths in the file are checked against each other. An inconsistent file is refused, because none of it can be
-//! trusted. dfu-util only warns and flashes what remains.
+//! trusted. dfu-util only warns and flashes the rest.
 
 use thiserror::Error;
 
@@ -30,7 +30,7 @@ pub enum DfuSeDefect {
     Version(u8),
     #[error("its checksum is 0x{stored:08X}, but its bytes give 0x{computed:08X}: it is damaged")]
     Checksum { stored: u32, computed: u32 },
-    /// A DfuSe file must have a suffix.
+    /// Every DfuSe file must have a suffix.
     #[error("the DFU suffix at its end is missing")]
     NoSuffix,
     #[error("its DFU suffix claims a length of {0} bytes")]
@@ -81,12 +81,12 @@ pub(super) struct Suffix {
 pub(super) struct DfuSe {
     pub(super) segments: Vec<Segment>,
     pub(super) target_device: (u16, u16),
-    /// The size in the prefix is not a value that any known tool writes.
+    /// Whether the size in the prefix is a value that no known tool writes.
     pub(super) odd_size: bool,
 }
 
-/// The suffix at the end of `file`, or `None` if there is none. A suffix signature with a wrong checksum is an error:
-/// the file is damaged, not raw.
+/// Parses the suffix at the end of `file`. Returns `None` if the file has no suffix. A suffix signature with a wrong
+/// checksum is an error: the file is damaged, not raw.
 pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, DfuSeDefect> {
     let Some((rest, tail)) = file.split_last_chunk::<SUFFIX_MIN>() else { return Ok(None) };
     // From the end: CRC (4), length (1), "UFD" (3), bcdDFU, vendor, product, bcdDevice (2 each).
@@ -110,7 +110,7 @@ pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, DfuSeDefect> {
     }))
 }
 
-/// Splits a plain DFU suffix off the end of `file`. `None` if there is none.
+/// Splits a plain DFU suffix off the end of `file`. Returns `None` if the file has no suffix.
 pub(super) fn without_suffix(file: &[u8]) -> Result<Option<(&[u8], Suffix)>, DfuSeDefect> {
     let Some(suffix) = suffix(file)? else { return Ok(None) };
     if ![0x0100, 0x0110].contains(&suffix.version) {

@@ -1,4 +1,4 @@
-//! The SHA-256 of a file, for comparison with the published one.
+//! The SHA-256 of a file, for comparison with the published digest.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,7 +23,7 @@ impl fmt::Display for Sha256 {
 impl FromStr for Sha256 {
     type Err = &'static str;
 
-    /// 64 hexadecimal digits in either case, optionally after `sha256:` as on GitHub's release pages.
+    /// Parses 64 hexadecimal digits in either case, optionally after `sha256:` as on GitHub's release pages.
     fn from_str(text: &str) -> Result<Sha256, Self::Err> {
         const WRONG: &str = "a SHA-256 has 64 hexadecimal digits";
         let digits = text.trim();
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_printed_digest_parses_to_itself() {
-        // The example in FIPS 180-4.
+        // An example from FIPS 180-4.
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Sha256::of(b"abc").to_string(), abc);
         for text in [abc.to_owned(), abc.to_uppercase(), format!("sha256:{abc}"), format!(" {abc}\n")] {

@@ -11,7 +11,8 @@ use crate::flash::{Address, Segment};
 /// The first bytes of an ELF file.
 pub(super) const SIGNATURE: &[u8] = b"\x7fELF";
 
-/// Maximum number of program headers, and of sections. Crazyflie firmware has three program headers and about twenty sections.
+/// Maximum number of program headers, and of sections. Crazyflie firmware has three program headers and about twenty
+/// sections.
 const HEADERS_MAX: usize = 1000;
 
 /// The page size, in bytes, to which the linker aligns segments.
@@ -38,7 +39,7 @@ impl From<object::Error> for ElfDefect {
     }
 }
 
-/// Parses an ELF file. Each segment of the result is the part of a loaded segment that its sections cover.
+/// Parses an ELF file. Each returned segment is the part of a loaded segment that sections cover.
 ///
 /// Because the linker aligns segments to pages, a segment may begin with the headers of the file; only the sections
 /// belong to the program. If a section is not entirely inside a segment, part of the program is missing.
@@ -64,7 +65,7 @@ pub(super) fn parse(file: &[u8], max: u64) -> Result<Vec<Segment>, ElfDefect> {
             Ok(Load { offset, address, runs_at: load.p_vaddr(endian), data, used: Vec::new() })
         })
         .collect::<Result<_, ElfDefect>>()?;
-    // Up to a page of headers may precede the first section. Anything larger is not an image, even if segments overlap.
+    // Up to a page of headers may precede the first section. A larger total is not an image, even if segments overlap.
     if loads.iter().map(|load| load.data.len() as u64).sum::<u64>() > max + PAGE {
         return Err(ElfDefect::TooLarge);
     }
@@ -111,7 +112,7 @@ struct Load<'a> {
 
 impl Load<'_> {
     /// Records the section of `len` bytes at `offset` in the file. Returns `false` if the section is not entirely
-    /// inside this segment or not at the right address.
+    /// inside this segment, or is not at the right address.
     fn add_section(&mut self, offset: u32, len: u32, runs_at: u32) -> bool {
         let Some(from) = offset.checked_sub(self.offset) else { return false };
         let to = from as usize + len as usize;

@@ -1,11 +1,11 @@
 //! Files that users mistake for an image: a web page saved instead of the download, a text file, an archive. Each kind
-//! is refused with its own message. Parsed as a raw image, the file would only be "not recognised", and users can
-//! override that.
+//! is refused with its own message. Parsed as a raw image, such a file would only be "not recognised", and users can
+//! override that refusal.
 
 /// The number of characters to search for HTML tags, at up to four bytes each.
 const BEGINNING: usize = 2048;
 
-/// Archives and compressed files, by their first bytes.
+/// Formats of archives and compressed files, by their first bytes.
 const ARCHIVES: [(&[u8], &str); 7] = [
     (b"\x1F\x8B", "gzip"),
     (b"\xFD7zXZ\0", "xz"),
@@ -16,15 +16,15 @@ const ARCHIVES: [(&[u8], &str); 7] = [
     (b"PK\x07\x08", "split zip"),
 ];
 
-/// The name of the archive format. `None` for zip, which is supported.
-pub(super) fn archive(file: &[u8]) -> Option<&'static str> {
+/// The name of the format if `file` is an archive or compressed. `None` for zip, which is supported.
+pub(super) fn archive_format(file: &[u8]) -> Option<&'static str> {
     let tar = file.get(257..262) == Some(b"ustar");
     let named = ARCHIVES.iter().find(|(magic, _)| file.starts_with(magic)).map(|(_, name)| *name);
     named.or(tar.then_some("tar"))
 }
 
-/// Whether this is an HTML page, in any encoding that a browser saves: UTF-8, UTF-16 or UTF-32, with or without a byte
-/// order mark, or an 8-bit encoding.
+/// Whether `file` is an HTML page, in any encoding that a browser saves: UTF-8, UTF-16 or UTF-32, with or without a
+/// byte order mark, or an 8-bit encoding.
 pub(super) fn is_web_page(file: &[u8]) -> bool {
     // Markup is ASCII, which all of these encodings store identically apart from zero bytes.
     let text: Vec<u8> = file
@@ -41,7 +41,7 @@ pub(super) fn is_web_page(file: &[u8]) -> bool {
     markup && (contains(b"<!doctype html") || contains(b"<html") || contains(b"<head") || contains(b"<body"))
 }
 
-/// Whether this is text: UTF-8, or UTF-16 with a byte order mark. An image is never text, because it contains zero
+/// Whether `file` is text: UTF-8, or UTF-16 with a byte order mark. An image is never text, because it contains zero
 /// bytes.
 pub(super) fn is_text(file: &[u8]) -> bool {
     let printable = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0C');
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_recognised_in_both_encodings_and_images_are_not_text() {
+    fn utf8_and_utf16_text_is_recognised_and_an_image_is_not_text() {
         let text = "Crazyflie för alla\r\n";
         assert!(is_text(text.as_bytes()));
         assert!(is_text(&[b"\xFF\xFE", &utf16(text, u16::to_le_bytes)[..]].concat()));
@@ -106,9 +106,9 @@ mod tests {
 
     #[test]
     fn archives_are_recognised_by_their_first_bytes() {
-        assert_eq!(archive(b"\x1F\x8B\x08\0"), Some("gzip"));
-        assert_eq!(archive(&[&[0; 257][..], b"ustar\0"].concat()), Some("tar"));
-        assert_eq!(archive(b"PK\x03\x04"), None);
-        assert_eq!(archive(b""), None);
+        assert_eq!(archive_format(b"\x1F\x8B\x08\0"), Some("gzip"));
+        assert_eq!(archive_format(&[&[0; 257][..], b"ustar\0"].concat()), Some("tar"));
+        assert_eq!(archive_format(b"PK\x03\x04"), None);
+        assert_eq!(archive_format(b""), None);
     }
 }

@@ -25,16 +25,16 @@ pub enum HexDefect {
     Address(usize),
 }
 
-/// Some editors write this mark at the start of a text file.
+/// The mark that some editors write at the start of a text file.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// Only this many bytes at the start of a file are searched for a record.
 const BEGINNING: usize = 1000;
 /// No real image has more separate parts than this.
 const PARTS_MAX: usize = 10_000;
 
-/// Whether this is a HEX file, even a damaged one: a line near its start has a colon and the digits of the shortest
-/// record.
-pub(super) fn looks_like(file: &[u8]) -> bool {
+/// Whether `file` is a HEX file, even a damaged one: a line near the start of the file begins with a colon and the
+/// digits of the shortest record.
+pub(super) fn is_hex(file: &[u8]) -> bool {
     let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
     let record = |line: &[u8]| match line.trim_ascii() {
         [b':', digits @ ..] => digits.len() >= 10 && digits[..10].iter().all(u8::is_ascii_hexdigit),
@@ -60,7 +60,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, HexDefect> {
         }
         let damaged = |why: String| HexDefect::Line { line: at, why };
         let text = std::str::from_utf8(line).map_err(|_| damaged("it is not text".to_owned()))?;
-        match Record::from_record_string(text).map_err(|error| damaged(why(error)))? {
+        match Record::from_record_string(text).map_err(|error| damaged(describe(error)))? {
             Record::Data { offset, value } => {
                 let address = base.checked_add(offset.into()).ok_or(HexDefect::Address(at))?;
                 append(&mut segments, address, value);
@@ -68,7 +68,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, HexDefect> {
             Record::ExtendedLinearAddress(high) => base = u32::from(high) << 16,
             Record::ExtendedSegmentAddress(segment) => base = u32::from(segment) << 4,
             Record::EndOfFile => ended = true,
-            // Not needed: the vector table contains the start address.
+            // The start address is not needed, because the vector table contains it.
             Record::StartLinearAddress(_) | Record::StartSegmentAddress { .. } => {}
         }
     }
@@ -79,7 +79,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, HexDefect> {
     }
 }
 
-fn why(error: ReaderError) -> String {
+fn describe(error: ReaderError) -> String {
     match error {
         ReaderError::ChecksumMismatch(right, found) => {
             format!("its checksum is {found:02X}, but its bytes give {right:02X}")

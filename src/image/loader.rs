@@ -7,7 +7,7 @@ use crate::flash::{Address, LOADER_BASE, LOADER_MAX, Span, is_blank};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loader {
     Bitcraze,
-    /// A Crazyflie firmware, flashed over the bootloader.
+    /// Crazyflie firmware that was flashed over the bootloader.
     Overwritten,
     Erased,
     /// Any other program: the bootloader of PX4 or Betaflight, or an incomplete Bitcraze bootloader.
@@ -20,8 +20,8 @@ impl Loader {
         self != Loader::Bitcraze
     }
 
-    /// Classifies the bytes from 0x08000000 on. The first eight are enough for an estimate; the whole sector also
-    /// reveals an incomplete bootloader.
+    /// Classifies the bytes from 0x08000000 onwards. The first eight bytes are enough for an estimate; the whole sector
+    /// also reveals an incomplete bootloader.
     pub fn of(sector: &[u8]) -> Loader {
         let word = |at: usize| {
             let bytes = sector.get(at..at + 4)?;
@@ -53,10 +53,10 @@ impl Loader {
     }
 
     /// What the sector contains, as a noun phrase.
-    pub(crate) fn instead(self) -> &'static str {
+    pub(crate) fn noun_phrase(self) -> &'static str {
         match self {
             Loader::Bitcraze => "the Bitcraze bootloader",
-            Loader::Overwritten => "a Crazyflie firmware",
+            Loader::Overwritten => "Crazyflie firmware",
             Loader::Erased => "nothing",
             Loader::Other => "another program",
         }

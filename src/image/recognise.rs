@@ -1,8 +1,8 @@
 //! Identifies a raw image: Crazyflie firmware, the Bitcraze bootloader, an image for the radio chip, or something else.
 //!
 //! These files have no header, magic number or checksum. The rules use the vector table and the strings of a build.
-//! They identify eleven builds from five platforms and five releases correctly. The initial stack pointer of a valid
-//! firmware is 0x2001FFFF, which is odd, so its alignment is not checked.
+//! They correctly identify eleven builds from five platforms and five releases. The initial stack pointer of valid
+//! firmware is 0x2001FFFF, which is odd, so the alignment of the stack pointer is not checked.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use super::startup::{self, Extent};
 use crate::crazyflie;
 use crate::flash::{Address, BLANK, FIRMWARE_BASE, FIRMWARE_MAX, FLASH_END, LOADER_BASE, LOADER_MAX, Span};
 
-/// 98 words: 16 for the core and 82 for interrupts (RM0090 table 62).
+/// Number of words in the vector table: 16 for the core and 82 for interrupts (RM0090 table 62).
 const VECTORS: usize = 98;
 /// Length of the vector table, in bytes.
 const VECTORS_LEN: usize = VECTORS * 4;
@@ -19,7 +19,7 @@ const VECTORS_LEN: usize = VECTORS * 4;
 const VERSION_MAX: usize = 40;
 /// Maximum number of boards to read. Real platforms have at most three.
 const BOARDS_MAX: usize = 16;
-/// Length of the abbreviated git hash after the version.
+/// Length of the abbreviated git hash that follows the version, in characters.
 const REVISION_LEN: usize = 12;
 /// The firmware's platform table has 30 bytes for a board name, including the NUL.
 const BOARD_NAME_MAX: usize = 29;
@@ -57,7 +57,7 @@ pub struct Firmware {
     pub version: Option<String>,
     /// The first twelve digits of the git commit.
     pub revision: Option<String>,
-    /// The boards that the firmware supports. On any other board it halts silently.
+    /// The boards that the firmware supports. On any other board, the firmware halts silently.
     pub boards: Vec<BoardKind>,
     /// The address that the firmware is linked for.
     pub link: Address,
@@ -75,9 +75,9 @@ pub struct BoardKind {
 }
 
 impl Firmware {
-    /// The platform of the build, as named in releases. `None` if none of its boards is known.
+    /// The platform of the build, as named in releases. `None` if cfdfu knows none of the boards.
     ///
-    /// The Flapper uses boards of other platforms, so only the board names identify it.
+    /// The Flapper uses boards of other platforms, so only the board names identify the Flapper.
     pub fn platform(&self) -> Option<&'static str> {
         if self.boards.iter().any(|board| board.name.starts_with("Flapper")) {
             return Some("flapper");
@@ -150,7 +150,7 @@ impl Content {
         classify(bytes, &[]).0
     }
 
-    /// Identifies the content of a part of flash, ignoring the blank bytes at its end. `None` if all of it is blank.
+    /// Identifies the content of a part of flash, ignoring the blank bytes at its end. `None` if every byte is blank.
     pub fn in_flash(bytes: &[u8]) -> Option<Content> {
         let written = without_blank_end(bytes);
         (!written.is_empty()).then(|| recognise(written, &ReadFrom::Flash { read: bytes.len() }).0)
@@ -168,7 +168,7 @@ impl Content {
     }
 }
 
-/// The read_from of a program's bytes. A missing end looks different in a file and in flash.
+/// Where the bytes of a program were read from. A missing end looks different in a file and in flash.
 enum ReadFrom<'a> {
     /// A file, with the gaps between its segments.
     File { gaps: &'a [Range<usize>] },
@@ -177,7 +177,7 @@ enum ReadFrom<'a> {
 }
 
 /// Identifies the bytes of an image file and checks whether the program in it is complete. `gaps` are the gaps between
-/// the segments of the file, if it has addresses.
+/// the segments of the file, if the file has addresses.
 pub(super) fn classify(bytes: &[u8], gaps: &[Range<usize>]) -> (Content, Extent) {
     recognise(bytes, &ReadFrom::File { gaps })
 }
@@ -189,8 +189,8 @@ fn recognise(bytes: &[u8], read_from: &ReadFrom<'_>) -> (Content, Extent) {
     }
 }
 
-/// Recognises a bootloader followed by firmware, and anything of exactly the size of the flash. The extent is that
-/// of the firmware.
+/// Recognises a bootloader followed by firmware, and anything of exactly the size of the flash. The extent describes
+/// the firmware.
 fn whole_flash(bytes: &[u8], read_from: &ReadFrom<'_>) -> Option<(WholeFlash, Extent)> {
     let (first, rest) = bytes.split_at_checked(LOADER_MAX)?;
     let loader = program(first, &ReadFrom::File { gaps: &[] }).0 == Content::Bootloader;
@@ -200,7 +200,7 @@ fn whole_flash(bytes: &[u8], read_from: &ReadFrom<'_>) -> Option<(WholeFlash, Ex
     }
     let after_loader = |at: usize| at.saturating_sub(LOADER_MAX);
     let (content, extent) = match read_from {
-        // A copy of the flash: its blank end was never written, and is not padding.
+        // In a copy of the flash, the blank end was never written and is not padding.
         ReadFrom::File { .. } if whole => {
             program(without_blank_end(rest), &ReadFrom::Flash { read: rest.len() })
         }
@@ -278,8 +278,8 @@ impl Vectors {
     /// The base address for which the stack, the reset vector and all handlers are valid.
     ///
     /// The addresses of a long image may be valid for both bases. The start-up code then decides, because the reset
-    /// vector points to it for one base only. Otherwise the higher base is chosen: an image for the lower one is
-    /// unlikely to have all of its handlers outside its first 16 KiB.
+    /// vector points to it for one base only. Otherwise the higher base is chosen: an image for the lower base
+    /// is unlikely to have all of its handlers outside its first 16 KiB.
     fn link(&self, bytes: &[u8]) -> Option<Address> {
         if bytes.len() < VECTORS_LEN || !(0x2000_0001..=0x2002_0000).contains(&self.stack) {
             return None;
@@ -295,7 +295,7 @@ impl Vectors {
         bases.find(|&base| self.starts_at(bytes, base)).or(Some(highest))
     }
 
-    /// Detects Crazyflie firmware that ends before its last handler: the initial stack pointer is that of the
+    /// Detects Crazyflie firmware that ends before its last handler: the initial stack pointer is the value from the
     /// linker script (crazyflie-firmware, `DEF_CLOAD.ld`), and all handlers are after the bootloader. `needs` is only
     /// a lower bound here, because the start-up code with the exact size may be missing.
     fn extent(&self, bytes: usize) -> Extent {
@@ -337,7 +337,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
 
-/// Version and revision, stored as `<tag>\0<12 hex digits>\0` in every build.
+/// Reads the version and the revision, which every build stores as `<tag>\0<12 hex digits>\0`.
 fn version(bytes: &[u8]) -> Option<(String, String)> {
     bytes
         .windows(REVISION_LEN + 2)
@@ -359,7 +359,7 @@ fn version_before(bytes: &[u8]) -> Option<String> {
     let printable = |b: &&u8| b.is_ascii_alphanumeric() || b". +-".contains(*b);
     let len = bytes[..end].iter().rev().take(VERSION_MAX).take_while(printable).count();
     let text = std::str::from_utf8(&bytes[end - len..end]).ok()?;
-    // Other text may precede the tag without a NUL, so the tag starts at the last year.
+    // Other text may precede the tag without a NUL in between, so the tag starts at the last year.
     text.char_indices().rev().map(|(at, _)| &text[at..]).find(|tag| is_release(tag)).map(str::to_owned)
 }
 

@@ -23,7 +23,7 @@ const FILES_MAX: usize = 256;
 /// Maximum total size of an archive without a manifest, in bytes. A CI artifact may contain an ELF file with debug
 /// information, about 6 MB.
 const LOOSE_MAX: u64 = 32 * 1024 * 1024;
-/// Maximum size of a manifest, in bytes. A manifest is about 3 kB long.
+/// Maximum size of a manifest, in bytes. A real manifest is about 3 kB long.
 const MANIFEST_MAX: u64 = 256 * 1024;
 const OTHERS_MAX: usize = 20;
 /// Longer strings from the archive are truncated for display.
@@ -38,10 +38,10 @@ pub enum ReleaseDefect {
     TooManyFiles(usize),
     #[error("it contains another zip archive, {0}")]
     Nested(String),
-    /// Neither a manifest nor firmware, with a description of each file.
+    /// The archive has neither a manifest nor firmware. Contains a description of each file.
     #[error("it has no manifest.json and contains no firmware{}", describe_files(.0))]
     NothingKnown(Vec<String>),
-    /// The limit for an archive without a manifest, where every file is examined.
+    /// Only for an archive without a manifest, because every file in such an archive is examined.
     #[error("its files are larger than {} MiB in total", LOOSE_MAX / 1024 / 1024)]
     TooLargeInTotal,
     #[error("its manifest is damaged: {0}")]
@@ -59,7 +59,7 @@ pub enum ReleaseDefect {
     TooLarge(String),
 }
 
-/// The description of the files, as the end of a sentence.
+/// Formats the descriptions of the files as the end of a sentence.
 fn describe_files(others: &[String]) -> String {
     match others {
         [] => String::new(),
@@ -86,8 +86,8 @@ pub(super) struct ReleaseFirmware {
     pub(super) name: String,
     /// The image file for the STM32.
     pub(super) file: Vec<u8>,
-    /// `cf2`, `bolt`, …: the platform of the whole release, from `fw_platform`. The `platform` of each file is always
-    /// `cf2`.
+    /// The platform of the whole release, such as `cf2` or `bolt`, from `fw_platform`. The `platform` of each file is
+    /// not used, because it is always `cf2`.
     pub(super) platform: Option<String>,
     /// The targets that USB DFU cannot reach.
     pub(super) others: Vec<String>,
@@ -99,7 +99,7 @@ pub(super) fn parse(bytes: &[u8], max: u64) -> Result<ArchiveContent, ReleaseDef
     if archive.len() > FILES_MAX {
         return Err(ReleaseDefect::TooManyFiles(archive.len()));
     }
-    // A repacked archive may have everything in a folder.
+    // A repacked archive may contain everything in a folder.
     let names = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
     let manifests: Vec<String> = names.filter(|name| name.rsplit('/').next() == Some(MANIFEST)).collect();
     let name = match manifests.as_slice() {
@@ -153,7 +153,7 @@ pub(super) fn parse(bytes: &[u8], max: u64) -> Result<ArchiveContent, ReleaseDef
     Ok(ArchiveContent::Release(ReleaseFirmware { name: sanitize(&name), file, platform, others }))
 }
 
-/// All files of an archive without a manifest, except those in which macOS stores file attributes.
+/// Reads all files of an archive without a manifest, except the files in which macOS stores file attributes.
 fn read_loose_files(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<Vec<LooseFile>, ReleaseDefect> {
     let names: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
     let mut room = LOOSE_MAX;
@@ -166,7 +166,7 @@ fn read_loose_files(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<Vec<Loose
     Ok(files)
 }
 
-/// The manifest has either one target or a list of them.
+/// Returns the targets of a file. The manifest has either a single target or a list of targets.
 fn targets(value: &Value) -> Vec<&str> {
     match value {
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
@@ -174,7 +174,7 @@ fn targets(value: &Value) -> Vec<&str> {
     }
 }
 
-/// Unpacks a file of the archive. `None` if it has more than `max` bytes.
+/// Unpacks a file of the archive. Returns `None` if the file has more than `max` bytes.
 fn read(
     archive: &mut ZipArchive<Cursor<&[u8]>>,
     name: &str,

@@ -1,12 +1,12 @@
 //! Determines from the start-up code whether an image is complete.
 //!
 //! A raw image has no header, length or checksum. A download that was cut off would be flashed, would verify without
-//! an error, and would then be started, because the bootloader checks only the first word. So a plausible vector table
-//! is not enough: there must be positive evidence that the end of the program is present.
+//! an error, and would then be started, because the bootloader checks only the first word. A plausible vector table is
+//! therefore not enough: cfdfu needs positive evidence that the end of the program is present.
 //!
-//! The linker layout provides this evidence. The initial values of `.data` (and in the Crazyflie's variant those of
-//! `.ccmdata`) are at the end of the image, and the reset handler copies them to RAM. Their addresses `_sidata`,
-//! `_sdata` and `_edata` are in its literal pool, so an image that ends before the last of these values was cut off
+//! The linker layout provides this evidence. The initial values of `.data` (and of `.ccmdata` in the Crazyflie's
+//! variant) are at the end of the image, and the reset handler copies them to RAM. The addresses `_sidata`, `_sdata`
+//! and `_edata` are in the handler's literal pool, so an image that ends before the last initial value was cut off
 //! (crazyflie-firmware, `startup_stm32f40xx.S` and `sections_FLASH.ld`).
 
 use std::ops::Range;
@@ -19,7 +19,7 @@ pub enum Extent {
     /// The start-up code is not recognised, or blank flash at the end cannot be distinguished from blank values.
     #[default]
     Unknown,
-    /// All values that are copied to RAM are present.
+    /// All initial values that are copied to RAM are present.
     Complete,
     Cut {
         /// The size of the image, in bytes.
@@ -27,7 +27,7 @@ pub enum Extent {
         /// The minimum size of the complete image, in bytes.
         needs: usize,
     },
-    /// A file with addresses lacks some of the values that are copied to RAM.
+    /// A file with addresses lacks some of the initial values that are copied to RAM.
     Gap {
         /// Number of missing bytes.
         bytes: usize,
@@ -45,9 +45,10 @@ impl Extent {
     }
 }
 
-/// Both copy loops are within this many bytes of the reset handler. The second one starts at byte 40.
+/// Both copy loops start within this many bytes of the reset handler. The second loop starts at byte 40.
 const CODE_LEN: usize = 128;
-/// The copy loop as opcodes and masks. The low byte of an `ldr` from the literal pool is its offset, which varies.
+/// The copy loop as opcodes and masks. The low byte of an `ldr` from the literal pool is the literal's offset, which
+/// varies.
 const LOOP: [(u16, u16); 11] = [
     (0x2100, 0xFFFF), // movs r1, #0
     (0xE003, 0xFFFF), // b    1f
@@ -65,8 +66,8 @@ const LOOP: [(u16, u16); 11] = [
 const LITERALS: [usize; 3] = [2, 6, 7];
 
 /// The parts of an image linked for `base` that the reset handler at `reset` copies to RAM, as offsets into the image.
-/// The ranges may extend past its end. Empty if no copy loop of the known form is found, or if its addresses are
-/// invalid.
+/// The ranges may extend past the end of the image. Empty if no copy loop of the known form with valid addresses is
+/// found.
 pub(super) fn copied(bytes: &[u8], base: Address, reset: u32) -> Vec<Range<usize>> {
     let Some(start) = (reset & !1).checked_sub(base.0).map(|offset| offset as usize) else {
         return Vec::new();
@@ -97,7 +98,8 @@ fn literals(bytes: &[u8], at: usize) -> Option<[u32; 3]> {
     Some([literal(from)?, literal(start)?, literal(end)?])
 }
 
-/// The source of the copy as offsets, if the addresses are valid: from flash to RAM or CCM.
+/// The source of the copy, as offsets into the image. `None` unless the addresses are valid: the source in flash, the
+/// destination in RAM or CCM.
 fn source([from, start, end]: [u32; 3], base: Address) -> Option<Range<usize>> {
     let within = |low: u32, high: u32| (low..=high).contains(&start) && (start..=high).contains(&end);
     let ram = within(0x2000_0000, 0x2002_0000) || within(0x1000_0000, 0x1001_0000);
@@ -123,12 +125,12 @@ pub(super) fn of_file(copied: &[Range<usize>], len: usize, gaps: &[Range<usize>]
 /// No program contains this many consecutive blank bytes.
 const BLANK_RUN: usize = 16 * 1024;
 
-/// The extent of a program in flash. `read` bytes were read, and those from `end` on are blank.
+/// The extent of a program in flash. `read` bytes were read, and the bytes from `end` onwards are blank.
 ///
 /// Initial values of 0xFF look like flash that was never written. The program therefore counts as incomplete only if
-/// all of the initial values are blank, which never happens in a complete firmware because they include pointers. If
-/// the blank range begins among them, or if reading may have stopped before the end of the program, the result is
-/// [`Extent::Unknown`].
+/// all of the initial values are blank, which never happens in complete firmware because the initial values include
+/// pointers. If the blank range begins among the initial values, or if reading may have stopped before the end of the
+/// program, the result is [`Extent::Unknown`].
 pub(super) fn in_flash(copied: &[Range<usize>], end: usize, read: usize) -> Extent {
     let needs = copied.iter().map(|part| part.end).max();
     let (Some(needs), Some(first)) = (needs, copied.iter().map(|part| part.start).min()) else {
@@ -178,13 +180,13 @@ mod tests {
     fn the_literals_of_both_copy_loops_are_found() {
         let mut bytes = image([0x0800_5000, 0x2000_0000, 0x2000_0400]);
         assert_eq!(found(&bytes), vec![0x1000..0x1400; 1]);
-        // Not at a multiple of four: the offset to the pool is relative to the rounded address.
+        // The second loop is not at a multiple of four: the offset to the pool is relative to the rounded address.
         copy_loop(&mut bytes, RESET + 42, 0x8A0, [0x0800_5400, 0x1000_0000, 0x1000_0010]);
         assert_eq!(found(&bytes), [0x1000..0x1400, 0x1400..0x1410]);
     }
 
     #[test]
-    fn an_empty_section_needs_nothing() {
+    fn an_empty_data_section_is_not_copied() {
         assert_eq!(found(&image([0x0800_5000, 0x2000_0000, 0x2000_0000])), []);
     }
 
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_code_is_not_a_copy_loop() {
+    fn changed_or_truncated_code_is_not_a_copy_loop() {
         let good = image([0x0800_5000, 0x2000_0000, 0x2000_0400]);
         for (n, (_, mask)) in LOOP.into_iter().enumerate() {
             let mut changed = good.clone();
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_must_contain_everything_that_is_copied() {
+    fn a_complete_file_contains_all_bytes_that_are_copied() {
         let parts = [1000..1400, 1400..1416];
         assert_eq!(of_file(&[], 7, &[]), Extent::Unknown);
         assert_eq!(of_file(&parts, 1415, &[]), Extent::Cut { bytes: 1415, needs: 1416 });

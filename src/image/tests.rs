@@ -1,4 +1,4 @@
-//! Behaviour that all image formats share. The formats themselves are tested with a corpus of files in
+//! Tests of the behaviour that all image formats share. The formats themselves are tested with a corpus of files in
 //! `tests/it/corpus.rs`.
 
 use super::*;
@@ -35,7 +35,7 @@ fn segments_are_sorted_and_joined_and_must_not_overlap() {
     assert_eq!((image.address(), image.payload.len()), (Some(FIRMWARE_BASE), 0x1014));
     let twice = vec![segment(0x0800_4000, 8), segment(0x0800_4004, 8)];
     assert_eq!(Image::placed(Format::Dfu, twice), Err(ImageError::Overlap(Address(0x0800_4004))));
-    // Scattered over the whole address space: not recognised, and no memory is allocated for the gap.
+    // Segments at both ends of the address space are not recognised, and no memory is allocated for the gap.
     let far = vec![segment(0, 8), segment(0xFFFF_FFF0, 8)];
     assert_eq!(Image::placed(Format::Elf, far).unwrap().content, Content::Unknown { link: None });
 }

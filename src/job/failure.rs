@@ -1,5 +1,5 @@
-//! How a job can fail: what happened, during which step, and the state of the drone afterwards. The advice for each
-//! failure is in `report`.
+//! The ways in which a job can fail: the cause, the step that failed, and the state of the drone afterwards. The advice
+//! for each failure is in `report`.
 
 use std::time::Duration;
 
@@ -58,17 +58,18 @@ pub enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DroneState {
     Untouched,
-    /// Its flash is unchanged, but it was running before and is now in DFU mode, or no LED is lit.
+    /// The flash is unchanged, but the firmware that was running before has stopped: the drone is in DFU mode, or no
+    /// LED is lit.
     Stopped,
-    /// It has no complete firmware, and its bootloader detects that and waits for another flash.
+    /// The drone has no complete firmware. Its bootloader detects this and waits for another flash.
     WithoutFirmware,
-    /// It has no complete bootloader, so it can be reached only after entering DFU mode by hand.
+    /// The drone has no complete bootloader, so the drone can be reached only after entering DFU mode by hand.
     WithoutLoader,
-    /// A trial has written test data to the last sector, which held nothing. The firmware is unchanged.
+    /// A trial has written test data to the last sector, which was blank. The firmware is unchanged.
     TestData,
     /// The start of the firmware is intact, but the rest of the flash is a mix of old and new contents.
     Mixed,
-    /// It holds the complete new image.
+    /// The flash holds the complete new image.
     Flashed,
 }
 
@@ -79,9 +80,9 @@ pub enum FailureKind {
     #[error("no Crazyflie or DFU device found")]
     NoDevice,
     /// Only devices related to the Crazyflie are plugged in.
-    #[error("no Crazyflie found, only {}", names(.0))]
+    #[error("no Crazyflie found, only {}", join_names(.0))]
     OnlyOthers(Vec<Other>),
-    /// Devices were found, but none that `--device` selects.
+    /// Devices were found, but `--device` matches none of them.
     #[error("no device matches --device {0}")]
     NoMatch(String),
     /// The Crazyflie is running, and the job does not allow asking it to enter DFU mode.
@@ -108,13 +109,13 @@ pub enum FailureKind {
     #[error("the Crazyflie's firmware is too old to enter DFU mode by itself (before 2022.03)")]
     TooOld,
     /// The Crazyflie restarted, but did not appear in DFU mode.
-    #[error("{}", did_not_enter(*tries, *limit, *now))]
+    #[error("{}", describe_missed_entry(*tries, *limit, *now))]
     DidNotEnter {
-        /// How many times cfdfu asked the drone.
+        /// How many times cfdfu asked the drone to enter DFU mode.
         tries: u32,
         /// How long the last attempt waited for DFU mode.
         limit: Duration,
-        /// The drone's mode now; `None` if it is not on USB.
+        /// The drone's mode now; `None` if the drone is not on USB.
         now: Option<Mode>,
     },
     /// The device does not support DfuSe.
@@ -132,28 +133,28 @@ pub enum FailureKind {
     )]
     OtherDrone {
         port: Location,
-        /// Its serial number; `None` if it cannot be read.
+        /// The serial number of that drone; `None` if it cannot be read.
         found: Option<String>,
     },
-    /// The board could not be read, and the image is only for some boards.
+    /// The board could not be read, and the image supports only some boards.
     #[error("the board of this drone could not be read, and the image is only for {}", .boards.join(", "))]
     UnknownBoard { boards: Vec<String> },
-    /// Probably another board with the same chip, whose contents a flash would destroy.
+    /// The device is probably another board with the same chip. A flash would destroy its contents.
     #[error(
         "this does not look like a Crazyflie: its chip does not name a board, and its bootloader sector holds {}",
-        loader.instead()
+        loader.noun_phrase()
     )]
     NotACrazyflie { loader: Loader },
-    /// An undo found contents other than what the last change wrote.
+    /// An undo found contents that the last change did not write.
     #[error("the drone was changed by another program after its last flash")]
     ChangedSince,
-    /// There is no copy to restore.
+    /// There is no backup to restore.
     #[error("nothing to undo: {0}")]
     NothingToUndo(NoUndo),
     /// The backup failed a check, so it cannot be restored.
     #[error(transparent)]
     Refused(Box<Refusal>),
-    /// A sector still holds its old contents after an erase. Checked only where the option bytes, which would show the
+    /// A sector still holds its old contents after an erase. This is checked only if the option bytes, which show the
     /// write protection, could not be read.
     #[error("sector {0} did not change when it was erased: it seems to be write-protected")]
     NotErased(usize),
@@ -162,14 +163,18 @@ pub enum FailureKind {
     OtherBoard { board: Board, boards: Vec<String> },
     #[error("the chip is read-protected")]
     ReadProtected,
-    #[error("write protection is set for sector{} {}", if .0.len() == 1 { "" } else { "s" }, numbers(.0))]
+    #[error(
+        "write protection is set for sector{} {}",
+        if .0.len() == 1 { "" } else { "s" },
+        join_numbers(.0)
+    )]
     WriteProtected(Vec<usize>),
     #[error(transparent)]
     Dfu(#[from] DfuError),
     /// A `verify` job found a difference.
     #[error("the drone does not hold this image: {address} holds 0x{found:02X} instead of 0x{expected:02X}")]
     Differs { address: Address, expected: u8, found: u8 },
-    /// A written byte read back wrong.
+    /// A byte that was written does not read back correctly.
     #[error("{address} holds 0x{found:02X} instead of 0x{expected:02X}")]
     Mismatch { address: Address, expected: u8, found: u8 },
     /// The range to read is not entirely in flash.
@@ -181,7 +186,7 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// The failure for a device that could not be opened.
+    /// Returns the failure for a device that could not be opened.
     pub(crate) fn cannot_open(id: Id, error: TransferError) -> FailureKind {
         match error {
             TransferError::Access => FailureKind::NoAccess(id),
@@ -190,7 +195,7 @@ impl FailureKind {
         }
     }
 
-    /// The transfer error, if a transfer failed.
+    /// Returns the transfer error, if a transfer failed.
     pub(crate) fn transfer(&self) -> Option<TransferError> {
         match self {
             FailureKind::Dfu(error) => error.transfer(),
@@ -199,9 +204,9 @@ impl FailureKind {
         }
     }
 
-    /// The same failure with `Disconnected` as the cause, for a device that is no longer on the bus. The earlier
-    /// transfer errors are only symptoms.
-    pub(crate) fn of_a_gone_device(self) -> FailureKind {
+    /// Returns the same failure with `Disconnected` as the cause, for a device that is no longer on the bus. Its other
+    /// transfer errors were only symptoms.
+    pub(crate) fn into_disconnect(self) -> FailureKind {
         let error = TransferError::Disconnected;
         match self {
             FailureKind::Dfu(DfuError::Transfer { request, .. }) => {
@@ -235,7 +240,7 @@ impl Failure {
     }
 }
 
-fn did_not_enter(tries: u32, limit: Duration, now: Option<Mode>) -> String {
+fn describe_missed_entry(tries: u32, limit: Duration, now: Option<Mode>) -> String {
     let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
     match now {
         Some(_) => {
@@ -249,10 +254,10 @@ fn did_not_enter(tries: u32, limit: Duration, now: Option<Mode>) -> String {
     }
 }
 
-fn names(others: &[Other]) -> String {
+fn join_names(others: &[Other]) -> String {
     others.iter().map(Other::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn numbers(sectors: &[usize]) -> String {
+fn join_numbers(sectors: &[usize]) -> String {
     sectors.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }

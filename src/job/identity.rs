@@ -1,11 +1,11 @@
-//! What a drone is and what it holds, read without changing anything.
+//! The identity and the contents of a drone, read without changing anything.
 
 use crate::crazyflie::console::Health;
 use crate::crazyflie::crtp::Radio;
 use crate::crazyflie::{self, Board, Protection, RomVersion};
 use crate::image::{Content, Loader};
 
-/// What is known about a device.
+/// Information about a device, which depends on the drone's mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceInfo {
     /// Read from the memory of a drone in DFU mode.
@@ -15,7 +15,7 @@ pub enum DeviceInfo {
 }
 
 impl DeviceInfo {
-    /// The code of the board, if it is known.
+    /// The board's code, if known.
     pub fn board(&self) -> Option<&str> {
         match self {
             DeviceInfo::InDfu(identity) => identity.board.as_ref().map(|board| board.code.as_str()),
@@ -32,7 +32,7 @@ impl DeviceInfo {
     }
 }
 
-/// What the memory of a drone in DFU mode shows.
+/// Information from the memory of a drone in DFU mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The board from the OTP; `None` if the OTP could not be read or its format is not known.
@@ -48,26 +48,26 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether something shows that this is a Crazyflie: its board, its bootloader or its firmware. A flash job
-    /// looks for the same evidence before it writes.
+    /// Whether the board, the bootloader or the firmware is evidence that this is a Crazyflie. A flash job looks for
+    /// the same evidence before it writes.
     pub(crate) fn has_evidence(&self) -> bool {
         self.board.as_ref().is_some_and(|board| !board.assumed)
             || matches!(self.loader, Some(Loader::Bitcraze | Loader::Overwritten))
             || self.firmware.as_ref().and_then(Content::firmware).is_some()
     }
 
-    /// Whether read protection is set. Nothing can then be read or written.
+    /// Whether the chip is read-protected, so that nothing can be read or written.
     pub(crate) fn is_read_protected(&self) -> bool {
         self.protection.as_ref().is_some_and(|protection| protection.read)
     }
 
-    /// The write-protected sectors, as far as they could be read.
+    /// The write-protected sectors; empty if the protection could not be read.
     pub(crate) fn protected_sectors(&self) -> &[usize] {
         self.protection.as_ref().map_or(&[], |protection| &protection.sectors)
     }
 }
 
-/// What a running Crazyflie reports about itself.
+/// Information that a running Crazyflie reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Running {
     /// The firmware version, for example `2026.04`; `None` if there was no reply.
@@ -76,6 +76,6 @@ pub struct Running {
     pub board: Option<String>,
     /// The radio settings from the EEPROM; `None` if they are not valid or there was no reply.
     pub radio: Option<Radio>,
-    /// What its console and its parameters report about its health.
+    /// The drone's health, according to its console and its parameters.
     pub health: Health,
 }

@@ -1,5 +1,5 @@
-//! The log of a job as typed entries, one per line. Front ends match on the variant; only the `Display` impl here has
-//! the text, in the style of dfu-util's log. `app::log` explains the entries to newcomers.
+//! The log of a job as typed entries, one entry per line. Front ends match on the variant. Only the `Display` impl in
+//! this file has the text, in the style of dfu-util's log. `app::log` explains the entries to newcomers.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -80,13 +80,13 @@ pub enum LogEntry {
         sector: Sector,
         took: Duration,
     },
-    Download(Stretches),
+    Download(AddressRanges),
     Written(Duration),
     ReadWrongOnce(Address),
     RepeatedInBytes(Sector),
     WrongWordErased(Sector),
     WrongWordLeft(Sector, FailureKind),
-    Verified(Stretches, Duration),
+    Verified(AddressRanges, Duration),
 
     // Starting the drone.
     NoBlankPlace,
@@ -114,7 +114,7 @@ pub enum LogEntry {
         /// The part of the job; `None` for the table's header.
         part: Option<&'static str>,
         total: Duration,
-        /// Time for data on the wire, for the chip's own work, and for pauses that the chip asked for.
+        /// The time for data on the wire, for the chip's own work, and for the pauses that the chip requested.
         shares: [Duration; 3],
     },
 }
@@ -134,7 +134,7 @@ pub enum CopyProblem {
 
 /// Address ranges, for example `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stretches(pub Vec<(Address, u64)>);
+pub struct AddressRanges(pub Vec<(Address, u64)>);
 
 impl LogEntry {
     pub(crate) fn level(&self) -> Level {
@@ -286,10 +286,10 @@ impl fmt::Display for LogEntry {
                 "Erase    {} {:>4} KiB   {}",
                 sector.span.start(),
                 sector.span.len() / 1024,
-                seconds(*took)
+                format_seconds(*took)
             ),
             E::Download(rewritten_spans) => write!(f, "Download {rewritten_spans}"),
-            E::Written(took) => write!(f, "Written in {}", seconds(*took)),
+            E::Written(took) => write!(f, "Written in {}", format_seconds(*took)),
             E::ReadWrongOnce(at) => write!(f, "{at} read back wrong at first, and correctly the second time"),
             E::RepeatedInBytes(sector) => {
                 write!(f, "{sector} reads back wrong; writing it again, 8 bits at a time")
@@ -301,7 +301,7 @@ impl fmt::Display for LogEntry {
                 write!(f, "The wrong first word of {sector} cannot be erased: {error}")
             }
             E::Verified(rewritten_spans, took) => {
-                write!(f, "Verify   {rewritten_spans}   {}", seconds(*took))
+                write!(f, "Verify   {rewritten_spans}   {}", format_seconds(*took))
             }
 
             E::NoBlankPlace => f.write_str(
@@ -342,7 +342,7 @@ impl fmt::Display for LogEntry {
     }
 }
 
-impl fmt::Display for Stretches {
+impl fmt::Display for AddressRanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, (at, bytes)) in self.0.iter().enumerate() {
             write!(f, "{}{at} {bytes} bytes", if n == 0 { "" } else { ", " })?;
@@ -351,6 +351,6 @@ impl fmt::Display for Stretches {
     }
 }
 
-fn seconds(time: Duration) -> String {
+fn format_seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }

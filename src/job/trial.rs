@@ -1,4 +1,4 @@
-//! The trials of `cfdfu qualify`: what the worker tries on a drone, and what it measures. `qualify` judges the
+//! The trials of `cfdfu qualify` and their measurements. The worker runs the trials, and `qualify` evaluates the
 //! measurements.
 
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::usb::TransferError;
 /// One job of a qualification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trial {
-    /// Only reads.
+    /// Reads, but writes nothing.
     Read,
-    /// Erases and writes the last sector of the flash, if it is blank, and leaves it blank.
+    /// Erases and writes the last sector of the flash, if that sector is blank, and erases it again afterwards.
     Write,
-    /// Enters DFU mode and leaves it in this way. Writes nothing.
+    /// Enters DFU mode and then leaves it as specified. Writes nothing.
     Restart(Leave),
 }
 
-/// A place in memory that is read in one transfer.
+/// An area of memory that is read in one transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadPlace {
     Otp,
@@ -39,7 +39,7 @@ pub enum WidthAnswer {
     Refused,
 }
 
-/// What appeared on USB after the request to leave DFU mode.
+/// The state of the drone on USB after the request to leave DFU mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appeared {
     Running,
@@ -50,8 +50,8 @@ pub enum Appeared {
 /// One measurement. Times include the transfers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Measurement {
-    /// The status of the dfuERROR in which the ROM was found. `entered`: this job has brought the drone into DFU mode,
-    /// so no other program can have left the status.
+    /// The status of the ROM, which was found in dfuERROR. `entered` is true if this job brought the drone into DFU
+    /// mode, so that no other program can have caused the error.
     FirstStatus {
         status: Status,
         entered: bool,
@@ -71,7 +71,7 @@ pub enum Measurement {
         error: Option<TransferError>,
     },
     Read(ReadPlace, Result<Vec<u8>, DfuError>),
-    /// Whether the device still answered after the reads that it may refuse.
+    /// Whether the device still answered after the reads that the ROM may refuse.
     AnswersAfterwards(bool),
     /// The average time to read a block of 2048 bytes.
     ReadBlock(Duration),
@@ -83,21 +83,22 @@ pub enum Measurement {
         words: bool,
         took: Duration,
     },
-    /// The average time to write a block of 2048 bytes, and whether every byte reads back.
+    /// The average time to write a block of 2048 bytes, and whether every byte reads back correctly.
     WroteBlocks {
         words: bool,
-        /// `None` if cfdfu had to pause for as long as the ROM asks, which hides the time of the chip.
+        /// `None` if cfdfu had to pause for as long as the ROM requests, which hides the chip's own time.
         took: Option<Duration>,
         same: bool,
     },
-    /// Whether every GETSTATUS without a pause was answered when the work was done.
+    /// Whether the ROM answered every GETSTATUS that was sent without a pause when its work was done.
     EarlyStatus(bool),
-    /// A write of this many bytes, and whether they read back. `None` if the write failed.
+    /// A write of this many bytes, and whether the bytes read back correctly; `None` if the write failed.
     WrotePiece {
         bytes: u32,
         same: Option<bool>,
     },
-    /// The number of requests to enter DFU mode, and the time from the last one. `None` if the drone did not enter it.
+    /// The number of requests to enter DFU mode, and the time from the last request until DFU mode. `took` is `None` if
+    /// the drone did not enter DFU mode.
     Entered {
         requests: u32,
         took: Option<Duration>,
@@ -109,6 +110,6 @@ pub enum Measurement {
         appeared: Appeared,
         took: Option<Duration>,
     },
-    /// Whether the whole flash is as before.
+    /// Whether the whole flash holds its original contents again.
     PutBack(bool),
 }

@@ -1,4 +1,4 @@
-//! Decides whether an image may be written and where, before any drone is touched.
+//! Decides whether and where an image may be written, before cfdfu changes any drone.
 //!
 //! Only this module can create an [`ApprovedImage`], and the plan accepts nothing else, so no code path can bypass
 //! these rules.
@@ -29,8 +29,8 @@ pub(crate) enum Purpose {
     RestoreBootloader,
 }
 
-/// An image that passed every check that does not need a drone. Clones share the segments, so it is cheap to clone a
-/// job to resume it, or an undo to show it.
+/// An image that passed every check that does not need a drone. Clones share the segments, so cloning a job or an undo
+/// is cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApprovedImage {
     purpose: Purpose,
@@ -42,7 +42,7 @@ impl ApprovedImage {
         ApprovedImage { purpose, segments: segments.into() }
     }
 
-    /// Whether the job may change the bootloader's sector.
+    /// The purpose, which determines whether the job may change the bootloader's sector.
     pub(crate) fn purpose(&self) -> Purpose {
         self.purpose
     }
@@ -63,16 +63,16 @@ impl ApprovedImage {
 pub enum Refusal {
     #[error("this image is for the radio chip (nRF51), which USB DFU cannot reach")]
     Radio,
-    /// `cf2loader` given as firmware.
+    /// The user passed `cf2loader` as the firmware.
     #[error("this is the Bitcraze bootloader, not firmware")]
     LoaderAsFirmware,
-    /// Something other than a bootloader given as the bootloader.
+    /// The user passed something other than a bootloader as the bootloader.
     #[error("this is {what}, not the Bitcraze bootloader")]
     NotALoader {
-        /// Description with its article, for example "a Crazyflie firmware".
+        /// A description of the image, including the article, for example "a Crazyflie firmware".
         what: &'static str,
     },
-    /// A bootloader whose file places it outside sector 0.
+    /// The file places the bootloader outside sector 0.
     #[error("the bootloader belongs at 0x08000000, but the file places it at {address}")]
     LoaderElsewhere { address: Address },
     /// A copy of a flash whose bootloader was not Bitcraze's.
@@ -93,16 +93,16 @@ pub enum Refusal {
     /// A backup that contains incomplete firmware.
     #[error("the firmware in this copy of a flash is incomplete")]
     IncompleteCopy,
-    /// Neither firmware nor anything else that cfdfu recognises.
+    /// An image that cfdfu does not recognise.
     #[error("this image is not recognised as Crazyflie firmware")]
     Unknown,
-    /// A backup given as firmware.
+    /// The user passed a backup as the firmware.
     #[error("this is a copy of the whole flash ({0}), not firmware")]
     WholeFlash(Content),
-    /// The file contains its address, and the user asked for a different one.
+    /// The file specifies an address, and the user requested a different one.
     #[error("the file belongs at {placed}, not at {asked}")]
     Placed { placed: Address, asked: Address },
-    /// The file is made for another USB device.
+    /// The file's DFU suffix names another USB device.
     #[error(
         "this file is made for the USB device {vendor:04x}:{product:04x}, not for a Crazyflie (0483:df11)"
     )]
@@ -122,7 +122,7 @@ pub enum Refusal {
         /// The address to write to.
         address: Address,
     },
-    /// An address in sector 0, in a job that does not restore the bootloader.
+    /// A job that does not restore the bootloader would write to sector 0.
     #[error("{address} is in the bootloader's sector (0x08000000 … 0x08003FFF)")]
     BootloaderSector {
         /// The start of the segment.
@@ -142,7 +142,7 @@ pub enum Refusal {
         /// The start of the segment.
         address: Address,
     },
-    /// The chip programs whole words, so an image cannot start inside one.
+    /// The chip programs whole words, so an image cannot start inside a word.
     #[error("{address} is not a multiple of 4")]
     Unaligned {
         /// The start of the segment.
@@ -150,13 +150,13 @@ pub enum Refusal {
     },
 }
 
-/// Approves firmware for 0x08004000, or an unrecognised image if the user overrides the refusal.
+/// Approves firmware for 0x08004000. Also approves an unrecognised image if the user overrides the refusal.
 pub fn flash(image: &Image, overrides: Overrides) -> Result<ApprovedImage, Refusal> {
     Ok(ApprovedImage::new(Purpose::Flash, firmware_segments(image, overrides)?))
 }
 
-/// Approves the bootloader for sector 0 and, in the same job, firmware after it. `loader` may also be a copy of the
-/// whole flash, in which case `firmware` replaces the firmware in the copy.
+/// Approves the bootloader for sector 0 and, if given, firmware to be written in the same job. `loader` may also be a
+/// copy of the whole flash, in which case `firmware` replaces the firmware in the copy.
 pub fn restore(
     loader: &Image,
     firmware: Option<&Image>,
@@ -168,7 +168,7 @@ pub fn restore(
         Content::WholeFlash(_) if loader.extent.complete() == Some(false) => {
             return Err(Refusal::IncompleteCopy);
         }
-        _ => all_there(loader)?,
+        _ => check_complete(loader)?,
     }
     let what = match &loader.content {
         Content::Bootloader | Content::WholeFlash(WholeFlash { loader: true, .. }) => None,
@@ -199,14 +199,14 @@ pub fn restore(
     if let Some(firmware) = firmware {
         segments.extend(firmware_segments(firmware, overrides)?);
     }
-    segments.iter().try_for_each(fits_flash)?;
+    segments.iter().try_for_each(check_fits_flash)?;
     Ok(ApprovedImage::new(Purpose::RestoreBootloader, segments))
 }
 
 /// Approves restoring a copy of a drone's flash to its original address. Any content is accepted, because it was on the
-/// drone before. The exception is sector 0: without the override, it is restored only if it held Bitcraze's bootloader.
+/// drone before. The exception is sector 0: without the override, only Bitcraze's bootloader is restored there.
 pub fn undo(copy: Segment, overrides: Overrides) -> Result<ApprovedImage, Refusal> {
-    fits_flash(&copy)?;
+    check_fits_flash(&copy)?;
     if is_blank(&copy.data) {
         return Err(Refusal::NothingBefore);
     }
@@ -221,27 +221,27 @@ pub fn undo(copy: Segment, overrides: Overrides) -> Result<ApprovedImage, Refusa
     }
 }
 
-/// The segments to compare with the drone's flash, at the requested address or else at the image's own.
+/// Returns the segments to compare with the drone's flash, at the requested address or else at the image's own address.
 pub fn compare(image: &Image, overrides: Overrides) -> Result<Vec<Segment>, Refusal> {
     if !matches!(image.content, Content::WholeFlash(_)) {
-        all_there(image)?;
+        check_complete(image)?;
     }
-    let segments = image.payload.at(place(image, overrides)?);
-    segments.iter().try_for_each(fits_flash)?;
+    let segments = image.payload.at(target_address(image, overrides)?);
+    segments.iter().try_for_each(check_fits_flash)?;
     Ok(segments)
 }
 
-/// The address to write an image to: the requested address, or else the image's own.
-fn place(image: &Image, overrides: Overrides) -> Result<Address, Refusal> {
+/// Returns the address to write an image to: the requested address, or else the image's own address.
+fn target_address(image: &Image, overrides: Overrides) -> Result<Address, Refusal> {
     match (image.payload.address(), overrides.address) {
         (Some(placed), Some(asked)) if placed != asked => Err(Refusal::Placed { placed, asked }),
         (_, asked) => Ok(asked.or(image.address()).unwrap_or(FIRMWARE_BASE)),
     }
 }
 
-/// Refuses an incomplete image. There is no override: such an image would be flashed and verified, but would not
+/// Refuses an incomplete image. There is no override: such an image could be flashed and verified, but would not
 /// start.
-pub(crate) fn all_there(image: &Image) -> Result<(), Refusal> {
+pub(crate) fn check_complete(image: &Image) -> Result<(), Refusal> {
     match image.extent {
         Extent::Cut { bytes, needs } => Err(Refusal::CutOff { bytes, needs }),
         Extent::Gap { bytes } => Err(Refusal::LeavesOut { bytes }),
@@ -257,9 +257,9 @@ fn check_target_device(image: &Image, overrides: Overrides) -> Result<(), Refusa
 }
 
 fn firmware_segments(image: &Image, overrides: Overrides) -> Result<Vec<Segment>, Refusal> {
-    // A copy of a flash is refused below, with a more useful reason than a missing part.
+    // A copy of the whole flash is refused below, with a more useful error.
     if !matches!(image.content, Content::WholeFlash(_)) {
-        all_there(image)?;
+        check_complete(image)?;
     }
     check_target_device(image, overrides)?;
     if let (Content::Firmware(firmware), Some(placed)) = (&image.content, image.payload.address())
@@ -268,7 +268,7 @@ fn firmware_segments(image: &Image, overrides: Overrides) -> Result<Vec<Segment>
     {
         return Err(Refusal::Misplaced { linked: firmware.link, placed });
     }
-    let address = place(image, overrides)?;
+    let address = target_address(image, overrides)?;
     match &image.content {
         Content::Radio => return Err(Refusal::Radio),
         Content::Bootloader => return Err(Refusal::LoaderAsFirmware),
@@ -280,7 +280,7 @@ fn firmware_segments(image: &Image, overrides: Overrides) -> Result<Vec<Segment>
             return Err(Refusal::WrongAddress { linked: firmware.link, address });
         }
         Content::Unknown { .. } if !overrides.allow_mismatch => return Err(Refusal::Unknown),
-        // No override: the vectors point elsewhere, so the image cannot run at this address.
+        // This refusal has no override: the vectors point to another address, so the image cannot run at this one.
         Content::Unknown { link: Some(linked) } if *linked == LOADER_BASE && address >= FIRMWARE_BASE => {
             return Err(Refusal::Foreign { address });
         }
@@ -288,7 +288,7 @@ fn firmware_segments(image: &Image, overrides: Overrides) -> Result<Vec<Segment>
     }
     let segments = image.payload.at(address);
     for segment in &segments {
-        fits_flash(segment)?;
+        check_fits_flash(segment)?;
         if segment.address < FIRMWARE_BASE {
             return Err(Refusal::BootloaderSector { address: segment.address });
         }
@@ -307,7 +307,7 @@ fn split(segment: Segment) -> Vec<Segment> {
     vec![Segment { address, data }, Segment { address: FIRMWARE_BASE, data: rest }]
 }
 
-fn fits_flash(segment: &Segment) -> Result<(), Refusal> {
+fn check_fits_flash(segment: &Segment) -> Result<(), Refusal> {
     let Segment { address, data } = segment;
     if !(LOADER_BASE.wide()..FLASH_END).contains(&address.wide()) {
         return Err(Refusal::NotFlash { address: *address });
@@ -356,7 +356,7 @@ mod tests {
     const OVERRIDE: Overrides = Overrides { address: None, allow_mismatch: true };
 
     #[test]
-    fn a_firmware_is_approved_only_for_the_address_it_is_linked_for() {
+    fn firmware_is_approved_only_for_the_address_that_it_is_linked_for() {
         let good = firmware(FIRMWARE_BASE);
         let approved = flash(&good, Overrides::default()).unwrap();
         assert_eq!(approved.segments()[0].address, FIRMWARE_BASE);
@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(restore(&loader, Some(&bad), OVERRIDE), Err(refusal));
         let gap = Image { extent: Extent::Gap { bytes: 16 }, ..good.clone() };
         assert_eq!(flash(&gap, OVERRIDE), Err(Refusal::LeavesOut { bytes: 16 }));
-        // A backup of a drone with incomplete firmware: its bootloader may be restored together with another firmware.
+        // A backup of a drone with incomplete firmware. Its bootloader may be restored together with other firmware.
         let copy = half(Content::WholeFlash(WholeFlash { loader: true, firmware: None }));
         assert_eq!(restore(&copy, None, OVERRIDE), Err(Refusal::IncompleteCopy));
         assert!(restore(&copy, Some(&good), Overrides::default()).is_ok());
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restore_accepts_a_bootloader_followed_by_a_firmware() {
+    fn a_restore_accepts_a_bootloader_and_firmware() {
         let loader = image(Content::Bootloader, 7256);
         let good = firmware(FIRMWARE_BASE);
         let both = restore(&loader, Some(&good), Overrides::default()).unwrap();
@@ -453,7 +453,7 @@ mod tests {
         assert_eq!(approved.purpose(), Purpose::RestoreBootloader);
         let parts: Vec<_> = approved.segments().iter().map(|part| (part.address, part.data.len())).collect();
         assert_eq!(parts, [(LOADER_BASE, 0x4000), (FIRMWARE_BASE, 64)]);
-        // After the bootloader's sector, any content is restored.
+        // Beyond the bootloader's sector, any content is restored.
         let approved = undo(copy(Address(0x0800_8000), vec![1; 64]), Overrides::default()).unwrap();
         assert_eq!(approved.purpose(), Purpose::Flash);
         let past = undo(copy(Address(0x080F_FFF0), vec![1; 64]), OVERRIDE);

@@ -1,4 +1,4 @@
-//! Compares plans with tables of literal sectors, and checks the rules of a plan with property tests.
+//! Compares plans with tables of literal sector addresses, and checks the rules of a plan with property tests.
 
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ fn image(content: Content, data: Vec<u8>) -> Image {
     }
 }
 
-/// A firmware of `len` bytes, none of them 0xFF.
+/// Firmware of `len` bytes, none of which is 0xFF.
 fn firmware(len: usize) -> Image {
     let extent = Extent::Unknown;
     let identity = Firmware { version: None, revision: None, boards: vec![], link: FIRMWARE_BASE, extent };
@@ -52,7 +52,7 @@ fn all_differ(plan: &Plan) -> Work {
     plan.work(&vec![Differs; plan.sectors().len()], BLOCK)
 }
 
-/// The spans as (start, length), to compare with literals.
+/// The spans as pairs of start and length, for comparison with literals.
 fn pairs(spans: &[Span]) -> Vec<(u32, u32)> {
     spans.iter().map(|span| (span.start().0, span.len())).collect()
 }
@@ -69,7 +69,7 @@ fn a_plan_has_exactly_the_sectors_that_the_image_intersects() {
         // Sizes for which dfu-core computes a wrong sector list.
         (120_000, &first_five),
         (253_952, &[0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000, 0x0802_0000, 0x0804_0000]),
-        // Up to the exact end of sectors 4 and 5, and one byte more.
+        // Images that end exactly at the end of sector 4 or 5, or one byte beyond it.
         (112 * 1024, &first_five[..4]),
         (112 * 1024 + 1, &first_five),
         (240 * 1024, &first_five),
@@ -147,7 +147,7 @@ fn blank_blocks_are_verified_but_not_written() {
 }
 
 #[test]
-fn a_restore_erases_the_firmware_head_first_and_commits_the_bootloader_first() {
+fn a_restore_erases_the_head_sector_of_the_firmware_first_and_commits_the_bootloader_first() {
     let plan = restore_both(40_000);
     let work = all_differ(&plan);
     assert_eq!(work.erase.iter().map(|s| s.index).collect::<Vec<_>>(), [1, 0, 2, 3]);
@@ -176,7 +176,7 @@ fn the_plan_follows_the_memory_map_of_the_device() {
 
 proptest! {
     #[test]
-    fn every_written_byte_was_erased_and_every_byte_of_the_image_is_accounted_for(
+    fn every_written_byte_was_erased_and_every_byte_of_the_image_is_verified_or_unchanged(
         len in 1..=1_032_192_usize,
         answers in prop::collection::vec(0..3_u8, 11),
         block in prop::sample::select(vec![64_u32, 128, 1024, 2048]),

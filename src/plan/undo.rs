@@ -1,15 +1,15 @@
 //! The undo history of one drone: a copy of what the last change overwrote, and the records that keep it correct.
 //!
-//! An undo restores the image that last ran on the drone. This is not always the previous content of the flash: after
-//! an interruption, the flash holds a mixture of old and new that never ran. Three rules keep the copy correct. Without
-//! them, the undo of a flash that failed and was repeated would restore the broken state in between.
+//! An undo restores the image that last ran on the drone. This image is not always the previous content of the flash:
+//! after an interruption, the flash holds a mixture of old and new bytes that never ran. Three rules keep the copy
+//! correct. Without them, the undo of a flash that failed and was repeated would restore this mixture.
 //!
-//! - The leftovers of an interrupted job never replace the copy. [`Unfinished`] lists what the job was to write, so
-//!   the next job recognises them and keeps the older copy for that part of the flash.
-//! - The copy covers every sector that has changed since it was made: each retry adds the sectors that it reaches.
-//! - An interrupted undo keeps its target, and the next undo continues with it.
+//! - The leftovers of an interrupted job never replace the copy. [`Unfinished`] lists what the job had to write, so
+//!   the next job recognises the leftovers and keeps the older copy for that part of the flash.
+//! - The copy covers every sector that has changed since it was made: each retry adds the sectors that it changes.
+//! - An interrupted undo keeps its target, and the next undo continues to restore that target.
 //!
-//! This module does no I/O: `record` keeps the history in files, `supervise::copies` in memory.
+//! This module does no I/O: `record` stores the history in files, `supervise::copies` in memory.
 
 use std::ops::Range;
 
@@ -42,7 +42,7 @@ pub enum NoCopy {
     /// No change to this drone is recorded.
     #[error("there is nothing to undo yet")]
     NeverFlashed,
-    /// `--no-undo`, or the copy could not be saved.
+    /// The user passed `--no-undo`, or the copy could not be saved.
     #[error("the last flash kept no copy of what it overwrote")]
     NotKept,
     #[error("the flash was blank before the last change")]
@@ -60,7 +60,7 @@ pub enum NoCopy {
 pub enum NoUndo {
     #[error(transparent)]
     NoCopy(NoCopy),
-    /// The drone cannot be distinguished from another one on the same port.
+    /// The drone cannot be distinguished from another drone on the same port.
     #[error("the drone reports no serial number")]
     NoSerial,
     #[error("{0}")]
@@ -76,18 +76,18 @@ impl Default for NoUndo {
 /// A change that was started and may not have finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
-    /// The copy that the change was to restore, if the change is an undo.
+    /// The copy to restore, if the change is an undo.
     pub undoes: Option<Segment>,
     pub writes: Vec<Piece>,
-    /// What earlier unfinished changes were to write.
+    /// What earlier unfinished changes had to write.
     pub earlier: Vec<Piece>,
 }
 
-/// Bytes that a change writes: their location, and a checksum to recognise them later.
+/// Bytes that a change writes: their location, and a checksum by which to recognise them later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub span: Span,
-    /// CRC-32.
+    /// The CRC-32 of the bytes.
     pub crc: u32,
 }
 
@@ -99,12 +99,12 @@ impl Piece {
     }
 
     /// Whether the first word of the piece, which is written last, is blank in `segment`.
-    fn is_headless_in(self, segment: &Segment) -> bool {
+    fn lacks_first_word_in(self, segment: &Segment) -> bool {
         let start = self.span.start().wide();
         within(segment, start..start + 4).is_some_and(|head| head.data.len() == 4 && is_blank(&head.data))
     }
 
-    /// Whether `segment` holds these bytes. `None` if it does not cover them.
+    /// Whether `segment` holds these bytes. `None` if the segment does not cover them.
     pub(crate) fn is_in(self, segment: &Segment) -> Option<bool> {
         let range = self.span.start().wide()..self.span.end();
         let found = within(segment, range).filter(|found| found.data.len() == self.span.size())?;
@@ -128,7 +128,7 @@ pub enum Change {
     Undo,
 }
 
-/// The history of one drone in this run, including the changes of the running job.
+/// The history of one drone in this run, including the changes made by the running job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tracked {
     history: History,
@@ -137,7 +137,6 @@ pub(crate) struct Tracked {
 }
 
 impl Tracked {
-    /// The current history.
     pub(crate) fn history(&self) -> &History {
         &self.history
     }
@@ -179,7 +178,7 @@ impl Default for Last {
 }
 
 impl History {
-    /// What an undo restores.
+    /// The copy that an undo restores.
     pub fn target(&self) -> Result<&Segment, NoCopy> {
         match (self.unfinished.as_ref().and_then(|it| it.undoes.as_ref()), &self.last) {
             (Some(copy), _) | (None, Last::Copy(copy)) => Ok(copy),
@@ -187,11 +186,11 @@ impl History {
         }
     }
 
-    /// The history once a job starts to write these segments. `before` is the content of their sectors, without gaps,
-    /// or `None` if it was not read.
+    /// The history once a job starts to write these segments. `before` is the previous content of their sectors,
+    /// without gaps, or `None` if the content was not read.
     pub fn begin(&self, writes: &[Segment], before: Option<&Segment>, change: Change) -> History {
         let undoes = self.target().ok().filter(|_| change == Change::Undo).cloned();
-        // The earlier change may have finished although its end was not observed.
+        // The earlier change may have finished although cfdfu did not observe its end.
         let is_complete = |it: &Unfinished| {
             let is_written = |piece: &Piece| before.and_then(|before| piece.is_in(before)) == Some(true);
             it.writes.iter().all(is_written)
@@ -220,13 +219,13 @@ impl History {
         History { last: self.last, unfinished, wrote }
     }
 
-    /// What the drone must still hold for an undo to be correct. If it holds something else, another program has
-    /// changed it since. Empty while a change is unfinished, because the flash may then hold anything.
+    /// The bytes that the flash must still hold for an undo to be correct. If the flash holds other bytes, another
+    /// program has changed it since. Empty while a change is unfinished, because the flash may then hold anything.
     pub fn expected(&self) -> &[Piece] {
         if self.unfinished.is_some() { &[] } else { &self.wrote }
     }
 
-    /// The history after an undo that found nothing left to restore. This finishes an interrupted undo.
+    /// The history after an undo that found nothing left to restore, which also finishes an interrupted undo.
     pub(crate) fn undone(self) -> History {
         if self.is_undoing() { self.end() } else { self }
     }
@@ -236,8 +235,8 @@ impl History {
         self.unfinished.as_ref().is_some_and(|it| it.undoes.is_some())
     }
 
-    /// The new [`History::last`] when `before` is about to be overwritten. For a part that is incomplete after an
-    /// interrupted job, the existing copy is kept.
+    /// The new [`History::last`] when a job is about to overwrite `before`. For a part of the flash that is incomplete
+    /// after an interrupted job, the existing copy is kept.
     fn last_with(&self, before: &Segment) -> Last {
         let open =
             self.unfinished.as_ref().map(|it| [&it.writes[..], &it.earlier[..]].concat()).unwrap_or_default();
@@ -246,29 +245,29 @@ impl History {
             Last::None(why) if self.unfinished.is_some() => (None, *why),
             Last::None(_) => (None, NoCopy::WasIncomplete),
         };
-        // A program without its first word, a partly erased copy, or bytes that an interrupted job wrote.
+        // Leftovers are a program without its first word, a partly erased copy, or bytes that an interrupted job wrote.
         let is_leftover = |found: &Segment, kept: &Segment| {
-            let own = |piece: &Piece| piece.is_in(found) == Some(true) || piece.is_headless_in(found);
-            is_half(found) || is_partly_erased(found, kept) || open.iter().any(own)
+            let own = |piece: &Piece| piece.is_in(found) == Some(true) || piece.lacks_first_word_in(found);
+            is_incomplete(found) || is_partly_erased(found, kept) || open.iter().any(own)
         };
         let part = |which: Range<u64>| {
             let open = has_part(&open, &which);
             let found = within(before, which.clone());
             let kept = kept.and_then(|kept| within(kept, which)).filter(|_| open);
             match (found, kept) {
-                (Some(found), Some(kept)) if is_leftover(&found, &kept) => union(&kept, &found)
-                    .filter(|whole| !is_half(whole))
+                (Some(found), Some(kept)) if is_leftover(&found, &kept) => merge(&kept, &found)
+                    .filter(|whole| !is_incomplete(whole))
                     .map(Some)
                     .ok_or(NoCopy::WasIncomplete),
                 (Some(_), None) if open => Err(none_kept),
-                (Some(found), _) if is_half(&found) => Err(none_kept),
+                (Some(found), _) if is_incomplete(&found) => Err(none_kept),
                 (Some(found), _) => Ok(Some(found)),
                 (None, kept) => Ok(kept),
             }
         };
         let whole = match (part(LOADER), part(FIRMWARE)) {
             (Err(why), _) | (_, Err(why)) => return Last::None(why),
-            (Ok(Some(loader)), Ok(Some(firmware))) => union(&loader, &firmware),
+            (Ok(Some(loader)), Ok(Some(firmware))) => merge(&loader, &firmware),
             (Ok(loader), Ok(firmware)) => loader.or(firmware),
         };
         match whole {
@@ -286,22 +285,22 @@ fn is_partly_erased(found: &Segment, kept: &Segment) -> bool {
     pairs.all(|(&now, &then)| now == then || now == BLANK)
 }
 
-/// Whether the part holds a program that cannot have run: one without its first word, which cfdfu writes last, or a
-/// truncated firmware, for example after another program's flash was interrupted.
-fn is_half(part: &Segment) -> bool {
+/// Whether the part holds a program that cannot have run: a program without its first word, which cfdfu writes last, or
+/// truncated firmware, for example after an interrupted flash by another program.
+fn is_incomplete(part: &Segment) -> bool {
     let starts = part.address == LOADER_BASE || part.address == FIRMWARE_BASE;
     let headless = part.data.iter().take(4).all(|&byte| byte == BLANK);
-    starts && (headless && !is_blank(&part.data) || part.address == FIRMWARE_BASE && is_cut(&part.data))
+    starts && (headless && !is_blank(&part.data) || part.address == FIRMWARE_BASE && is_truncated(&part.data))
 }
 
-/// Whether the firmware is known to be truncated. `false` if too little of it was read to decide.
-fn is_cut(bytes: &[u8]) -> bool {
+/// Whether the firmware is known to be truncated. Returns `false` if too few bytes were read to decide.
+fn is_truncated(bytes: &[u8]) -> bool {
     let content = Content::in_flash(bytes);
     let firmware = content.as_ref().and_then(Content::firmware);
     firmware.is_some_and(|firmware| firmware.extent.complete() == Some(false))
 }
 
-/// The part of the segment at these addresses. `None` if it has no bytes there.
+/// The part of the segment at these addresses. `None` if the segment has no bytes there.
 fn within(segment: &Segment, addresses: Range<u64>) -> Option<Segment> {
     let start = segment.address.wide().max(addresses.start);
     let len =
@@ -310,8 +309,9 @@ fn within(segment: &Segment, addresses: Range<u64>) -> Option<Segment> {
     Some(Segment { address, data: bytes_from(segment, address).get(..len)?.to_vec() })
 }
 
-/// `kept`, extended with the bytes of `found` before and after it. `None` if there is a gap between the two.
-fn union(kept: &Segment, found: &Segment) -> Option<Segment> {
+/// Returns `kept`, extended with the bytes of `found` before and after it. `None` if there is a gap between the two
+/// segments.
+fn merge(kept: &Segment, found: &Segment) -> Option<Segment> {
     if found.end() < kept.address.wide() || kept.end() < found.address.wide() {
         return None;
     }
@@ -324,7 +324,7 @@ fn union(kept: &Segment, found: &Segment) -> Option<Segment> {
     Some(Segment { address, data })
 }
 
-/// The bytes of the segment from this address on. Empty if the segment ends before it.
+/// The bytes of the segment from this address on. Empty if the segment ends before this address.
 fn bytes_from(segment: &Segment, start: Address) -> &[u8] {
     let from = start.0.saturating_sub(segment.address.0) as usize;
     segment.data.get(from..).unwrap_or_default()

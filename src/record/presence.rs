@@ -1,7 +1,7 @@
-//! Lets the instances of cfdfu on this computer see which port each of them is using.
+//! Shows each instance of cfdfu on this computer which ports the other instances are using.
 //!
-//! Each instance writes a file and keeps it locked while it runs. The kernel releases the lock when a process dies, so
-//! a stale file is recognised even if its process id is in use again.
+//! Each instance writes a file and keeps it locked while its job runs. The kernel releases the lock when a process
+//! dies, so a stale file is recognised even if its process id has been reused.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -22,21 +22,22 @@ use crate::usb::descriptor::clean;
 const RUNS: &str = "runs";
 /// Minimum time between two progress updates.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
-/// Length of a file in bytes. The file is updated in place with a single write: replacing it would lose its lock.
+/// Length of an instance file in bytes. The file is updated in place with a single write: a replaced file would lose
+/// its lock.
 const LEN: usize = 512;
-/// Unlocked files older than this many seconds are stale. A newer one may belong to an instance that is about to lock
-/// it.
+/// Unlocked files older than this many seconds are stale. A newer file may belong to an instance that has not locked
+/// it yet.
 const STALE: u64 = 2;
 
 /// What another instance of cfdfu on this computer reports about its job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningInstance {
     pub pid: u32,
-    /// The port of its device, such as `1-1.2`; empty while it waits for one.
+    /// The port of the instance's device, such as `1-1.2`; empty while the instance waits for a device.
     pub port: String,
-    /// The current phase, such as `write`; empty before the first one.
+    /// The current phase, such as `write`; empty before the first phase.
     pub phase: String,
-    /// Progress of that phase.
+    /// The progress of the current phase.
     pub percent: u8,
 }
 
@@ -54,7 +55,8 @@ impl fmt::Display for RunningInstance {
     }
 }
 
-/// Announces this instance's job to the others: a file that is updated a few times a second and removed after the job.
+/// Announces this instance's job to other instances, in a file that is updated a few times a second and removed after
+/// the job.
 pub(crate) struct Announcement {
     record: Option<StateDir>,
     work: RunningInstance,
@@ -66,7 +68,7 @@ pub(crate) struct Announcement {
 }
 
 impl Announcement {
-    /// Starts with nothing to announce. Without a state directory, nothing is ever announced.
+    /// Creates an announcement without a job. Without a state directory, no job is ever announced.
     pub(crate) fn new(record: Option<StateDir>) -> Announcement {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let work = RunningInstance { pid: std::process::id(), ..RunningInstance::default() };
@@ -141,8 +143,8 @@ impl StateDir {
         Ok((path, file))
     }
 
-    /// The other instance that is using this port, if any.
-    pub(crate) fn at_work_on(&self, port: &Location) -> Option<RunningInstance> {
+    /// Returns the other instance that is using this port, if any.
+    pub(crate) fn instance_on(&self, port: &Location) -> Option<RunningInstance> {
         let port = port.to_string();
         self.other_instances().into_iter().find(|work| work.port == port)
     }
@@ -159,7 +161,7 @@ impl StateDir {
         let mut others = Vec::new();
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            // The home directory may be shared with other computers, whose ports have the same names.
+            // Other computers, whose ports have the same names, may share this home directory.
             let pid =
                 name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".json")?.split('-').next());
             let Some(pid) = pid.and_then(|pid| pid.parse().ok()) else { continue };
@@ -205,14 +207,14 @@ fn write_in_place(mut file: &File, work: &RunningInstance) -> io::Result<()> {
     file.write_all(&text)
 }
 
-/// The file locks in the standard library require Rust 1.89; cfdfu supports 1.88.
+/// Locks a file without the file locks of the standard library: these require Rust 1.89, but cfdfu supports 1.88.
 #[cfg(unix)]
 fn lock(file: &File) -> io::Result<()> {
     Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// Whether the instance that wrote this file is still running. If the file system cannot lock files, the process id
-/// decides.
+/// Whether the instance that wrote this file is still running. If the file system does not support locks, checks
+/// whether its process exists.
 #[cfg(unix)]
 fn is_locked(path: &Path, pid: u32) -> bool {
     use rustix::fs::{FlockOperation, flock};
@@ -238,7 +240,7 @@ fn lock(_: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Without file locks, age decides: a file that has not been updated for a minute is stale.
+/// Whether the file was updated within the last minute. Without file locks, an older file counts as stale.
 #[cfg(not(unix))]
 fn is_locked(path: &Path, _: u32) -> bool {
     const MINUTE: u64 = 60;
@@ -250,7 +252,7 @@ fn is_locked(path: &Path, _: u32) -> bool {
 mod tests {
     use super::*;
 
-    /// Imitates another process: a file with its own process id, and a lock on it.
+    /// Imitates another instance: writes and locks a file with this process id.
     fn other_instance(record: &StateDir, pid: u32, work: &RunningInstance) -> io::Result<(PathBuf, File)> {
         let (path, file) = record.open_run(pid, 0)?;
         write_in_place(&file, work)?;
@@ -258,23 +260,23 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_is_visible_to_others_while_it_holds_its_lock() {
+    fn an_instance_is_visible_to_others_while_its_file_is_locked() {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
         let runs = || fs::read_dir(dir.path().join(RUNS)).unwrap().count();
         let work = RunningInstance { pid: 7, port: "1-2".into(), phase: "write".into(), percent: 42 };
-        // The process id is that of a live process, so only the lock can show that the file is stale.
+        // The process with this id is alive, so only the lock can show that the file is stale.
         let parent = std::os::unix::process::parent_id();
         let (path, file) = other_instance(&record, parent, &work).unwrap();
         assert_eq!(record.other_instances(), [RunningInstance { pid: parent, ..work.clone() }]);
         assert!(record.other_instances()[0].to_string().contains("using port 1-2: write 42 %"));
-        // A shorter text overwrites the longer one in place, and this instance is not listed.
+        // A shorter text overwrites the longer text in place. This instance itself is not listed.
         write_in_place(&file, &RunningInstance { phase: String::new(), ..work.clone() }).unwrap();
         assert!(record.other_instances()[0].to_string().contains("using port 1-2 ("));
         let own = other_instance(&record, std::process::id(), &work).unwrap();
         assert_eq!(record.other_instances().len(), 1);
-        // After a kill the lock is released, but the file remains until it is old enough to be stale. (The lock may
-        // outlive the drop briefly: a child process of another test has the file open between fork and exec.)
+        // After a kill, the lock is released, but the file remains until it is old enough to be stale. (The lock may
+        // briefly outlive the drop: a child process of another test has the file open between fork and exec.)
         drop((file, own));
         while !record.other_instances().is_empty() {
             std::thread::yield_now();

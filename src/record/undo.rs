@@ -1,5 +1,5 @@
 //! Stores the undo history of each drone in files, so that a later process can undo the last change or resume an
-//! interrupted one. [`UNDO`] describes the files.
+//! interrupted change. [`UNDO`] describes the files.
 
 use std::fs;
 use std::io;
@@ -15,10 +15,10 @@ use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment, Span};
 use crate::job::{CopyProblem, DroneAt, Failure, LogEntry, Outcome, Preview};
 use crate::plan::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 
-/// Folder of the undo history in the state directory.
+/// The folder of the undo history in the state directory.
 ///
-/// Each drone has a subfolder, named after its DFU serial number and its port, because chips of one batch may share
-/// that serial number. File names start with a time stamp, and the newest file describes what the last change
+/// Each drone has a subfolder, named after its DFU serial number and its port, because chips of one batch may share a
+/// DFU serial number. File names start with a time stamp, and the newest file describes what the last change
 /// overwrote:
 ///
 /// - `TIME-ADDRESS-CRC.bin`: a copy of the overwritten content
@@ -26,14 +26,14 @@ use crate::plan::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 /// - `TIME-unfinished-….json`: a change that has not finished
 /// - `TIME-wrote-….json`: what a finished change wrote
 ///
-/// If the drone's full serial number is known, it is the fourth field of each name, so that the drone is found again on
-/// another port.
+/// If the drone's full serial number is known, it is the fourth field of each name, so that cfdfu finds the drone's
+/// files on any port.
 const UNDO: &str = "undo";
-/// Number of copies kept for each drone.
+/// Number of copies to keep for each drone.
 const COPIES: usize = 5;
 /// Maximum number of bytes to read from a copy: the size of the flash plus one, so that an oversized file is detected.
 const COPY_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64 + 1;
-/// The word for each reason in a file name.
+/// The words for the reasons in file names.
 const REASONS: [(NoCopy, &str); 4] = [
     (NoCopy::NotKept, "notkept"),
     (NoCopy::WasBlank, "blank"),
@@ -41,8 +41,8 @@ const REASONS: [(NoCopy, &str); 4] = [
     (NoCopy::Damaged, "damaged"),
 ];
 
-/// Content of an `unfinished` or `wrote` file. `undoes` is the file name of the copy that an undo restores; each piece
-/// is an address, a length and a checksum.
+/// The content of an `unfinished` or `wrote` file. `undoes` is the file name of the copy that an undo restores; each
+/// piece is an address, a length and a checksum.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Mark {
@@ -52,12 +52,12 @@ struct Mark {
 }
 
 /// A recorded change that has begun.
-pub(crate) struct Begun {
+pub(crate) struct BegunChange {
     record: StateDir,
     drone: DroneAt,
     /// The files saved for this change.
     saved: Vec<PathBuf>,
-    /// Older marks, which this change's own mark replaces.
+    /// Older marks, which the mark of this change replaces.
     older: Vec<PathBuf>,
     /// How the overwritten content is kept.
     pub kept: Kept,
@@ -79,27 +79,27 @@ pub(crate) struct Target {
     pub path: PathBuf,
     pub copy: Segment,
     pub age: Duration,
-    /// What the drone must still contain: [`History::expected`].
+    /// What the drone must still contain; see [`History::expected`].
     pub expected: Vec<Piece>,
 }
 
 impl StateDir {
-    /// Records that a job is about to write. On an error, nothing is recorded and nothing is kept.
+    /// Records that a job is about to write. On an error, records nothing and keeps no copy.
     pub(crate) fn begin(
         &self,
         drone: &DroneAt,
         writes: &[Segment],
         before: Option<&Segment>,
         change: Change,
-    ) -> Result<Begun, CopyProblem> {
+    ) -> Result<BegunChange, CopyProblem> {
         let folder = copies_of(drone).ok_or(CopyProblem::NoSerial)?;
         let files = self.files_of(drone).map_err(|error| CopyProblem::Io(error.to_string()))?;
-        // The newest time across all ports, so that setting the clock back cannot make an older copy the newest.
+        // Use the newest time across all ports, so that setting the clock back cannot make an older copy the newest.
         let newest = files.iter().filter_map(|path| time_of(path)).max();
-        let past = history(&files);
+        let past = read_history(&files);
         let mut next = past.begin(writes, before, change);
         let older = files.into_iter().filter(|path| is_mark(path) || is_wrote(path)).collect();
-        let mut begun = Begun {
+        let mut begun = BegunChange {
             record: self.clone(),
             drone: drone.clone(),
             saved: Vec::new(),
@@ -134,20 +134,20 @@ impl StateDir {
         Ok(begun)
     }
 
-    /// Finds what an undo of this drone's last change would restore.
+    /// Finds the copy that an undo of this drone's last change would restore.
     pub(crate) fn target(&self, drone: &DroneAt) -> io::Result<Result<Target, NoCopy>> {
         let files = self.files_of(drone)?;
-        let history = history(&files);
+        let history = read_history(&files);
         let copy = match history.target() {
             Ok(copy) => copy,
             Err(why) => return Ok(Err(why)),
         };
         let found = files.iter().rev().find_map(|path| {
-            let (time, there) = read_copy(path)?;
+            let (time, found) = read_copy(path)?;
             let age = Duration::from_secs(clock::unix_seconds().saturating_sub(time));
-            (there == *copy).then(|| {
+            (found == *copy).then(|| {
                 let expected = history.expected().to_vec();
-                Target { path: path.clone(), copy: there, age, expected }
+                Target { path: path.clone(), copy: found, age, expected }
             })
         });
         Ok(found.ok_or(NoCopy::Damaged))
@@ -159,24 +159,31 @@ impl StateDir {
     }
 
     /// Resumes the recorded change.
-    pub(crate) fn resume_change(&self, drone: &DroneAt) -> Begun {
+    pub(crate) fn resume_change(&self, drone: &DroneAt) -> BegunChange {
         let files = self.files_of(drone).unwrap_or_default();
         let changes = files.into_iter().filter(|path| is_mark(path) || is_wrote(path));
         let (mut marks, mut older): (Vec<PathBuf>, Vec<PathBuf>) = changes.partition(|path| is_mark(path));
         let saved = marks.pop().into_iter().collect();
         older.extend(marks);
-        Begun { record: self.clone(), drone: drone.clone(), saved, older, kept: Kept::Earlier, problem: None }
+        BegunChange {
+            record: self.clone(),
+            drone: drone.clone(),
+            saved,
+            older,
+            kept: Kept::Earlier,
+            problem: None,
+        }
     }
 
-    /// Marks an unfinished undo as finished, because the next undo found the content already in place.
+    /// Marks an unfinished undo as finished, because the next undo found that the drone already holds the content.
     pub(crate) fn finish_undo(&self, drone: &DroneAt) {
-        if history(&self.files_of(drone).unwrap_or_default()).is_undoing() {
+        if read_history(&self.files_of(drone).unwrap_or_default()).is_undoing() {
             self.resume_change(drone).end(&Outcome::Flashed);
         }
     }
 
-    /// All files of this drone, oldest first. A file from another port belongs to it only if both full serial numbers
-    /// are known and equal.
+    /// All files of this drone, oldest first. A file from another port belongs to this drone only if both full serial
+    /// numbers are known and equal.
     fn files_of(&self, drone: &DroneAt) -> io::Result<Vec<PathBuf>> {
         let Some(folder) = copies_of(drone) else { return Ok(Vec::new()) };
         let here = self.dir.join(folder);
@@ -189,24 +196,24 @@ impl StateDir {
         let mut files: Vec<PathBuf> = Vec::new();
         for folder in folders {
             let entries = fs::read_dir(&folder).into_iter().flatten();
-            let there: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            let paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
             // If two drones with the same DFU serial number were on this port, a file without a full serial number
-            // could belong to either, so neither gets it.
+            // could belong to either drone, so it is assigned to neither.
             let mut known: Vec<String> =
-                there.iter().filter_map(|path| serial_named(path)).chain(full.clone()).collect();
+                paths.iter().filter_map(|path| serial_in_name(path)).chain(full.clone()).collect();
             known.sort();
             known.dedup();
-            let is_this_drone = |path: &PathBuf| match (serial_named(path), &full) {
+            let is_this_drone = |path: &PathBuf| match (serial_in_name(path), &full) {
                 (Some(named), Some(full)) => named == *full,
                 _ => folder == here && known.len() <= 1,
             };
-            files.extend(there.into_iter().filter(is_this_drone));
+            files.extend(paths.into_iter().filter(is_this_drone));
         }
         files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
         Ok(files)
     }
 
-    /// Saves a copy and removes the oldest ones of this drone.
+    /// Saves a copy and removes the drone's oldest copies.
     fn save_copy(
         &self,
         folder: &Path,
@@ -218,7 +225,7 @@ impl StateDir {
         let name = format!("{:08X}-{crc:08x}{}.bin", copy.address.0, serial_field(drone));
         let path = self.save_after(folder, &name, &copy.data, COPIES, newest)?;
         // Read the copy back: once the flash is overwritten, the content exists nowhere else.
-        let is_intact = || read_copy(&path).is_some_and(|(_, there)| there == *copy);
+        let is_intact = || read_copy(&path).is_some_and(|(_, found)| found == *copy);
         // A mismatch counts only if a second read confirms it.
         if is_intact() || is_intact() {
             return Ok(path);
@@ -231,12 +238,12 @@ impl StateDir {
         let undoes = unfinished.undoes.as_ref().and_then(|copy| {
             let files = self.files_of(drone).unwrap_or_default();
             let path =
-                files.iter().rev().find(|path| read_copy(path).is_some_and(|(_, there)| there == *copy))?;
+                files.iter().rev().find(|path| read_copy(path).is_some_and(|(_, found)| found == *copy))?;
             Some(path.file_name()?.to_str()?.to_owned())
         });
         let kind = if undoes.is_some() { "undo" } else { "flash" };
         let mark =
-            Mark { undoes, writes: numbers(&unfinished.writes), earlier: numbers(&unfinished.earlier) };
+            Mark { undoes, writes: to_numbers(&unfinished.writes), earlier: to_numbers(&unfinished.earlier) };
         self.save_json(drone, &format!("unfinished-{kind}"), &mark)
     }
 
@@ -248,13 +255,13 @@ impl StateDir {
     }
 }
 
-/// Records a job before it writes, and returns the line for the log.
+/// Records a job before it writes. Returns the recorded change and a log entry.
 pub(crate) fn begin(
     record: &StateDir,
     drone: &DroneAt,
     preview: &Preview,
     change: Change,
-) -> (Option<Begun>, Option<LogEntry>) {
+) -> (Option<BegunChange>, Option<LogEntry>) {
     let before = preview.before.as_ref();
     match record.begin(drone, preview.plan.pieces(), before, change) {
         Err(problem) => (None, Some(LogEntry::NoCopy(problem))),
@@ -271,9 +278,9 @@ pub(crate) fn begin(
     }
 }
 
-impl Begun {
+impl BegunChange {
     /// Records the outcome of the job. Errors are ignored: the next job then finds an unfinished change and checks
-    /// whether the flash holds all of it.
+    /// whether the flash holds everything that the change had to write.
     pub(crate) fn end(self, outcome: &Outcome) {
         let remove = |files: &[PathBuf]| files.iter().for_each(|path| drop(fs::remove_file(path)));
         match outcome {
@@ -282,9 +289,9 @@ impl Begun {
             }
             // A resumed job may find that everything was already written.
             Outcome::Flashed | Outcome::Unchanged => {
-                let ended = history(&self.record.files_of(&self.drone).unwrap_or_default()).end();
+                let ended = read_history(&self.record.files_of(&self.drone).unwrap_or_default()).end();
                 let own: Vec<PathBuf> = self.saved.into_iter().filter(|path| is_mark(path)).collect();
-                let wrote = Mark { writes: numbers(&ended.wrote), ..Mark::default() };
+                let wrote = Mark { writes: to_numbers(&ended.wrote), ..Mark::default() };
                 let _ = self.record.save_json(&self.drone, "wrote-image", &wrote);
                 if let Some(unfinished) = ended.unfinished {
                     let _ = self.record.save_mark(&self.drone, &unfinished);
@@ -292,7 +299,7 @@ impl Begun {
                 remove(&own);
                 remove(&self.older);
             }
-            // This change's own mark, if saved, replaces the older ones.
+            // If the mark of this change was saved, it replaces the older marks.
             _ if self.saved.iter().any(|path| is_mark(path)) => remove(&self.older),
             _ => {}
         }
@@ -300,49 +307,49 @@ impl Begun {
 }
 
 /// Reads the history from files sorted oldest first.
-fn history(files: &[PathBuf]) -> History {
-    let last = files.iter().rev().find_map(|path| match copy_named(path) {
+fn read_history(files: &[PathBuf]) -> History {
+    let last = files.iter().rev().find_map(|path| match copy_in_name(path) {
         Some(_) if !path.symlink_metadata().is_ok_and(|it| it.is_file()) => None,
         Some(_) => Some(read_copy(path).map_or(Last::None(NoCopy::Damaged), |(_, copy)| Last::Copy(copy))),
-        None => none_named(path).map(Last::None),
+        None => reason_in_name(path).map(Last::None),
     });
     let last = last.unwrap_or_default();
     let damaged = Last::None(NoCopy::Damaged);
     let Some(mark) = files.iter().rev().find(|path| is_mark(path)) else {
-        return match wrote(files) {
+        return match read_wrote(files) {
             Some(wrote) => History { last, unfinished: None, wrote },
             // The `wrote` file is unreadable, so cfdfu cannot check whether the drone still holds what was written. A
-            // check that cannot be made counts as failed.
+            // check that is not possible counts as failed.
             None => History { last: damaged, ..History::default() },
         };
     };
-    match unfinished(mark, files) {
+    match read_unfinished(mark, files) {
         Some(unfinished) => History { last, unfinished: Some(unfinished), wrote: Vec::new() },
-        // The mark is unreadable, so the newest copy may be the wrong one to restore.
+        // The mark is unreadable, so the newest copy may be the wrong copy to restore.
         None => History { last: damaged, ..History::default() },
     }
 }
 
-/// What the last change wrote; empty if its end was not recorded, in which case the newest file is a copy. `None` if
-/// the file cannot be read.
-fn wrote(files: &[PathBuf]) -> Option<Vec<Piece>> {
+/// Reads what the last change wrote. Empty if the end of that change was not recorded: the newest file is then a copy.
+/// `None` if the `wrote` file cannot be read.
+fn read_wrote(files: &[PathBuf]) -> Option<Vec<Piece>> {
     let newest = files.iter().rev().find(|path| !is_mark(path)).filter(|path| is_wrote(path));
     let Some(newest) = newest else { return Some(Vec::new()) };
     let mark: Mark = serde_json::from_slice(&read(newest, COPY_MAX)?).ok()?;
-    Some(pieces(mark.writes))
+    Some(to_pieces(mark.writes))
 }
 
-fn pieces(numbers: Vec<(u32, u32, u32)>) -> Vec<Piece> {
+fn to_pieces(numbers: Vec<(u32, u32, u32)>) -> Vec<Piece> {
     let piece = |(at, len, crc)| Some(Piece { span: Span::new(Address(at), len)?, crc });
     numbers.into_iter().filter_map(piece).collect()
 }
 
-fn numbers(pieces: &[Piece]) -> Vec<(u32, u32, u32)> {
+fn to_numbers(pieces: &[Piece]) -> Vec<(u32, u32, u32)> {
     pieces.iter().map(|piece| (piece.span.start().0, piece.span.len(), piece.crc)).collect()
 }
 
-/// Reads the unfinished change from a mark; `None` if the mark, or the copy to restore, cannot be read.
-fn unfinished(mark: &Path, files: &[PathBuf]) -> Option<Unfinished> {
+/// Reads the unfinished change from a mark. `None` if the mark or the copy to restore cannot be read.
+fn read_unfinished(mark: &Path, files: &[PathBuf]) -> Option<Unfinished> {
     let Mark { undoes, writes, earlier } = serde_json::from_slice(&read(mark, COPY_MAX)?).ok()?;
     let undoes = match undoes {
         Some(name) => {
@@ -351,10 +358,11 @@ fn unfinished(mark: &Path, files: &[PathBuf]) -> Option<Unfinished> {
         }
         None => None,
     };
-    Some(Unfinished { undoes, writes: pieces(writes), earlier: pieces(earlier) })
+    Some(Unfinished { undoes, writes: to_pieces(writes), earlier: to_pieces(earlier) })
 }
 
-/// The folder of a drone's copies; `None` without a serial number, because such drones cannot be distinguished.
+/// The folder of a drone's copies; `None` if the drone has no serial number, because such drones cannot be
+/// distinguished.
 fn copies_of(drone: &DroneAt) -> Option<PathBuf> {
     let serial = crazyflie::dfu_serial(&drone.serial).unwrap_or_else(|| drone.serial.clone());
     let serial: String = serial.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
@@ -377,7 +385,7 @@ fn fields(path: &Path) -> Option<Vec<&str>> {
 }
 
 /// The full serial number in a file name.
-fn serial_named(path: &Path) -> Option<String> {
+fn serial_in_name(path: &Path) -> Option<String> {
     fields(path)?.get(3).map(|&serial| serial.to_owned())
 }
 
@@ -393,14 +401,14 @@ fn is_json(path: &Path, kind: &str) -> bool {
     path.extension().is_some_and(|it| it == "json") && fields(path).is_some_and(|it| it.get(1) == Some(&kind))
 }
 
-fn none_named(path: &Path) -> Option<NoCopy> {
+fn reason_in_name(path: &Path) -> Option<NoCopy> {
     let fields = fields(path).filter(|it| it.get(1) == Some(&"none"))?;
     let matches = |(_, word): &&(NoCopy, &str)| fields.get(2) == Some(word);
     REASONS.iter().find(matches).map(|(why, _)| *why)
 }
 
-/// Time, address and checksum from the name of a copy; `None` for other names.
-fn copy_named(path: &Path) -> Option<(u64, Address, u32)> {
+/// The time, address and checksum from the name of a copy; `None` for other names.
+fn copy_in_name(path: &Path) -> Option<(u64, Address, u32)> {
     let fields = fields(path).filter(|_| path.extension().is_some_and(|it| it == "bin"))?;
     let number = |at: usize| u32::from_str_radix(fields.get(at)?, 16).ok();
     Some((fields.first()?.parse().ok()?, Address(number(1)?), number(2)?))
@@ -408,7 +416,7 @@ fn copy_named(path: &Path) -> Option<(u64, Address, u32)> {
 
 /// Reads a copy and its time; `None` if the file is not a copy or does not match the checksum in its name.
 fn read_copy(path: &Path) -> Option<(u64, Segment)> {
-    let (time, address, crc) = copy_named(path)?;
+    let (time, address, crc) = copy_in_name(path)?;
     let data = read(path, COPY_MAX)?;
     (crc32fast::hash(&data) == crc).then_some((time, Segment { address, data }))
 }
@@ -427,7 +435,7 @@ mod tests {
         Segment { address: FIRMWARE_BASE, data: vec![byte; 64] }
     }
 
-    /// Records a complete flash over `before` and returns the file of the copy.
+    /// Records a complete flash that overwrites `before` and returns the path of the copy.
     fn flashed_over(record: &StateDir, drone: &DroneAt, before: &Segment) -> PathBuf {
         let begun = record.begin(drone, &[copy(0x77)], Some(before), Change::Flash).unwrap();
         let Kept::Copy(path) = begun.kept.clone() else { panic!("{:?}", begun.kept) };
@@ -461,14 +469,14 @@ mod tests {
         assert_eq!(
             target(&record, &at("1-3", &dfu)),
             Err(NoCopy::NeverFlashed),
-            "could be either of the two"
+            "the copy could belong to either drone"
         );
-        assert_eq!(target(&record, &at("1-1", twin)), Err(NoCopy::NeverFlashed), "another chip on that port");
+        assert_eq!(target(&record, &at("1-1", twin)), Err(NoCopy::NeverFlashed), "a copy of another chip");
     }
 
-    /// Two drones were seen running on the same port. In DFU mode entered by hand, they cannot be distinguished.
+    /// Two drones have been running on the same port. In DFU mode, entered by hand, they cannot be distinguished.
     #[test]
-    fn an_ambiguous_copy_is_given_to_neither_drone() {
+    fn an_ambiguous_copy_is_offered_to_neither_drone() {
         let (one, twin) = ("51004F000551343036333233", "51004F000651343036333233");
         let dfu = crazyflie::dfu_serial(one).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -499,7 +507,8 @@ mod tests {
         assert_eq!(target(&record, &at("1-3", serial)), Ok(2));
     }
 
-    /// The newest copy is what the interrupted undo overwrote. It must not be restored, whichever file is damaged.
+    /// The newest copy holds what the interrupted undo overwrote. Whichever file is damaged, this copy must not be
+    /// restored.
     #[test]
     fn an_unreadable_record_of_an_undo_is_reported_as_damaged() {
         let interrupted = || {
@@ -519,7 +528,7 @@ mod tests {
         let (_dir, record, drone, _, mark) = interrupted();
         fs::write(mark, b"{").unwrap();
         assert_eq!(target(&record, &drone), Err(NoCopy::Damaged), "the mark is unreadable");
-        // An undo is checked against what the finished change wrote.
+        // Before an undo, cfdfu checks that the drone still holds what the finished change wrote.
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
         flashed_over(&record, &drone, &copy(1));
@@ -538,7 +547,7 @@ mod tests {
         assert!(path.starts_with(dir.path().join("state/undo/338133873034@1-2")), "{}", path.display());
         let folder = path.parent().unwrap();
         assert_eq!(fs::read_dir(folder).unwrap().count(), 2, "the copy and the wrote file, but no mark");
-        // Files with other names are ignored, and so are folders.
+        // Folders and files with other names are ignored.
         fs::write(path.with_file_name("notes.txt"), b"no copy").unwrap();
         fs::create_dir(path.with_file_name("9999999999-08004000-00000000.bin")).unwrap();
         assert_eq!(target(&record, &drone), Ok(7));
@@ -553,12 +562,12 @@ mod tests {
         );
         let newest = record.target(&drone).unwrap().unwrap();
         assert_eq!((newest.copy.data[0], newest.age < Duration::from_secs(60)), (15, true));
-        // If the newest copy is truncated or changed, an older one does not take its place.
+        // If the newest copy is truncated or modified, an older copy does not replace it.
         fs::write(&newest.path, b"cut").unwrap();
         assert_eq!(target(&record, &drone), Err(NoCopy::Damaged));
     }
 
-    /// A small computer without a battery-backed clock boots in 1970, or at the time when it was switched off.
+    /// A small computer without a battery-backed clock boots with the time of 1970 or of its last shutdown.
     #[test]
     fn the_newest_copy_survives_a_clock_that_was_set_back() {
         let dir = tempfile::tempdir().unwrap();
@@ -570,7 +579,7 @@ mod tests {
         }
         for byte in 1..=3 {
             flashed_over(&record, &at("1-1", "A1"), &copy(byte));
-            assert_eq!(target(&record, &at("1-1", "A1")), Ok(byte), "even for two copies in the same second");
+            assert_eq!(target(&record, &at("1-1", "A1")), Ok(byte), "copies may have the same time");
         }
         // An old copy that cannot be removed is not an error, and no temporary file remains.
         fs::create_dir(folder.join("0000000000-08004000-00000000.bin")).unwrap();
@@ -578,7 +587,7 @@ mod tests {
         assert!(!fs::read_dir(&folder).unwrap().any(|it| it.unwrap().path().extension().unwrap() == "part"));
     }
 
-    /// The next undo resumes an interrupted one, even in another process.
+    /// The next undo resumes an interrupted undo, even in another process.
     #[test]
     fn an_interrupted_change_stays_recorded_until_it_is_finished() {
         let failed = |drone| {
@@ -591,7 +600,7 @@ mod tests {
         let drone = at("1-1", "338133873034");
         let half = Segment { address: FIRMWARE_BASE, data: [vec![0xFF; 8], vec![2; 56]].concat() };
         flashed_over(&record, &drone, &copy(1));
-        // An interrupted undo: its copy remains the target, although there is a newer one.
+        // After an interrupted undo, its copy remains the target, although there is a newer copy.
         let begun = record.begin(&drone, &[copy(1)], Some(&copy(2)), Change::Undo).unwrap();
         assert!(matches!(begun.kept, Kept::Copy(_)));
         begun.end(&interrupted());
@@ -605,7 +614,7 @@ mod tests {
         assert_eq!(target(&record, &drone), Ok(1));
         assert_eq!(expected(&record, &drone), [], "the change is unfinished");
         record.begin(&drone, &[copy(1)], Some(&half), Change::Undo).unwrap().end(&Outcome::Flashed);
-        assert_eq!(target(&record, &drone), Ok(2), "what the undo overwrote");
+        assert_eq!(target(&record, &drone), Ok(2), "the content that the undo overwrote");
         assert_eq!(expected(&record, &drone), [Piece::of(&copy(1)).unwrap()]);
         // The reason is recorded for a flash without a copy, and for a flash over partial firmware of unknown origin.
         record.begin(&drone, &[copy(3)], None, Change::Flash).unwrap().end(&Outcome::Flashed);
@@ -616,7 +625,7 @@ mod tests {
         record.begin(&drone, &[copy(4)], Some(&copy(3)), Change::Flash).unwrap().end(&interrupted());
         record.resume_change(&drone).end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Ok(3));
-        assert_eq!(history(&record.files_of(&drone).unwrap()).unfinished, None);
+        assert_eq!(read_history(&record.files_of(&drone).unwrap()).unfinished, None);
         // A copy newer than the wrote file belongs to a change whose end was not recorded.
         assert_eq!(expected(&record, &drone), [Piece::of(&copy(4)).unwrap()]);
         let begun = record.begin(&drone, &[copy(5)], Some(&copy(4)), Change::Flash).unwrap();

@@ -42,7 +42,7 @@ const STATUS_LENGTH: usize = 6;
 const OVERFLOW: TransferError = TransferError::Other { code: -8 };
 const UNKNOWN: TransferError = TransferError::Other { code: -99 };
 
-/// Parses a recording, or a capture in any of the supported formats. The format is recognised by the contents.
+/// Parses a recording, or a capture in any of the supported formats. The format is recognised from the contents.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Line>, RecordingError> {
     if u64::try_from(bytes.len()).map_or(true, |size| size > SIZE_MAX) {
         return Err(RecordingError::Capture(format!("it is larger than {} MiB", SIZE_MAX / 1024 / 1024)));
@@ -83,7 +83,7 @@ struct CaptureSource {
 struct CaptureEvent<'a> {
     /// Identifies the transfer: its submission and its completion have the same tag.
     tag: &'a [u8],
-    /// Microseconds since an arbitrary moment.
+    /// Microseconds since an arbitrary point in time.
     at: u64,
     bus: u8,
     /// The address of the device.
@@ -99,12 +99,12 @@ enum CapturePhase {
     Control(Setup, usize),
     /// The submission of a bulk transfer.
     Bulk,
-    /// The data of a control transfer, if the capture has it in a separate packet.
+    /// The data of a control transfer, if the capture contains the data in a separate packet.
     Data,
     Complete(Result<(), TransferError>),
 }
 
-/// The data of an event, if it was captured.
+/// The data of an event, as far as it was captured.
 #[derive(Clone, Default)]
 struct CapturedData<'a> {
     bytes: Cow<'a, [u8]>,
@@ -117,7 +117,7 @@ impl CapturedData<'_> {
         self.bytes.is_empty() && self.length.unwrap_or(0) == 0
     }
 
-    /// Returns the data, or only its length if it was not captured completely.
+    /// Returns the data, or only its length if the data was not captured completely.
     fn to_result(&self) -> TransferResult {
         match self.length {
             Some(length) if length > self.bytes.len() => {
@@ -214,7 +214,7 @@ struct CapturedTransfer {
     request: CapturedRequest,
 }
 
-/// The contents of a line without the number of the device.
+/// The contents of a line, without the device number.
 enum CapturedRequest {
     In { setup: Setup, length: usize, result: TransferResult },
     Out { setup: Setup, result: TransferResult },
@@ -230,7 +230,7 @@ struct Pairing<'a> {
     /// The index of the current enumeration, by bus and address.
     current: HashMap<(u8, u8), usize>,
     enumerations: Vec<CapturedEnumeration>,
-    /// In the order in which they ended.
+    /// The completed transfers, in the order in which they ended.
     transfers: Vec<CapturedTransfer>,
 }
 
@@ -309,8 +309,8 @@ impl<'a> Pairing<'a> {
         });
     }
 
-    /// Records the identity from a device descriptor (USB 2.0, table 9-8). Returns the index of the enumeration, which
-    /// is a new one if another device had the address before.
+    /// Records the identity from a device descriptor (USB 2.0, table 9-8). Returns the index of the enumeration. If
+    /// another device had the address before, this is a new enumeration.
     fn identify(&mut self, index: usize, at: u64, descriptor: &[u8]) -> usize {
         let word = |at| ByteOrder::Little.u16(descriptor, at);
         let (Some(1), Some(vendor), Some(product), Some(release)) =
@@ -356,7 +356,7 @@ impl<'a> Pairing<'a> {
             };
             let next = u32::try_from(opened.len()).unwrap_or(u32::MAX);
             let device = *opened.entry(index).or_insert_with(|| {
-                // A capture does not show when a device disappears, so it stays until the next one appears on its port.
+                // A capture does not show when a device disappears, so it stays until another appears on its port.
                 present.insert(port.clone(), it.appearance(Port(port.clone())));
                 let devices = present.values().cloned().collect();
                 let (port, address) = (Port(port.clone()), it.address);
@@ -365,7 +365,7 @@ impl<'a> Pairing<'a> {
                 lines.push(Line { at: it.first, what: open });
                 next
             });
-            lines.push(Line { at: transfer.at, what: transfer.request.recorded(device, transfer.took) });
+            lines.push(Line { at: transfer.at, what: transfer.request.into_recorded(device, transfer.took) });
         }
         if opened.is_empty() {
             return Err(RecordingError::Capture(NO_DEVICES.to_owned()));
@@ -387,7 +387,7 @@ fn is_get_status(setup: Setup, length: usize) -> bool {
 /// Assigns a port to each device in the recording, because a capture does not contain ports. A drone that restarts
 /// stays on its port, so the devices of a bus share port 1 unless they are used at the same time.
 fn assign_ports(enumerations: &[CapturedEnumeration]) -> Vec<Option<Location>> {
-    // The time until which each port is in use, by bus.
+    // For each bus, the times until which its ports are in use.
     let mut in_use: HashMap<u8, Vec<u64>> = HashMap::new();
     let mut assign = |it: &CapturedEnumeration| {
         let ports = in_use.entry(it.bus).or_default();
@@ -442,7 +442,7 @@ impl Submission<'_> {
 }
 
 impl CapturedRequest {
-    fn recorded(self, device: u32, took: u64) -> Recorded {
+    fn into_recorded(self, device: u32, took: u64) -> Recorded {
         match self {
             CapturedRequest::In { setup, length, result } => {
                 Recorded::In { device, setup: SetupWords(setup), length, took, result }

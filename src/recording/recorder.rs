@@ -1,5 +1,5 @@
-//! Makes a recording. Decorators of the bus and of the clock forward every request unchanged and report it to a
-//! [`Recorder`].
+//! Creates a recording: decorators for the bus and the clock forward every request unchanged and report the request to
+//! a [`Recorder`].
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use super::{Appearance, ErrorName, Header, Line, Port, Recorded, SetupWords, Tra
 use crate::clock::Clock;
 use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
-/// Writes the requests to any number of buses with their times, in the order in which the requests end.
+/// Records requests with their times, in the order in which the requests end. Several buses can share a recorder.
 pub struct Recorder {
     clock: Arc<dyn Clock>,
     began: Duration,
@@ -22,22 +22,22 @@ struct RecorderState {
     tape: Arc<Mutex<Tape>>,
     /// The last list of devices.
     devices: Option<Vec<Appearance>>,
-    /// When the last request ended.
+    /// The time at which the last request ended.
     busy_until: u64,
-    /// The start and the end of a wait that has not been recorded yet, in microseconds. Consecutive waits are merged. A
-    /// wait of one thread during the requests of another is none: the host has sent requests.
+    /// The start and the end of a wait that has not been recorded yet, in microseconds. Consecutive waits are merged.
+    /// While one thread waits and another sends requests, the host is not idle, so that time is not recorded as a wait.
     wait: Option<(u64, u64)>,
 }
 
 impl RecorderState {
-    /// Records the wait that ended before this line, if any, and the line.
+    /// Records the pending wait, if any, up to the start of this line. Then records the line.
     fn push(&mut self, at: u64, now: u64, what: Recorded) {
         self.push_wait(at);
         self.busy_until = now;
         push(&self.tape, Line { at, what });
     }
 
-    /// Records the wait, up to `until`.
+    /// Records the pending wait, if any, up to `until`.
     fn push_wait(&mut self, until: u64) {
         let Some((from, to)) = self.wait.take() else { return };
         let took = to.min(until).saturating_sub(from);
@@ -55,7 +55,7 @@ impl Recorder {
         Arc::new(Recorder { began: clock.now(), clock, opened: AtomicU32::new(0), state })
     }
 
-    /// Microseconds since the start.
+    /// Microseconds since the start of the recording.
     fn now(&self) -> u64 {
         micros(self.clock.now().saturating_sub(self.began))
     }
@@ -65,7 +65,7 @@ impl Recorder {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).push(at, now, what);
     }
 
-    /// Calls `act`. Reports the event that `record` creates from its result and its duration in microseconds.
+    /// Calls `act`, then reports the event that `record` creates from the call's result and duration in microseconds.
     fn measure<T>(&self, act: impl FnOnce() -> T, record: impl FnOnce(&T, u64) -> Recorded) -> T {
         let at = self.now();
         let result = act();
@@ -88,7 +88,7 @@ impl Recorder {
             Ok(found) => found.iter().map(Appearance::from).collect(),
             Err(error) => return self.report(self.now(), Recorded::NoDevices { error: error.to_string() }),
         };
-        // One lock for both steps: two threads must not record their lists in the wrong order.
+        // Compare and record under one lock, so that two threads cannot record their lists in the wrong order.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.devices.as_ref() != Some(&devices) {
             state.devices = Some(devices.clone());
@@ -107,7 +107,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 impl Drop for Recorder {
-    /// A recording may end with a wait, such as the one for a drone that stays dark.
+    /// A recording may end with a wait, such as the wait for a drone that does not restart.
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.push_wait(u64::MAX);
@@ -269,9 +269,9 @@ mod tests {
     use crate::clock::FastClock;
     use crate::recording::{VERSION, parse};
 
-    /// In the interface, other threads wait all the time: for a device, or for the next look at the state directory.
+    /// In the interface, other threads wait all the time: for a device, or until the next check of the state directory.
     #[test]
-    fn a_wait_of_one_thread_during_a_request_of_another_is_cut_to_the_time_without_requests() {
+    fn a_wait_is_recorded_only_while_no_other_thread_sends_requests() {
         let clock = Arc::new(FastClock::new());
         let (program, system) = ("t".to_owned(), "t".to_owned());
         let header = Header { recording: VERSION, program, system, scenario: None, redacted: false };
@@ -289,7 +289,7 @@ mod tests {
             request(5);
             sleep(20);
         });
-        // This wait ends during a request, which is recorded only when it ends.
+        // A request that began before this wait ends after it, so the wait is not recorded.
         let asked = recorder.now();
         recorder.wait(|| sleep(30));
         recorder.report(asked, Recorded::Truncated);

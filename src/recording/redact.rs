@@ -1,6 +1,6 @@
-//! Removes what identifies a drone from a recording: its serial number in both forms, the chip's unique ID, and every
-//! packet of its firmware, because packets contain the unique ID and the radio address. Each drone gets a fictitious
-//! serial number whose two forms still match, so a redacted recording can be replayed.
+//! Removes everything that identifies a drone from a recording: its serial number in both forms, the chip's unique ID,
+//! and the contents of every packet of its firmware, because packets contain the unique ID and the radio address. Each
+//! drone gets a fictitious serial number whose two forms still match, so a redacted recording can be replayed.
 
 use std::collections::HashMap;
 
@@ -23,11 +23,11 @@ const UNIQUE_ID: std::ops::Range<u32> = 0x1FFF_7A00..0x1FFF_7A20;
 
 #[derive(Default)]
 pub struct Redactor {
-    /// The number of each drone in order of appearance, by its serial number in DFU mode.
+    /// The number of each drone in order of appearance, by the drone's serial number in DFU mode.
     drones: HashMap<String, u32>,
     /// The replacement of each serial number.
     replaced: HashMap<String, String>,
-    /// The open devices by their number in the recording.
+    /// The open devices, by their number in the recording.
     devices: HashMap<u32, OpenDevice>,
 }
 
@@ -35,7 +35,7 @@ pub struct Redactor {
 struct OpenDevice {
     /// iSerialNumber.
     serial_index: u8,
-    /// The address pointer of the boot ROM, if the recording shows where it was set.
+    /// The address pointer of the boot ROM, if the recording contains the command that set it.
     pointer: Option<u32>,
 }
 
@@ -85,8 +85,8 @@ impl Redactor {
 
     /// Replaces the serial numbers of the recording in `text`.
     pub fn redact_text(&self, text: String) -> String {
-        // A shorter text, such as the serial number "1" of another device, could occur anywhere. The longest is replaced
-        // first, because it may contain another.
+        // Short serial numbers, such as "1" for another device, are not replaced because they could occur anywhere. The
+        // longest serial number is replaced first because it may contain another.
         let mut replaced: Vec<(&String, &String)> =
             self.replaced.iter().filter(|(it, _)| it.len() >= 8).collect();
         replaced.sort_by_key(|(serial, _)| std::cmp::Reverse(serial.len()));
@@ -112,7 +112,7 @@ impl Redactor {
                 let units = data.get(2..).unwrap_or_default().as_chunks().0.iter();
                 let units: Vec<u16> = units.map(|&unit| u16::from_le_bytes(unit)).collect();
                 let text = String::from_utf16_lossy(&units);
-                // A capture that begins late does not contain the device descriptor with the index.
+                // A capture that begins late does not contain the device descriptor with the serial number's index.
                 if index != opened.serial_index && !is_like_a_serial(&text) {
                     return result;
                 }
@@ -150,7 +150,7 @@ impl Redactor {
     }
 }
 
-/// The unique ID as the firmware prints it when it starts: the three words of the serial number, last word first, each as
+/// The unique ID as the firmware prints it at start-up: the three words of the serial number, last word first, each as
 /// a number (`system.c`).
 fn printed_id(running: &str) -> Option<String> {
     let word = |at: usize| u32::from_str_radix(running.get(at..at + 8)?, 16).ok().map(u32::swap_bytes);
@@ -173,7 +173,8 @@ mod tests {
     use super::*;
     use crate::recording::parse;
 
-    /// One drone, running and in DFU mode. Linux provides its first serial number, and the host reads the second.
+    /// One drone, first running and then in DFU mode. Linux provides the serial number of the running drone, and the
+    /// host reads the serial number in DFU mode.
     const LINES: &str = r#"{"at":0,"event":"start","recording":1,"program":"t","system":"linux"}
 {"at":1,"event":"devices","devices":[{"port":"1-1","address":5,"vendor":"0483","product":"5740","release":"0200","names":{"manufacturer":"Bitcraze AB","product":"Crazyflie 2.x","serial":"51004F000551343036333233"}}]}
 {"at":2,"event":"packet","device":0,"endpoint":129,"took":9,"result":1,"data":"0c5359533a204920616d"}
@@ -183,7 +184,7 @@ mod tests {
 {"at":6,"event":"in","device":1,"setup":"a1 02 0002 0000","length":12,"took":9,"data":"51004f000551343036333233"}
 "#;
 
-    /// A capture that begins after the enumeration, and a read that begins before the unique ID.
+    /// The capture begins after the enumeration, and the read begins at an address before the unique ID.
     #[test]
     fn a_serial_number_is_recognised_by_its_form_and_the_unique_id_by_its_address() {
         let start = r#"{"at":0,"event":"start","recording":1,"program":"t","system":"linux"}"#;
@@ -205,8 +206,8 @@ mod tests {
             parse(LINES).unwrap().into_iter().map(|line| redactor.redact_line(line)).collect();
         let text: Vec<String> = lines.iter().map(Line::to_string).collect();
         let text = text.join("\n");
-        for secret in ["51004F00", "51004f00", "3338133873034", "330033003800", "0c535953"] {
-            assert!(!text.contains(secret), "{secret} is in\n{text}");
+        for secret in ["51004F00", "51004f00", "338133873034", "330033003800", "0c535953"] {
+            assert!(!text.contains(secret), "{secret} was not removed:\n{text}");
         }
         let Recorded::Devices { devices } = &lines[1].what else { panic!("{:?}", lines[1]) };
         let running = &devices[0].names.as_ref().unwrap().serial;

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::redact::Redactor;
 use super::{Line, Recorded, SIZE_MAX};
 
-/// The number of lines kept in memory. A flash of one drone has about 900 lines of about 140 bytes.
+/// The number of lines kept in memory. Flashing one drone produces about 900 lines of about 140 bytes.
 const LINES_MAX: usize = 6000;
 
 #[derive(Default)]
@@ -16,11 +16,11 @@ pub struct Tape {
     file: Option<Box<dyn Write + Send>>,
     memory: Option<RecentLines>,
     written: u64,
-    /// The error that ended the file early.
+    /// The error that stopped writing to the file.
     error: Option<io::Error>,
 }
 
-/// The first line and the latest lines.
+/// The first line and the latest lines of a recording.
 #[derive(Default)]
 struct RecentLines {
     limit: usize,
@@ -52,7 +52,7 @@ impl Tape {
         self.memory.as_ref().map_or(0, |memory| memory.dropped)
     }
 
-    /// The error that ended the file early.
+    /// The error that stopped writing to the file.
     pub fn error(&self) -> Option<&io::Error> {
         self.error.as_ref()
     }

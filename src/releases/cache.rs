@@ -1,9 +1,9 @@
-//! The releases kept on this computer: lists with their age, and files with their hashes. A folder with the same
-//! layout, for example on a USB stick, can replace the network.
+//! The releases on this computer: lists with their age, and files with their hashes. A folder with the same layout, for
+//! example on a USB stick, can replace the network.
 //!
-//! The cache is untrusted: a file is hashed again each time it is used. Each file is written under a temporary name and
-//! then renamed, so a reader never sees a partial file. An interrupted download is kept. A process claims it by
-//! renaming it, so there is no lock that could become stale.
+//! The cache is untrusted: cfdfu hashes a file again each time it is used. Each file is written under a temporary name
+//! and then renamed, so a reader never sees a partial file. An interrupted download is kept. A process claims the
+//! partial file by renaming it, because a lock could become stale.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -17,39 +17,40 @@ use super::Repo;
 use crate::clock;
 use crate::image::{FILE_MAX, Sha256};
 
-/// The largest list of releases, in bytes. A page of thirty releases has about 200 kB.
+/// Maximum size of a list of releases, in bytes. A page of thirty releases has about 200 kB.
 pub(crate) const LIST_MAX: u64 = 4 * 1024 * 1024;
-/// The largest record of a file, in bytes.
+/// Maximum size of the record of a file, in bytes.
 const RECORD_MAX: u64 = 4096;
-/// A partial download that was not written to for this many seconds is abandoned. A running download fails earlier if
-/// its server sends nothing.
+/// A partial download counts as abandoned if it was not written to for this many seconds. A running download fails
+/// earlier if the server sends nothing.
 const ABANDONED: u64 = 120;
 
 pub(crate) struct Cache {
     dir: PathBuf,
     is_read_only: bool,
-    /// The user named the folder. Its lists and hashes may come from another computer, so they prove nothing.
+    /// The user named the folder. Its lists and hashes may be from another computer, so they do not prove that a file
+    /// is genuine.
     is_foreign: bool,
 }
 
 /// A list of releases as the server sent it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeptList {
-    /// When it was fetched, in seconds since 1970.
+    /// When the list was fetched, in seconds since 1970.
     pub fetched: u64,
     pub etag: Option<String>,
     pub json: String,
 }
 
-/// What is known about a file that was fetched. The record is kept when the file is removed.
+/// The hash of a fetched file, as stored on disk. The record is kept when the file is removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     sha256: String,
-    /// GitHub has reported this hash. Otherwise, it is the hash of the first download.
+    /// GitHub has reported this hash. If `false`, the hash was computed from the first download.
     published: bool,
 }
 
-/// The hash of a file that was fetched before.
+/// The recorded hash of a file that was fetched before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pin {
     pub sha256: Sha256,
@@ -65,9 +66,9 @@ pub(crate) struct Place<'a> {
 }
 
 /// A download in progress, with its own file.
-pub(crate) struct Part {
+pub(crate) struct PartialDownload {
     path: PathBuf,
-    /// Where an interrupted download is kept for the next one to continue.
+    /// Where an interrupted download is kept, so that the next download can continue it.
     resumable: PathBuf,
     pub file: File,
     /// The number of bytes that are already in the file, from an earlier download.
@@ -140,7 +141,7 @@ impl Cache {
         tags
     }
 
-    /// The hash that this file must have; `None` if it was never fetched.
+    /// The hash that this file must have; `None` if the file was never fetched.
     pub(crate) fn pin(&self, place: Place<'_>) -> Option<Pin> {
         let record: Record = serde_json::from_slice(&read(&self.record_path(place), RECORD_MAX)?).ok()?;
         Some(Pin { sha256: record.sha256.parse().ok()?, is_published: record.published })
@@ -170,11 +171,11 @@ impl Cache {
         self.write(&self.record_path(place), &serde_json::to_vec(&record)?)
     }
 
-    /// Begins a download, or continues an interrupted one if `resumes` is true.
-    pub(crate) fn begin(&self, place: Place<'_>, resumes: bool) -> io::Result<Part> {
+    /// Begins a download, or continues an interrupted download if `resumes` is true.
+    pub(crate) fn begin(&self, place: Place<'_>, resumes: bool) -> io::Result<PartialDownload> {
         let folder = self.folder(place.repo, place.tag);
         fs::create_dir_all(&folder)?;
-        // No file of a release has a name that starts with a dot: see `is_safe_name`.
+        // The name of a release file never starts with a dot; see `is_safe_name`.
         let resumable = folder.join(format!(".{}.part", place.name));
         let draft = tempfile::Builder::new()
             .prefix(&format!(".{}.", place.name))
@@ -183,17 +184,17 @@ impl Cache {
         let (_, own) = draft.keep().map_err(|error| error.error)?;
         if resumes {
             let claimed = fs::rename(&resumable, &own).is_ok();
-            if !claimed && let Some(abandoned) = abandoned(&folder, place.name) {
+            if !claimed && let Some(abandoned) = find_abandoned(&folder, place.name) {
                 let _ = fs::rename(abandoned, &own);
             }
         }
         let file = File::options().append(true).read(true).open(&own)?;
         let len = file.metadata()?.len();
-        Ok(Part { path: own, resumable, file, len })
+        Ok(PartialDownload { path: own, resumable, file, len })
     }
 
-    /// Moves a complete download to its place.
-    pub(crate) fn finish(&self, part: Part, place: Place<'_>) -> io::Result<()> {
+    /// Moves a complete download to its final path.
+    pub(crate) fn finish(&self, part: PartialDownload, place: Place<'_>) -> io::Result<()> {
         part.file.sync_all()?;
         drop(part.file);
         fs::rename(&part.path, self.path(place))
@@ -210,28 +211,29 @@ impl Cache {
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let folder = path.parent().unwrap_or(&self.dir);
         fs::create_dir_all(folder)?;
-        let mut draft = draft_in(folder)?;
+        let mut draft = create_draft(folder)?;
         io::Write::write_all(&mut draft, bytes)?;
         draft.persist(path)?;
         Ok(())
     }
 }
 
-/// A temporary file that other users can read once it is renamed: a whole lab may share the folder. The umask applies.
+/// Creates a temporary file that other users can read once it is renamed, because a whole lab may share the folder. The
+/// umask applies.
 #[cfg(unix)]
-fn draft_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+fn create_draft(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     tempfile::Builder::new().permissions(readable).tempfile_in(folder)
 }
 
 #[cfg(not(unix))]
-fn draft_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+fn create_draft(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     tempfile::NamedTempFile::new_in(folder)
 }
 
-impl Part {
-    /// Keeps an interrupted download for the next one to continue. An empty file is removed.
-    pub(crate) fn leave(self) {
+impl PartialDownload {
+    /// Keeps an interrupted download, so that the next download can continue it. An empty file is removed.
+    pub(crate) fn keep_for_resume(self) {
         let is_empty = self.file.metadata().is_ok_and(|file| file.len() == 0);
         drop(self.file);
         let _ = if is_empty { fs::remove_file(&self.path) } else { fs::rename(&self.path, &self.resumable) };
@@ -244,8 +246,8 @@ impl Part {
     }
 }
 
-/// The partial download of a process that was killed.
-fn abandoned(folder: &Path, name: &str) -> Option<PathBuf> {
+/// Finds the partial download of a process that was killed.
+fn find_abandoned(folder: &Path, name: &str) -> Option<PathBuf> {
     let is_part = |path: &PathBuf| {
         let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
         file.strip_prefix(&format!(".{name}.")).and_then(|rest| rest.strip_suffix(".part")).is_some()
@@ -259,9 +261,9 @@ fn abandoned(folder: &Path, name: &str) -> Option<PathBuf> {
     paths.filter(is_part).find(is_old)
 }
 
-/// Reads a file; `None` if it has more than `most` bytes.
+/// Reads a file. Returns `None` if it has more than `most` bytes.
 fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
-    // Opening a pipe would wait for its other end.
+    // Opening a pipe would block until its other end is opened.
     if !fs::metadata(path).is_ok_and(|file| file.is_file()) {
         return None;
     }

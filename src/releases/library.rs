@@ -1,16 +1,17 @@
-//! Returns releases from this computer if they are kept here, otherwise from the network. Every file is checked before
-//! it is used: its size and hash against what was published or fetched before, and its structure.
+//! Returns releases from this computer if they are in the cache, otherwise from the network. Every file is checked
+//! before it is used: its size and hash against the published or previously fetched values, and its structure.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::cache::{Cache, KeptList, Part as Download, Pin, Place};
+use super::cache::{Cache, KeptList, PartialDownload, Pin, Place};
 use super::net::{FileRequest, ListAnswer, OnBytes, Remote, Sink};
 use super::{Asset, Part, Release, ReleaseError, Repo, Trust, Wanted, asset, choose, parse};
 use crate::clock;
 use crate::image::{FILE_MAX, Image, Sha256};
 
-/// How long a list is used without asking again, in seconds. GitHub allows 60 requests an hour from one address.
+/// How long a list is used before it is requested again, in seconds. GitHub allows 60 requests per hour from one
+/// address.
 const LIST_AGE: u64 = 3600;
 
 pub(crate) struct Library {
@@ -18,17 +19,18 @@ pub(crate) struct Library {
     cache: Option<Cache>,
     /// `None` if the network must not be used.
     remote: Option<Remote>,
+    /// Request the list even if the kept list is recent.
     refreshes: bool,
 }
 
 /// A list of releases.
 pub(crate) struct List {
     pub releases: Vec<Release>,
-    /// When it was fetched, in seconds since 1970.
+    /// When the list was fetched, in seconds since 1970.
     pub fetched: u64,
     /// The list was just fetched.
     is_fresh: bool,
-    /// Why this is an older list from this computer, if it is.
+    /// Why this is an older list from this computer; `None` if the list is current.
     pub stale_because: Option<ReleaseError>,
 }
 
@@ -37,21 +39,21 @@ pub(crate) struct Fetched {
     pub tag: String,
     pub name: String,
     pub image: Image,
-    /// Where the file is kept; `None` if it could not be kept.
+    /// The path of the file; `None` if it could not be saved.
     pub path: Option<PathBuf>,
     pub sha256: Sha256,
     pub trust: Trust,
-    /// Why the release was chosen from an older list, if it was.
+    /// Why the release was chosen from an older list; `None` if the list is current.
     pub stale_because: Option<ReleaseError>,
 }
 
 impl Library {
-    /// The releases in a folder, which may come from `fetch --to` on another computer.
+    /// The releases in a folder, which may be the result of `fetch --to` on another computer.
     pub(crate) fn of_folder(folder: &Path) -> Library {
         Library { cache: Some(Cache::at(folder, true)), remote: None, refreshes: false }
     }
 
-    /// A library that fetches releases to a folder.
+    /// Creates a library that fetches releases to a folder.
     pub(crate) fn to_folder(folder: &Path) -> Library {
         Library { cache: Some(Cache::at(folder, false)), remote: Some(Remote::new()), refreshes: false }
     }
@@ -61,8 +63,8 @@ impl Library {
         Library { cache: Cache::of_user(is_read_only), remote: None, refreshes: false }
     }
 
-    /// The current user's releases, and the network for what is not kept. If `refreshes` is true, the list is requested
-    /// even if the kept one is new.
+    /// The current user's releases, and the network for all others. If `refreshes` is true, the list is requested even
+    /// if the kept list is recent.
     pub(crate) fn online(is_read_only: bool, refreshes: bool) -> Library {
         Library { cache: Cache::of_user(is_read_only), remote: Some(Remote::new()), refreshes }
     }
@@ -74,11 +76,11 @@ impl Library {
 
     fn list_now(&self, repo: Repo, refreshes: bool) -> Result<List, ReleaseError> {
         let now = clock::unix_seconds();
-        // If GitHub can be asked, ignore the list in a folder that the user named: it proves nothing.
+        // If cfdfu can ask GitHub, ignore the list in a folder that the user named: that list is not trustworthy.
         let kept = self.cache.as_ref().filter(|cache| !(cache.is_foreign() && self.remote.is_some()));
         let kept = kept.and_then(|cache| cache.list(repo));
         let kept = kept.and_then(|list| Some((parse(list.json.as_bytes()).ok()?, list)));
-        // A list from the future was kept while the clock was wrong.
+        // A list with a time in the future was saved while the clock was wrong.
         let is_new = |list: &KeptList| list.fetched <= now && now - list.fetched < LIST_AGE;
         if let Some((releases, list)) = &kept
             && (self.remote.is_none() || is_new(list) && !refreshes)
@@ -108,7 +110,7 @@ impl Library {
                 }
                 Ok(List { releases, fetched: now, is_fresh: true, stale_because: None })
             }
-            // Something between this computer and GitHub may have changed the answer, so report the error.
+            // Something between this computer and GitHub may have changed the response, so report the error.
             (
                 Err(
                     error @ (ReleaseError::ForeignHost { .. }
@@ -128,18 +130,19 @@ impl Library {
         }
     }
 
-    /// Whether files are fetched to a folder that the user named, which may already contain anything.
+    /// Whether files are fetched to a folder that the user named, which may already contain unknown files.
     fn is_target(&self) -> bool {
         self.remote.is_some() && self.cache.as_ref().is_some_and(Cache::is_foreign)
     }
 
-    /// Whether this file of a release is kept.
+    /// Whether this file of a release is in the cache.
     pub(crate) fn has(&self, repo: Repo, tag: &str, name: &str) -> bool {
         let place = Place { repo, tag, name };
         self.cache.as_ref().is_some_and(|cache| cache.pin(place).is_some() && cache.path(place).is_file())
     }
 
-    /// Returns the file of a release for this part. Sends no request if the release is named and its file is kept.
+    /// Returns the file of a release for this part. Sends no request if the user named the release and its file is in
+    /// the cache.
     pub(crate) fn file(
         &self,
         wanted: &Wanted,
@@ -147,7 +150,7 @@ impl Library {
         on_bytes: OnBytes<'_>,
     ) -> Result<Fetched, ReleaseError> {
         if let (Wanted::Tag(tag), false, false) = (wanted, self.refreshes, self.is_target())
-            && let Some(fetched) = self.kept(tag, part)?
+            && let Some(fetched) = self.file_in_cache(tag, part)?
         {
             return Ok(fetched);
         }
@@ -188,8 +191,8 @@ impl Library {
         Ok(Fetched { stale_because, ..fetched })
     }
 
-    /// Returns the kept file of this release for this part, if any.
-    fn kept(&self, tag: &str, part: &Part) -> Result<Option<Fetched>, ReleaseError> {
+    /// Returns the file of this release for this part from the cache, if any.
+    fn file_in_cache(&self, tag: &str, part: &Part) -> Result<Option<Fetched>, ReleaseError> {
         let Some(cache) = &self.cache else { return Ok(None) };
         let names = cache.names(part.repo(), tag);
         let assets = names.into_iter().map(|name| Asset { name, size: 0, sha256: None }).collect();
@@ -202,10 +205,10 @@ impl Library {
             true => Trust::AsPublished,
             false => Trust::AsBefore,
         };
-        self.checked(place, bytes, pin.sha256, trust).map(Some)
+        self.parse_or_remove(place, bytes, pin.sha256, trust).map(Some)
     }
 
-    /// Fetches a file, unless it is kept.
+    /// Returns a file from the cache, or fetches it.
     fn fetch(
         &self,
         place: Place<'_>,
@@ -215,7 +218,7 @@ impl Library {
     ) -> Result<Fetched, ReleaseError> {
         let cache = self.cache.as_ref();
         let pin = cache.filter(|cache| !cache.is_foreign()).and_then(|cache| cache.pin(place));
-        // A release is not supposed to change. If GitHub now reports another hash, the user must decide.
+        // A published file should never change. If GitHub now reports another hash, the user must decide.
         if let (Some(pin), Some(now)) = (pin, asset.sha256)
             && pin.sha256 != now
         {
@@ -225,7 +228,7 @@ impl Library {
                 found: now,
             });
         }
-        // In a folder that the user named, a file may be anything.
+        // A target folder may contain any file, so a file in it is usable only if GitHub reports its hash.
         let is_usable = |(_, kept): &(Vec<u8>, Pin)| match asset.sha256 {
             Some(expected) => kept.sha256 == expected,
             None => !self.is_target(),
@@ -249,21 +252,21 @@ impl Library {
             (None, Some(pin)) if pin.is_published => Trust::AsPublished,
             (None, Some(_)) => Trust::AsBefore,
             (None, None) if has_list => Trust::FirstUse,
-            (None, None) => Trust::NotAsked,
+            (None, None) => Trust::NoList,
         };
-        let mut fetched = self.checked(place, bytes, found, trust)?;
+        let mut fetched = self.parse_or_remove(place, bytes, found, trust)?;
         let pin = Pin { sha256: found, is_published: trust == Trust::AsPublished };
         if let Some(cache) = cache.filter(|cache| !cache.is_read_only())
             && cache.keep_pin(place, pin).is_err()
         {
-            // Without its hash, a file does not count as kept.
+            // Without its hash, a file does not count as saved.
             fetched.path = None;
         }
         Ok(fetched)
     }
 
     /// Parses the file, and removes it if it is not an image.
-    fn checked(
+    fn parse_or_remove(
         &self,
         place: Place<'_>,
         bytes: Vec<u8>,
@@ -312,7 +315,7 @@ impl Library {
             most: FILE_MAX,
         };
         let cache = self.cache.as_ref().filter(|cache| !cache.is_read_only());
-        // A partial download is continued only if the hash of the whole file is known.
+        // Continue a partial download only if the hash of the whole file is known.
         let download = cache.map(|cache| cache.begin(place, asset.sha256.is_some())).transpose();
         // Without a usable cache, the file can still be flashed from memory.
         let in_memory = |on_bytes: OnBytes<'_>| {
@@ -338,16 +341,16 @@ impl Library {
                 return Err(error);
             }
             Err(error) => {
-                download.leave();
+                download.keep_for_resume();
                 return Err(error);
             }
         }
-        let Ok(bytes) = contents(&mut download) else { return in_memory(on_bytes) };
+        let Ok(bytes) = read_contents(&mut download) else { return in_memory(on_bytes) };
         let found = Sha256::of(&bytes);
         match asset.sha256 {
             Some(expected) if expected != found => {
                 download.discard();
-                // The earlier part may be from another file. Start over once.
+                // The earlier part may be from another file, so start over once.
                 if from > 0 {
                     return self.download(place, asset, has_list, on_bytes);
                 }
@@ -355,7 +358,7 @@ impl Library {
             }
             _ => {
                 if let Some(cache) = cache {
-                    // If this fails, the file is in memory only.
+                    // If this fails, the file exists only in memory.
                     let _ = cache.finish(download, place);
                 }
                 Ok((bytes, found))
@@ -364,18 +367,18 @@ impl Library {
     }
 }
 
-/// Whether the API refuses requests that the site still answers.
+/// Whether the API refuses requests that GitHub's website may still answer.
 fn is_overloaded(error: &ReleaseError) -> bool {
     matches!(error, ReleaseError::RateLimited { .. } | ReleaseError::Status { status: 500.., .. })
 }
 
-fn restart(download: &mut Download) -> io::Result<()> {
+fn restart(download: &mut PartialDownload) -> io::Result<()> {
     download.file.set_len(0)?;
     download.len = 0;
     Ok(())
 }
 
-fn contents(download: &mut Download) -> io::Result<Vec<u8>> {
+fn read_contents(download: &mut PartialDownload) -> io::Result<Vec<u8>> {
     use std::io::{Read, Seek};
     let mut bytes = Vec::new();
     download.file.rewind()?;
@@ -383,7 +386,7 @@ fn contents(download: &mut Download) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-impl Sink for Download {
+impl Sink for PartialDownload {
     fn restart(&mut self) -> io::Result<()> {
         restart(self)
     }

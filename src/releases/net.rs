@@ -1,6 +1,5 @@
-//! The only file that opens network connections, and only when the user asks for releases. This file follows redirects
-//! itself instead of letting ureq do so: each hop must use TLS and lead to one of GitHub's hosts, and the token is sent
-//! only to the API.
+//! The only file that opens network connections, and only when the user requests releases. ureq's automatic redirects
+//! are disabled, because each hop must use TLS and lead to one of GitHub's hosts. The token is sent only to the API.
 
 use std::io::Read;
 use std::time::Duration;
@@ -12,36 +11,37 @@ use ureq::{Agent, Body, Proxy};
 use super::cache::LIST_MAX;
 use super::{ReleaseError, Repo, is_safe_name};
 
-/// GitHub's hosts: the API, the site, and the two from which it serves files.
+/// GitHub's hosts: the API, the website, and the two hosts that serve files.
 const HOSTS: [&str; 4] =
     ["api.github.com", "github.com", "release-assets.githubusercontent.com", "objects.githubusercontent.com"];
-/// The variable with the server that replaces GitHub in tests. It must be an `http` address of this computer.
+/// The environment variable with the address of the server that replaces GitHub in tests. Only an `http` address of
+/// this computer is accepted.
 const TEST_URL: &str = "CFDFU_RELEASES_URL";
 const REDIRECTS_MAX: usize = 5;
 const CHUNK: usize = 64 * 1024;
 
 /// Time limit for opening a connection, including TLS.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long a server may send nothing.
+/// How long to wait for a server that sends nothing.
 const SILENCE: Duration = Duration::from_secs(20);
 /// Time limit for a whole request.
 const WHOLE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Remote {
-    /// The server that replaces GitHub in tests.
+    /// The address of the server that replaces GitHub in tests.
     test: Option<String>,
     token: Option<String>,
     environment: Environment,
 }
 
-/// The variables that choose a proxy.
+/// The environment variables that select a proxy.
 #[derive(Clone, Debug, Default)]
 struct Environment {
     https_proxy: Option<String>,
     no_proxy: Vec<String>,
 }
 
-/// The answer to a request for a list.
+/// The response to a request for a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ListAnswer {
     /// The list with this entity tag has not changed.
@@ -52,12 +52,12 @@ pub(crate) enum ListAnswer {
     },
 }
 
-/// Called while a file arrives, with the number of bytes so far and, if known, in total. Returns false to stop.
+/// Called during a download with the number of bytes so far and, if known, the total. Returns false to stop.
 pub(crate) type OnBytes<'a> = &'a mut dyn FnMut(u64, Option<u64>) -> bool;
 
 /// Receives the bytes of a file.
 pub(crate) trait Sink {
-    /// Discards the bytes so far, because the server sends the file from its beginning.
+    /// Discards all bytes so far, because the server sends the file from the beginning.
     fn restart(&mut self) -> std::io::Result<()>;
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()>;
 }
@@ -71,6 +71,7 @@ pub(crate) struct FileRequest<'a> {
     pub from: u64,
     /// The published size, if known.
     pub size: Option<u64>,
+    /// The maximum size that is accepted.
     pub most: u64,
 }
 
@@ -91,7 +92,7 @@ impl Remote {
         }
     }
 
-    /// Requests the list of releases, unless it still has this entity tag.
+    /// Requests the list of releases. Returns [`ListAnswer::Same`] if the list still has this entity tag.
     pub(crate) fn list(&self, repo: Repo, etag: Option<&str>) -> Result<ListAnswer, ReleaseError> {
         let base = self.test.as_deref().unwrap_or("https://api.github.com");
         let url = format!("{base}/repos/{}/releases?per_page=30", repo.path());
@@ -102,25 +103,25 @@ impl Remote {
         if response.status() == StatusCode::NOT_MODIFIED && etag.is_some() {
             return Ok(ListAnswer::Same);
         }
-        let response = accepted(&host, response)?;
-        let etag = text(&response, header::ETAG);
+        let response = check_status(&host, response)?;
+        let etag = header_text(&response, header::ETAG);
         let mut json = Vec::new();
         let reader = response.into_body().into_with_config().limit(LIST_MAX + 1).reader();
         let read = reader.take(LIST_MAX + 1).read_to_end(&mut json);
         if json.len() as u64 > LIST_MAX {
             return Err(ReleaseError::TooLong { host, most: LIST_MAX });
         }
-        read.map_err(|error| lost(&host, json.len() as u64, error))?;
+        read.map_err(|error| read_error(&host, json.len() as u64, error))?;
         let json = String::from_utf8(json).map_err(|error| ReleaseError::BadList(error.to_string()))?;
         Ok(ListAnswer::New { json, etag })
     }
 
-    /// Requests the tag of the newest release from the site, because the API allows few requests.
+    /// Requests the tag of the newest release from the website, because the API allows few requests.
     pub(crate) fn latest(&self, repo: Repo) -> Result<String, ReleaseError> {
         let base = self.test.as_deref().unwrap_or("https://github.com");
         let url = format!("{base}/{}/releases/latest", repo.path());
         let (host, response) = self.send(&url, &[])?;
-        let location = text(&response, header::LOCATION);
+        let location = header_text(&response, header::LOCATION);
         let tag = location.as_deref().and_then(|url| url.split_once("/releases/tag/")).map(|(_, tag)| tag);
         match tag.filter(|tag| is_safe_name(tag)) {
             Some(tag) => Ok(tag.to_owned()),
@@ -142,14 +143,14 @@ impl Remote {
         let headers: &[(&str, &str)] = if from > 0 { &[("range", &range)] } else { &[] };
         let (host, mut response) = self.get(&url, headers)?;
         let has_requested_range = |response: &Response<Body>| {
-            let range = text(response, header::CONTENT_RANGE);
+            let range = header_text(response, header::CONTENT_RANGE);
             range.is_some_and(|range| range.starts_with(&format!("bytes {from}-")))
         };
         let mut done = from;
         if from > 0 {
             let is_wrong_part = match response.status() {
                 StatusCode::PARTIAL_CONTENT => !has_requested_range(&response),
-                // The file was replaced by a shorter one.
+                // The file was replaced by a shorter file.
                 StatusCode::RANGE_NOT_SATISFIABLE => true,
                 _ => false,
             };
@@ -157,12 +158,12 @@ impl Remote {
                 response = self.get(&url, &[])?.1;
             }
             if is_wrong_part || response.status() == StatusCode::OK {
-                // The server sends the file from its beginning.
-                sink.restart().map_err(|error| disk(name, &error))?;
+                // The server sends the file from the beginning.
+                sink.restart().map_err(|error| disk_error(name, &error))?;
                 done = 0;
             }
         }
-        let response = accepted(&host, response)?;
+        let response = check_status(&host, response)?;
         let total = size.or_else(|| response.body().content_length().map(|rest| rest.saturating_add(done)));
         if total.is_some_and(|total| total > most) {
             return Err(ReleaseError::TooLong { host, most });
@@ -173,7 +174,7 @@ impl Remote {
             if !on_bytes(done, total) {
                 return Err(ReleaseError::Stopped);
             }
-            let n = reader.read(&mut chunk).map_err(|error| lost(&host, done, error))?;
+            let n = reader.read(&mut chunk).map_err(|error| read_error(&host, done, error))?;
             if n == 0 {
                 break;
             }
@@ -181,7 +182,7 @@ impl Remote {
             if done > total.unwrap_or(most) {
                 return Err(ReleaseError::TooLong { host, most: total.unwrap_or(most) });
             }
-            sink.write(chunk.get(..n).unwrap_or_default()).map_err(|error| disk(name, &error))?;
+            sink.write(chunk.get(..n).unwrap_or_default()).map_err(|error| disk_error(name, &error))?;
         }
         match size {
             // The body is complete, but shorter than the published file.
@@ -198,7 +199,7 @@ impl Remote {
         let (mut host, mut response) = self.send(&url, headers)?;
         for _ in 0..REDIRECTS_MAX {
             let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
-            let Some(location) = text(&response, header::LOCATION).filter(|_| is_redirect) else {
+            let Some(location) = header_text(&response, header::LOCATION).filter(|_| is_redirect) else {
                 return Ok((host, response));
             };
             url = if location.starts_with('/') { format!("{}{location}", origin(&url)) } else { location };
@@ -232,7 +233,7 @@ impl Remote {
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            // The token must not reach any host but the API's.
+            // The token must not be sent to any host except the API's.
             let is_api = host == HOSTS[0] || self.test.is_some() && url.contains("/repos/");
             if let Some(token) = self.token.as_ref().filter(|_| is_api) {
                 request = request.header("authorization", format!("Bearer {token}"));
@@ -240,19 +241,19 @@ impl Remote {
             Ok(request.call())
         };
         let response = match send(RootCerts::PlatformVerifier)? {
-            // Without certificates on this computer, fall back to Mozilla's, which are built in.
+            // If this computer has no root certificates, fall back to Mozilla's, which are built in.
             Err(error) if has_no_roots(&error) => send(RootCerts::WebPki)?,
             response => response,
         };
         match response {
             Ok(response) => Ok((host, response)),
-            Err(error) => Err(failed(&host, proxy.as_deref(), error)),
+            Err(error) => Err(request_error(&host, proxy.as_deref(), error)),
         }
     }
 
     fn agent(&self, proxy: Option<&str>, roots: RootCerts) -> Result<Agent, ReleaseError> {
         let proxy_error =
-            |why: String| ReleaseError::Proxy { proxy: shown_proxy(proxy.unwrap_or_default()), why };
+            |why: String| ReleaseError::Proxy { proxy: redact_proxy(proxy.unwrap_or_default()), why };
         let invalid_proxy = |error: ureq::Error| proxy_error(error.to_string());
         // ureq would panic on a SOCKS proxy.
         if proxy.is_some_and(|proxy| proxy.starts_with("socks")) {
@@ -277,7 +278,7 @@ impl Remote {
 }
 
 impl Environment {
-    /// The proxy for a host, by curl's rules: a name in `NO_PROXY` also covers its subdomains.
+    /// The proxy for a host, according to curl's rules: a name in `NO_PROXY` also covers its subdomains.
     fn proxy_for(&self, host: &str) -> Option<String> {
         let is_exempt = |name: &String| {
             let name = name.trim_start_matches('.');
@@ -288,7 +289,7 @@ impl Environment {
 }
 
 /// Returns a successful response, or the error for any other status.
-fn accepted(host: &str, response: Response<Body>) -> Result<Response<Body>, ReleaseError> {
+fn check_status(host: &str, response: Response<Body>) -> Result<Response<Body>, ReleaseError> {
     let status = response.status().as_u16();
     let number = |name: &str| response.headers().get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
     let is_limited = number("x-ratelimit-remaining") == Some(0) || number("retry-after").is_some();
@@ -305,20 +306,20 @@ fn accepted(host: &str, response: Response<Body>) -> Result<Response<Body>, Rele
 }
 
 /// The error for a request without a response.
-fn failed(host: &str, proxy: Option<&str>, error: ureq::Error) -> ReleaseError {
+fn request_error(host: &str, proxy: Option<&str>, error: ureq::Error) -> ReleaseError {
     let host = host.to_owned();
     match error {
         ureq::Error::Timeout(_) => ReleaseError::NoAnswer { host },
         ureq::Error::Rustls(error) => ReleaseError::Certificate { host, why: error.to_string() },
         ureq::Error::Tls(why) => ReleaseError::Certificate { host, why: why.to_owned() },
         ureq::Error::ConnectProxyFailed(why) => {
-            ReleaseError::Proxy { proxy: shown_proxy(proxy.unwrap_or_default()), why }
+            ReleaseError::Proxy { proxy: redact_proxy(proxy.unwrap_or_default()), why }
         }
         ureq::Error::Io(error) if is_certificate_error(&error) => {
             ReleaseError::Certificate { host, why: error.to_string() }
         }
         ureq::Error::Io(error) if proxy.is_some() => {
-            ReleaseError::Proxy { proxy: shown_proxy(proxy.unwrap_or_default()), why: error.to_string() }
+            ReleaseError::Proxy { proxy: redact_proxy(proxy.unwrap_or_default()), why: error.to_string() }
         }
         ureq::Error::HostNotFound => {
             ReleaseError::Unreachable { host, why: "its name is not known".to_owned() }
@@ -336,13 +337,13 @@ fn has_no_roots(error: &ureq::Error) -> bool {
     error.to_string().contains("No CA certificates")
 }
 
-/// The address of a proxy, without its user name and password.
-fn shown_proxy(proxy: &str) -> String {
+/// The address of a proxy, without the user name and password.
+fn redact_proxy(proxy: &str) -> String {
     proxy.rsplit_once('@').map_or(proxy, |(_, host)| host).to_owned()
 }
 
 /// The error for a connection that was lost while reading a body.
-fn lost(host: &str, done: u64, error: std::io::Error) -> ReleaseError {
+fn read_error(host: &str, done: u64, error: std::io::Error) -> ReleaseError {
     let host = host.to_owned();
     match ureq::Error::from(error) {
         ureq::Error::Timeout(_) => ReleaseError::NoAnswer { host },
@@ -350,22 +351,22 @@ fn lost(host: &str, done: u64, error: std::io::Error) -> ReleaseError {
     }
 }
 
-fn disk(name: &str, error: &std::io::Error) -> ReleaseError {
+fn disk_error(name: &str, error: &std::io::Error) -> ReleaseError {
     ReleaseError::Disk { place: name.to_owned(), why: error.to_string() }
 }
 
-fn text(response: &Response<Body>, name: header::HeaderName) -> Option<String> {
+fn header_text(response: &Response<Body>, name: header::HeaderName) -> Option<String> {
     response.headers().get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// The beginning of an address up to its host, as in `https://host`.
+/// The scheme and host of an address, for example `https://host`.
 fn origin(url: &str) -> &str {
     let start = url.find("://").map_or(0, |at| at + 3);
     let end = url.get(start..).and_then(|rest| rest.find(['/', '?', '#'])).map_or(url.len(), |at| start + at);
     url.get(..end).unwrap_or(url)
 }
 
-/// The host of an address, with its port but without the user name before an `@`.
+/// The host of an address, including the port but without a user name before an `@`.
 fn host_of(url: &str) -> &str {
     let host = origin(url).split_once("://").map_or(url, |(_, host)| host);
     host.rsplit_once('@').map_or(host, |(_, host)| host)
@@ -381,7 +382,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_is_chosen_by_the_rules_of_curl() {
+    fn a_proxy_is_chosen_according_to_the_rules_of_curl() {
         let names = |names: &str| names.split(',').map(str::to_owned).collect();
         let proxy = |no_proxy: &str, host: &str| {
             let https_proxy = Some("http://proxy:3128".to_owned());
@@ -393,7 +394,7 @@ mod tests {
         }
         assert!(!proxy("github.com", "github.com"));
         assert_eq!(Environment::default().proxy_for("github.com"), None);
-        assert_eq!(shown_proxy("http://me:secret@proxy:3128"), "proxy:3128");
+        assert_eq!(redact_proxy("http://me:secret@proxy:3128"), "proxy:3128");
     }
 
     #[test]
@@ -426,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_computer_can_take_the_place_of_github() {
+    fn only_a_server_on_this_computer_can_replace_github() {
         for url in ["http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000"] {
             assert!(is_loopback(url), "{url}");
         }

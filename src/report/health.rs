@@ -1,15 +1,18 @@
-//! Turns what a running firmware reports about its health into text: what a failed self-test or a restart means, and
-//! which versions are incompatible. The words for each part are in [`crate::crazyflie::symptoms`].
+//! Turns the health that running firmware reports into text: what a failed self-test or a restart means, and which
+//! versions are incompatible. The texts for each part are in [`crate::crazyflie::symptoms`].
 
 use crate::crazyflie::Release;
 use crate::crazyflie::console::{Health, Module, RadioChip};
-use crate::crazyflie::symptoms::{crash, failed_parts, remedy};
+use crate::crazyflie::symptoms::{describe_crash, failed_parts, remedy};
 
-/// What a failed self-test means and what helps; `None` if it did not fail.
+/// What a failed self-test means, and the remedy; `None` if the self-test did not fail.
 pub(crate) fn self_test_failed(health: &Health) -> Option<String> {
     let module = health.failed_module()?;
-    let crash =
-        health.crash.as_ref().filter(|_| *module == Module::LastRun).map(|it| format!(" ({})", crash(it)));
+    let crash = health
+        .crash
+        .as_ref()
+        .filter(|_| *module == Module::LastRun)
+        .map(|it| format!(" ({})", describe_crash(it)));
     let crash = crash.unwrap_or_default();
     Some(format!(
         "The firmware is running, but its self-test failed: {}{crash}. The drone will not fly. {}",
@@ -28,7 +31,7 @@ pub(crate) fn restarting(health: &Health) -> String {
             "The Crazyflie restarted by itself, because its firmware stopped with an error ({}). Take off the decks, then \
              switch the drone off and on. If it happens again, undo the flash and report the error to the author of the \
              firmware.",
-            crash(it)
+            describe_crash(it)
         ),
     }
 }
@@ -41,7 +44,7 @@ pub(crate) const UNPROVEN: &str = "It has not reported its self-test, so watch i
 pub(crate) const NOT_WATCHED: &str = "Your Crazyflie has started. It was not watched until the end of its self-test, so look at its \
     LEDs before you fly.";
 
-/// Advice for a drone that is on USB, but whose firmware does not answer.
+/// Advice for a drone that is on USB but whose firmware does not answer.
 pub(crate) const SILENT: &str = "The Crazyflie is on USB again, but its firmware does not answer. If both blue LEDs stay lit and \
     nothing else happens, it hangs while it starts: take off the decks, and switch the drone off and on. If that does not \
     help, flash another release.";

@@ -169,7 +169,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
     }
 }
 
-/// What to do about a refused file in the interface, if the general advice names a command or an option.
+/// The advice for the interface, if it differs from the general advice, which may name a command or an option.
 fn in_interface(refusal: &Refusal) -> Option<String> {
     let text = match refusal {
         Refusal::IncompleteCopy => "This backup has no complete firmware. Choose another file.".to_owned(),

@@ -102,8 +102,8 @@ pub struct Advice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remedy {
     Text(String),
-    /// A remedy that takes a key in the interface, and a command or an option elsewhere.
-    Each {
+    /// A remedy that needs a key in the interface, but a command or an option elsewhere.
+    PerFrontEnd {
         interface: String,
         command: String,
     },
@@ -127,10 +127,10 @@ impl Problem {
         Problem { advice: self.advice.or(remedy), ..self }
     }
 
-    /// Sets what the interface shows instead of the last remedy, which names a command or an option.
+    /// Sets the text that the interface shows instead of the last remedy, which names a command or an option.
     pub(crate) fn in_interface(mut self, text: impl Into<String>) -> Problem {
         if let Some(Remedy::Text(command)) = self.advice.remedies.pop() {
-            self.advice.remedies.push(Remedy::Each { interface: text.into(), command });
+            self.advice.remedies.push(Remedy::PerFrontEnd { interface: text.into(), command });
         }
         self
     }
@@ -197,7 +197,7 @@ impl fmt::Display for Advice {
 impl Remedy {
     fn on_screen(&self) -> String {
         match self {
-            Remedy::Text(text) | Remedy::Each { interface: text, .. } => text.clone(),
+            Remedy::Text(text) | Remedy::PerFrontEnd { interface: text, .. } => text.clone(),
             Remedy::InstallRules { .. } => {
                 "On Linux, the udev rules may be missing. Run `sudo cfdfu udev --install` in a shell, then plug the \
                  drone in again. On the first screen, d shows the exact cause."
@@ -208,7 +208,7 @@ impl Remedy {
 
     fn text(&self, program: &str) -> String {
         match self {
-            Remedy::Text(text) | Remedy::Each { command: text, .. } => text.clone(),
+            Remedy::Text(text) | Remedy::PerFrontEnd { command: text, .. } => text.clone(),
             // Bitcraze's rules cover only the running Crazyflie, dfu-util's only the boot ROM. Either may be missing.
             Remedy::InstallRules { running } => {
                 let (product, mode) =

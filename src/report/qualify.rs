@@ -1,5 +1,5 @@
-//! The report of `cfdfu qualify` as Markdown: a table with a row for each assumption, and the consequence if it does
-//! not hold.
+//! The report of `cfdfu qualify` as Markdown: a table with a row for each assumption, and the consequence if the
+//! assumption does not hold.
 
 use std::fmt::Write as _;
 
@@ -125,7 +125,7 @@ fn milliseconds(time: std::time::Duration) -> String {
     if ms < 100.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
 }
 
-/// The run, for the header of the report.
+/// What the header of the report shows about the run.
 pub(crate) struct Run<'a> {
     pub(crate) version: &'a str,
     pub(crate) system: &'a str,
@@ -137,7 +137,7 @@ pub(crate) struct Run<'a> {
     pub(crate) ended: Option<&'a str>,
 }
 
-/// The report.
+/// Formats the report.
 pub(crate) fn markdown(run: &Run<'_>, findings: &[Finding]) -> String {
     let count = |wanted| findings.iter().filter(|it| it.verdict == wanted).count();
     let mut text = format!(
@@ -163,7 +163,8 @@ pub(crate) fn markdown(run: &Run<'_>, findings: &[Finding]) -> String {
     text
 }
 
-/// The exit status: 74 if written data did not read back, or if the drone was written and is not known to be as before.
+/// The exit status: 74 if written data did not read back, or if the drone was written and its previous contents were
+/// not confirmed to be back.
 pub(crate) fn exit_of(findings: &[Finding], was_written: bool) -> Exit {
     let is_failure = |it: &Finding| match it.assumption {
         Assumption::PutBack => was_written && it.verdict != Verdict::Holds,

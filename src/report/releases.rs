@@ -3,7 +3,7 @@
 use super::{Exit, Problem, ProblemKind};
 use crate::releases::ReleaseError;
 
-/// How to work on a computer without a network.
+/// Advice for a computer without a network.
 const VIA_FOLDER: &str = "Or fetch it on another computer with `cfdfu fetch --to FOLDER`, and use that folder here \
     with `--from FOLDER`.";
 /// The same advice for the interface, whose picker can open the folder.
@@ -30,7 +30,7 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
     };
     let advice = match error {
         E::Unreachable { .. } => format!("Check the network connection. {VIA_FOLDER}"),
-        E::NoAnswer { host } => format!("A firewall may block {host}. Ask for it to be allowed. {VIA_FOLDER}"),
+        E::NoAnswer { host } => format!("A firewall may block {host}. Ask for access to it. {VIA_FOLDER}"),
         E::Proxy { .. } => "Check the variables HTTPS_PROXY and NO_PROXY.".to_owned(),
         E::Certificate { .. } => {
             "Check the date of this computer. If a proxy inspects all connections here, install its certificate.".to_owned()
@@ -41,7 +41,7 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
                 || "Try again later".to_owned(),
                 |minutes| format!("Try again in {minutes} min, at {} UTC", time_of_day(now + minutes * 60)),
             );
-            format!("{wait}, or set GITHUB_TOKEN to a token of your account, which may ask more often.")
+            format!("{wait}, or set GITHUB_TOKEN to a token from your account to raise the limit.")
         }
         E::Status { status: 401, .. } => {
             "GITHUB_TOKEN may have expired. Unset it, or set a new one.".to_owned()
@@ -53,8 +53,8 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
             "Something between this computer and GitHub may have changed the answer. Nothing was kept.".to_owned()
         }
         E::ForeignHost { .. } => "This is not how GitHub works. Nothing was fetched from there.".to_owned(),
-        E::NoSuchRelease { there, .. } | E::NoAsset { there, .. } if !there.is_empty() => {
-            format!("There are: {}.", there.join(", "))
+        E::NoSuchRelease { available, .. } | E::NoAsset { available, .. } if !available.is_empty() => {
+            format!("Available: {}.", available.join(", "))
         }
         E::NoSuchRelease { .. } | E::NoAsset { .. } | E::SeveralAssets { .. } => {
             "`cfdfu releases` lists the releases.".to_owned()
@@ -79,13 +79,14 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
     }
 }
 
-/// The advice in the interface, if it differs: the user cannot run a command again there.
+/// The advice for the interface, if it differs from the general advice. In the interface, the user cannot run a command
+/// again.
 fn in_interface(error: &ReleaseError) -> Option<String> {
     use ReleaseError as E;
     Some(match error {
         E::Unreachable { .. } => format!("Check the network connection. {VIA_FOLDER_IN_INTERFACE}"),
         E::NoAnswer { host } => {
-            format!("A firewall may block {host}. Ask for it to be allowed. {VIA_FOLDER_IN_INTERFACE}")
+            format!("A firewall may block {host}. Ask for access to it. {VIA_FOLDER_IN_INTERFACE}")
         }
         E::Status { status: 401, .. } => return None,
         E::Status { .. } | E::TooManyRedirects { .. } | E::Cut { .. } => {

@@ -9,12 +9,12 @@ use crate::usb::Setup;
 pub struct UsbIdentity {
     device: [u8; 18],
     configuration: &'static [&'static [u8]],
-    /// The strings by index. The serial number (index 3) is empty if each device has its own.
+    /// The strings by index. An empty serial number (index 3) stands for a number that differs between devices.
     strings: &'static [&'static str],
 }
 
 impl UsbIdentity {
-    /// Vendor and product ID, and release number.
+    /// The vendor and product IDs, and the release number.
     pub fn identity(&self) -> ((u16, u16), u16) {
         let word = |at: usize| u16::from_le_bytes([self.device[at], self.device[at + 1]]);
         ((word(8), word(10)), word(12))
@@ -65,7 +65,7 @@ fn string(text: &str) -> Vec<u8> {
     [&[len, 3][..], &units].concat()
 }
 
-/// A device descriptor with strings 1, 2 and 3.
+/// A device descriptor with string indices 1, 2 and 3.
 const fn device(usb: u8, vendor: u16, product: u16, release: u16) -> [u8; 18] {
     let ([v0, v1], [p0, p1], [r0, r1]) = (vendor.to_le_bytes(), product.to_le_bytes(), release.to_le_bytes());
     [18, 1, 0x00, usb, 0, 0, 0, 64, v0, v1, p0, p1, r0, r1, 1, 2, 3, 1]
@@ -87,8 +87,8 @@ pub static ROM: UsbIdentity = UsbIdentity {
     ],
 };
 
-/// An early boot ROM of the STM32F405, V3.0: bcdDevice 21.00, and the letter g for every memory, as if each could be
-/// erased (dfu-util's `stm32f4discovery.lsusb`; AN2606 table 74).
+/// An early boot ROM of the STM32F405, V3.0: bcdDevice 21.00, and the type letter g for every memory, as if every
+/// memory were erasable (dfu-util's `stm32f4discovery.lsusb`; AN2606 table 74).
 pub static OLD_ROM: UsbIdentity = UsbIdentity {
     device: device(1, 0x0483, 0xDF11, 0x2100),
     configuration: ROM_CONFIGURATION,
@@ -104,7 +104,7 @@ pub static OLD_ROM: UsbIdentity = UsbIdentity {
     ],
 };
 
-/// The boot ROM of another STM32, an F072 as in the Loco Positioning Node. Its IDs and product name are those of
+/// The boot ROM of another STM32, an F072 as in the Loco Positioning Node. It has the same IDs and product name as
 /// [`ROM`].
 pub(crate) static OTHER_ROM: UsbIdentity = UsbIdentity {
     device: device(1, 0x0483, 0xDF11, 0x2200),
@@ -122,7 +122,7 @@ pub(crate) static OTHER_ROM: UsbIdentity = UsbIdentity {
 };
 
 /// The boot ROM of a GigaDevice GD32VF103, as listed by dfu-util (riscv-mcu/gd32-dfu-utils#5 and dfu-util's ticket
-/// 148). Every chip has the same serial number.
+/// 148). The serial number is the same on every chip.
 pub(crate) static GD32_ROM: UsbIdentity = UsbIdentity {
     device: device(2, 0x28E9, 0x0189, 0x1000),
     configuration: &[
@@ -186,14 +186,14 @@ pub(crate) static CRAZYRADIO: UsbIdentity = UsbIdentity {
     strings: &["", "Bitcraze", "Crazyradio PA USB Dongle", ""],
 };
 
-/// A Loco Positioning Node, which has the vendor and product ID of a Crazyflie.
+/// A Loco Positioning Node, which has the same vendor and product IDs as a Crazyflie.
 pub(crate) static LOCO_NODE: UsbIdentity = UsbIdentity {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: SIMPLE_CONFIGURATION,
     strings: &["", "Bitcraze AB", "Loco Positioning Node", ""],
 };
 
-/// Another maker's running flight controller, with ST's generic IDs for a virtual serial port.
+/// A running flight controller of another maker, with ST's generic IDs for a virtual serial port.
 pub(crate) static FLIGHT_CONTROLLER: UsbIdentity = UsbIdentity {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: SIMPLE_CONFIGURATION,

@@ -1,8 +1,8 @@
-//! A whole simulated Crazyflie: its power, the program that starts after a reset, and its device on USB.
+//! A whole simulated Crazyflie: its power, the program that starts after a reset, and its USB device.
 //!
 //! The modes match those of the real board. While the radio chip runs, the bootloader at 0x08000000 starts the
 //! firmware, and the firmware resets into the boot ROM on a vendor request. If DFU mode was entered by hand (button
-//! held at power-on), the pins of the radio chip float, and every reset ends in the ROM until the power is cut.
+//! held at power-on), the pins of the radio chip float, and every reset starts the ROM until the power is cut.
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ use super::rom::{Memory, Rom, RomAnswer, RomEffect, Switch};
 use crate::usb::Setup;
 
 /// The duration of a control transfer on a full-speed bus, plus [`PER_BYTE`] for each byte. A read-back of 2 KiB then
-/// takes 3.72 ms and a status 0.59 ms, as computed from logs of real F405 boards.
+/// takes 3.72 ms and a status request 0.59 ms, as computed from logs of real F405 boards.
 const PER_TRANSFER: Duration = Duration::from_micros(580);
 const PER_BYTE: Duration = Duration::from_nanos(1533);
-/// The time from the vendor request to 0483:df11: bootloader, start of `main`, ROM start and USB connection (AN2606
-/// tables 227 and 229: 85 and 270 ms). Bitcraze's own script waits more than 500 ms.
+/// The time from the vendor request until 0483:df11 appears: bootloader, start of `main`, ROM start and USB connection
+/// (AN2606 tables 227 and 229: 85 and 270 ms). Bitcraze's own script waits more than 500 ms.
 const ENTER_ROM: Duration = Duration::from_millis(800);
 /// How long an unplugged drone causes transfer errors before it disconnects.
 const LOOSE: Duration = Duration::from_millis(250);
-/// The radio chip's thresholds for how long the button is held at power-on.
+/// The radio chip's thresholds for the time that the button is held at power-on.
 const SHORT_PRESS: Duration = Duration::from_millis(1500);
 const LONG_PRESS: Duration = Duration::from_secs(5);
 /// The time that a helper needs to unplug the drone and plug it in with the button held.
 const HELP_AFTER: Duration = Duration::from_secs(3);
 /// How long a helper waits for a drone that should start by itself.
 const LOST_AFTER: Duration = Duration::from_secs(12);
-/// The time from a reset to 0483:5740.
+/// The time from a reset until 0483:5740 appears.
 const BOOT: Duration = Duration::from_millis(1200);
 
 /// The properties of a drone that are not in its memory.
@@ -38,15 +38,15 @@ const BOOT: Duration = Duration::from_millis(1200);
 pub struct Traits {
     /// The 96-bit unique ID of the chip, in memory order.
     pub uid: [u8; 12],
-    /// The firmware is older than 2022.03: it mistakes the vendor request for another request and keeps running.
-    pub deaf: bool,
-    /// The number of requests to enter DFU mode that restart the firmware instead. On other F405 boards more than half
+    /// The firmware is older than 2022.03, so it mistakes the vendor request for another request and keeps running.
+    pub lacks_dfu_request: bool,
+    /// The number of requests to enter DFU mode that restart the firmware instead. On other F405 boards, more than half
     /// of the requests do so (CircuitPython PR #11270: 5 of 12 succeed).
     pub missed_entries: u8,
     /// Whether the ROM replies to the last GETSTATUS before it leaves DFU mode.
     pub answers_leave: bool,
     /// A fault that happens once, after this many DFU requests to the device (DNLOAD, CLRSTATUS, ABORT).
-    pub mishap: Option<(u32, SimFault)>,
+    pub fault: Option<(u32, SimFault)>,
     /// How the ROM reacts to a change of the programming width.
     pub switch: Switch,
     /// The ROM stalls the request for the string with this index.
@@ -55,35 +55,36 @@ pub struct Traits {
     pub refuses_alternates: bool,
     /// Read protection is reported when bytes are read, not when the pointer is set.
     pub late_refusal: bool,
-    /// The ROM starts in dfuIDLE instead of dfuERROR, like that of an STM32F469 (modm's log).
+    /// The ROM starts in dfuIDLE instead of dfuERROR, like the ROM of an STM32F469 (modm's log).
     pub starts_idle: bool,
-    /// The ROM stalls GETSTATUS while it is busy, like that of an STM32L43x (dfu-util ticket 40).
+    /// The ROM stalls GETSTATUS while it is busy, like the ROM of an STM32L43x (dfu-util ticket 40).
     pub stalls_while_busy: bool,
-    /// Additional time until the ROM is on the bus, as after an enumeration that failed and was repeated.
+    /// The additional delay before the ROM appears on the bus, as after an enumeration that failed and was repeated.
     pub late_rom: Duration,
-    /// Firmware that was started from the ROM keeps restarting after this time, as after a failed assertion.
+    /// Firmware that was started from the ROM restarts again and again, each time after this delay, as after a failed
+    /// assertion.
     pub crashes_after: Option<Duration>,
-    /// Firmware that was started from the ROM fails an assertion after this time. It restarts once, reports the
-    /// assertion, and stays in its failed self-test.
+    /// Firmware that was started from the ROM fails an assertion after this time. The firmware restarts once, reports
+    /// the assertion, and stays in its failed self-test.
     pub asserts_after: Option<Duration>,
-    /// What is wrong with the board.
+    /// The problem that affects the firmware, if any.
     pub ailment: Ailment,
     /// The version of the radio chip's firmware.
     pub radio_chip: &'static str,
     /// The USB descriptors of a device other than a Crazyflie.
     pub face: Option<&'static UsbIdentity>,
-    /// A simulated person who brings the drone into DFU mode by hand while a command waits for it.
+    /// A simulated user who brings the drone into DFU mode by hand while a command waits for the drone.
     pub helper: Option<Helper>,
 }
 
-/// When a [`Traits::helper`] is needed. The drone is in DFU mode [`Helper::after`] later.
+/// When the drone needs its [`Traits::helper`]. The helper takes [`Helper::after`] to bring the drone into DFU mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Helper {
-    /// While the drone is not on USB, or runs firmware that did not understand the request.
+    /// While the drone is not on USB, or runs firmware that misunderstood the request to enter DFU mode.
     IfStuck,
     /// While the drone is not in DFU mode.
     IfNotInDfu,
-    /// While the drone is not on USB. The helper waits for longer than a start takes.
+    /// While the drone is not on USB. The helper waits longer than a start takes.
     IfLost,
 }
 
@@ -99,10 +100,10 @@ impl Default for Traits {
         let uid = [0x51, 0x00, 0x4F, 0x00, 0x05, 0x51, 0x34, 0x30, 0x36, 0x33, 0x32, 0x33];
         Traits {
             uid,
-            deaf: false,
+            lacks_dfu_request: false,
             missed_entries: 0,
             answers_leave: true,
-            mishap: None,
+            fault: None,
             switch: Switch::Works,
             lost_name: None,
             refuses_alternates: false,
@@ -124,11 +125,11 @@ impl Default for Traits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SimFault {
     Unplugged,
-    /// Unplugged, as real host controllers report it: transfer errors until the hub notices.
+    /// Unplugged, as reported by real host controllers: transfer errors until the hub detects the disconnection.
     Loose,
     /// The device stops responding and stays on the bus.
     Hung,
-    /// A panic in cfdfu, to test that the interface survives it.
+    /// A panic in cfdfu, to test that the interface keeps working.
     Panic,
 }
 
@@ -145,7 +146,7 @@ pub enum SimLeds {
     Fast,
     /// M2 and M3 blink slowly.
     TwoSlow,
-    /// M2 and M3 are lit, and nothing else happens: the start hangs.
+    /// M2 and M3 are lit, and nothing else happens: the firmware hangs while it starts.
     TwoLit,
     /// M1 blinks red five times, again and again: the self-test failed.
     Red,
@@ -168,7 +169,7 @@ enum SimMode {
     Firmware,
 }
 
-/// What starts after a reset.
+/// The program that starts after a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
     Rom,
@@ -190,16 +191,16 @@ pub struct SimDrone {
     enumeration: u8,
     /// The running firmware mistook the request to enter DFU mode for another request.
     misunderstood: bool,
-    /// When the drone began to need a helper.
+    /// The time since which the drone has needed a helper.
     stuck_since: Option<Duration>,
-    /// When a loose cable disconnects.
+    /// The time at which a loose cable disconnects.
     loose_until: Option<Duration>,
     hung: bool,
     /// The drone has been in the ROM at least once.
     was_in_rom: bool,
-    /// When the firmware will restart by itself.
+    /// The time at which the firmware restarts by itself.
     crash: Option<Duration>,
-    /// The next run of the firmware reports that the last one failed an assertion. RAM keeps this across a reset.
+    /// The next run of the firmware reports that the last run failed an assertion. RAM keeps this flag across a reset.
     reports_assert: bool,
 }
 
@@ -229,14 +230,15 @@ impl SimDrone {
         self.reset(now);
     }
 
-    /// Plugs the drone in with the button held until it is in DFU mode, which takes no simulated time.
+    /// Plugs the drone in with the button held until the drone is in DFU mode, which takes no simulated time.
     pub fn power_on_by_hand(&mut self, now: Duration) {
         self.by_hand = true;
         self.mode = SimMode::Starting(Start::Rom, now);
         self.settle(now);
     }
 
-    /// Appears on the bus at once, in the boot ROM or in its firmware, regardless of the contents of the flash.
+    /// Makes the drone appear on the bus at once, in the boot ROM or in its firmware, regardless of the contents of the
+    /// flash.
     pub(crate) fn appear(&mut self, in_rom: bool, now: Duration) {
         self.mode = SimMode::Starting(if in_rom { Start::Rom } else { Start::Firmware }, now);
         self.settle(now);
@@ -281,8 +283,8 @@ impl SimDrone {
         }
     }
 
-    /// Presses or releases the button. How long it was held since power-on decides what starts: under 1.5 s the
-    /// firmware, under 5 s the radio bootloader, otherwise the boot ROM (crazyflie2-nrf-mbs).
+    /// Presses or releases the button. The time for which the button was held since power-on determines what starts:
+    /// under 1.5 s the firmware, under 5 s the radio bootloader, otherwise the boot ROM (crazyflie2-nrf-mbs).
     pub fn press_or_release(&mut self, now: Duration) {
         self.button = !self.button;
         if let SimMode::Held(since) = self.mode {
@@ -301,8 +303,8 @@ impl SimDrone {
         !matches!(self.mode, SimMode::Off)
     }
 
-    /// The state of the LEDs (crazyflie2-nrf-mbs): M2 is active while the button is held and in DFU mode entered
-    /// by hand, M2 and M3 in the radio bootloader.
+    /// The state of the LEDs (crazyflie2-nrf-mbs): M2 is active while the button is held and in DFU mode entered by
+    /// hand; M2 and M3 are active in the radio bootloader.
     pub fn leds(&self, now: Duration) -> SimLeds {
         match self.mode {
             SimMode::Off => SimLeds::Dark,
@@ -359,8 +361,9 @@ impl SimDrone {
                     SimMode::Rom(rom)
                 }
                 Start::Firmware => {
-                    // Newer firmware may have been flashed since.
-                    self.traits.deaf &= self.memory.flash.bytes().windows(5).any(|text| text == b"2021.");
+                    // Newer firmware may have been flashed in the meantime.
+                    self.traits.lacks_dfu_request &=
+                        self.memory.flash.bytes().windows(5).any(|text| text == b"2021.");
                     let asserts = self.traits.asserts_after.filter(|_| !self.reports_assert);
                     let after = self.traits.crashes_after.or(asserts).filter(|_| self.was_in_rom);
                     self.crash = after.map(|after| now + after);
@@ -376,7 +379,7 @@ impl SimDrone {
         }
     }
 
-    /// What the firmware prints when it starts.
+    /// Collects the properties that determine what the firmware prints when it starts.
     fn boot_log(&self, reports_assert: bool) -> BootLog {
         let (version, board) = self.versions();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -390,7 +393,7 @@ impl SimDrone {
         }
     }
 
-    /// The version of the firmware and its name for this board, from the flash.
+    /// The version of the firmware and the firmware's name for this board, read from flash.
     fn versions(&self) -> (Vec<u8>, Vec<u8>) {
         let flash = self.memory.flash.bytes();
         let version = images::text_after(flash, 0x0800_4000, b"Raw CRTP interface\0");
@@ -412,7 +415,7 @@ impl SimDrone {
         matches!(self.mode, SimMode::Rom(_) | SimMode::Firmware).then_some(self.enumeration)
     }
 
-    /// Returns vendor and product ID, and release number, or `None` while the drone is not on the bus.
+    /// Returns the vendor and product IDs and the release number, or `None` while the drone is not on the bus.
     pub fn identity(&self) -> Option<((u16, u16), u16)> {
         match self.mode {
             SimMode::Rom(_) | SimMode::Firmware => Some(self.face().identity()),
@@ -424,7 +427,8 @@ impl SimDrone {
         }
     }
 
-    /// Performs a control transfer. Returns the answer, and its time on the wire and in the chip.
+    /// Performs a control transfer. Returns the answer, and the time that the transfer takes on the wire and in the
+    /// chip.
     ///
     /// # Panics
     /// If [`SimFault::Panic`] is due.
@@ -478,8 +482,8 @@ impl SimDrone {
         (answer, waited + transfer_time(moved))
     }
 
-    /// Sends a packet to bulk endpoint 1 of the firmware. Returns how long this takes, or `None` if the packet is not
-    /// accepted.
+    /// Sends a packet to bulk endpoint 1 of the firmware. Returns how long the transfer takes, or `None` if the
+    /// firmware does not accept the packet.
     pub fn packet_out(&mut self, data: &[u8]) -> Option<Duration> {
         if self.hung || !matches!(self.mode, SimMode::Firmware) {
             return None;
@@ -489,23 +493,23 @@ impl SimDrone {
         self.link.packet(data, &face).then(|| transfer_time(data.len()))
     }
 
-    /// The value of the firmware's parameter for the LEDs, and how many times it was set.
+    /// The value of the firmware's parameter for the LEDs, and how many times the host has set the parameter.
     pub fn led_parameter(&self) -> (u8, usize) {
         self.link.leds
     }
 
     /// How many times the CRTP link was switched to USB and back to the radio since the firmware started.
-    pub fn link_turns(&self) -> (usize, usize) {
+    pub fn link_switches(&self) -> (usize, usize) {
         self.link.turns
     }
 
     /// Whether the CRTP link has been switched to USB and back to the radio.
-    pub fn link_is_given_back(&self) -> bool {
+    pub fn link_was_returned(&self) -> bool {
         self.link.turns.0 > 0 && !self.link.is_on_usb()
     }
 
-    /// How many packets could have changed a setting or started a motor.
-    pub fn strange_packets(&self) -> usize {
+    /// The number of packets that could have changed a setting or started a motor.
+    pub fn unknown_packets(&self) -> usize {
         self.link.strange
     }
 
@@ -517,8 +521,8 @@ impl SimDrone {
     }
 
     fn due_mishap(&mut self) -> Option<SimFault> {
-        let (remaining, mishap) = self.traits.mishap?;
-        self.traits.mishap = remaining.checked_sub(1).map(|remaining| (remaining, mishap));
+        let (remaining, mishap) = self.traits.fault?;
+        self.traits.fault = remaining.checked_sub(1).map(|remaining| (remaining, mishap));
         (remaining == 0).then_some(mishap)
     }
 
@@ -554,8 +558,8 @@ impl SimDrone {
         };
     }
 
-    /// Jumps through the vector table at `address`. ROM V3.x and V9.0 do not enable the CCM (AN2606 tables 74 and
-    /// 76), so the Crazyflie's start-up code faults and nothing appears on USB until the power is cut.
+    /// Jumps through the vector table at `address`. ROM V3.x and V9.0 do not enable the CCM (AN2606 tables 74 and 76),
+    /// so the Crazyflie's start-up code faults and nothing appears on USB until the power is cycled.
     fn leave(&mut self, address: u32, now: Duration) {
         let version = self.memory.rom_version;
         let dark = version >> 4 == 3 || version == 0x90;
@@ -566,7 +570,7 @@ impl SimDrone {
         } else if images::runs(self.memory.flash.bytes(), address, &self.board()) {
             self.mode = SimMode::Starting(Start::Firmware, now + BOOT);
         } else {
-            // The content is not executable, so the ROM resets.
+            // The flash contains no executable program at this address, so the chip resets.
             self.reset(now);
         }
     }
@@ -578,8 +582,9 @@ impl SimDrone {
         text.split(';').nth(1).unwrap_or("CF20").to_owned()
     }
 
-    /// The firmware's vendor requests. ST's old USB stack passes on a vendor request only if its recipient is the
-    /// device, its number is that of CLEAR_FEATURE and its value is 1. The command is in wIndex.
+    /// Answers the firmware's vendor requests. ST's old USB stack forwards a vendor request to the firmware only if the
+    /// recipient is the device, the request number equals CLEAR_FEATURE and the value is 1. wIndex contains the
+    /// command.
     fn firmware_request(&mut self, setup: Setup, now: Duration) -> RomAnswer {
         match (setup.request_type, setup.request, setup.value, setup.index) {
             // Other devices with the same IDs do not support these requests.
@@ -589,13 +594,13 @@ impl SimDrone {
                 self.mode = SimMode::Starting(Start::Firmware, now + BOOT);
                 RomAnswer::Silence
             }
-            (0x40, 1, 1, 2) if !self.traits.deaf => {
+            (0x40, 1, 1, 2) if !self.traits.lacks_dfu_request => {
                 self.mode = SimMode::Starting(Start::Rom, now + ENTER_ROM + self.traits.late_rom);
                 RomAnswer::Silence
             }
             (0x40, 1, 1, command) => {
                 self.misunderstood |= command == 2;
-                self.link.turn(command == 1);
+                self.link.switch_to(command == 1);
                 RomAnswer::Ack
             }
             // SET_LINE_CODING and similar requests of a serial port driver.
@@ -626,8 +631,8 @@ impl SimDrone {
         }
     }
 
-    /// The firmware reports the whole unique ID. The ROM folds it (ST's Get_SerialNum), or reads all ones instead
-    /// if the chip is read-protected.
+    /// The firmware reports the whole unique ID. The ROM shortens the ID (ST's `Get_SerialNum`). On a read-protected
+    /// chip, the ROM reads all ones instead of the ID.
     fn serial(&self, rom: bool) -> String {
         let uid = self.traits.uid;
         if !rom {
@@ -652,7 +657,7 @@ pub(crate) fn write_otp(memory: &mut Memory, text: &str) {
     memory.otp[text.len()] = 0;
 }
 
-/// A memory with these images in flash and this text in the OTP.
+/// Creates a memory with these images in flash and this text in the OTP.
 pub(crate) fn memory(flash: Nor, loader: &[u8], firmware: &[u8], board: &str) -> Memory {
     let mut memory = Memory::new(flash);
     memory.flash.place(0x0800_0000, loader);
@@ -667,7 +672,7 @@ mod tests {
     use crate::sim::nor::Pace;
 
     #[test]
-    fn the_serial_numbers_are_those_of_a_real_drone() {
+    fn the_serial_numbers_match_a_real_drone() {
         let drone = SimDrone::new(Memory::new(Nor::new(Pace::Typical)), Traits::default());
         assert_eq!(drone.serial(false), "51004F000551343036333233");
         assert_eq!(drone.serial(true), "338133873034");

@@ -1,26 +1,27 @@
-//! Programs for the simulated drone. These synthetic images have the vector table and the strings of real ones, and a
+//! Programs for the simulated drone. These synthetic images have the vector table and the strings of real images, and a
 //! checksum instead of code, so that the simulator can distinguish a complete image from an incomplete one.
 //!
-//! Real firmware is licensed under the GPL. These images contain no part of it.
+//! Real firmware is licensed under the GPL. These images do not contain any part of real firmware.
 
-/// Marks an image made by this module. The length follows, then the CRC-32 of everything after the CRC.
+/// Marks an image made by this module. The length follows, then the CRC-32 of all bytes after the CRC.
 const MARK: &[u8; 16] = b"cfdfu synthetic\0";
-/// The place of the mark, directly after the 98 vectors.
+/// The offset of the mark, directly after the 98 vectors.
 const MARK_AT: usize = 0x188;
 const LEN_AT: usize = MARK_AT + MARK.len();
 const CRC_AT: usize = LEN_AT + 4;
 const TEXT_AT: usize = CRC_AT + 4;
-/// The target of the reset vector, after the text.
+/// The offset of the code, to which the reset vector points, after the text.
 const CODE_AT: usize = 0x800;
 /// The copy loop of ST's start-up code, in halfwords; the literals of its three `ldr` instructions are at
 /// [`POOL_AT`].
 const COPY: [u16; 11] =
     [0x2100, 0xE003, 0x4B00, 0x585B, 0x5043, 0x3104, 0x4800, 0x4B00, 0x1842, 0x429A, 0xD3F6];
-/// Replaces the loops that clear `.bss` and the call to `main`.
+/// The instruction in place of the loops that clear `.bss` and of the call to `main`.
 const NOP: u16 = 0xBF00;
-/// The literal pool, after both copy loops.
+/// The offset of the literal pool, after both copy loops.
 const POOL_AT: usize = CODE_AT + 0x60;
-/// Sizes in bytes of the initial values at the end of an image, which the start-up code copies to RAM and to the CCM.
+/// The sizes in bytes of the initial values at the end of an image, which the start-up code copies to RAM and to the
+/// CCM.
 const DATA_LEN: usize = 1024;
 const CCM_LEN: usize = 64;
 
@@ -32,7 +33,8 @@ pub const FIRMWARE_LEN: usize = 243_176;
 /// The size of the smallest firmware that [`firmware`] makes, in bytes.
 pub const FIRMWARE_MIN: usize = 4096;
 
-/// Creates Crazyflie firmware of `len` bytes (at least [`FIRMWARE_MIN`]) for these boards, each given as code and name.
+/// Creates Crazyflie firmware of `len` bytes (at least [`FIRMWARE_MIN`]) for these boards, each given as a code and a
+/// name.
 pub fn firmware(version: &str, boards: &[(&str, &str)], len: usize) -> Vec<u8> {
     let mut text = Vec::new();
     text.extend_from_slice(b"\0Bitcraze AB\0Crazyflie 2.x\0Raw CRTP interface\0");
@@ -45,7 +47,7 @@ pub fn firmware(version: &str, boards: &[(&str, &str)], len: usize) -> Vec<u8> {
     program(0x0800_4000, 0x2001_FFFF, &text, len.max(FIRMWARE_MIN), crc32fast::hash(version.as_bytes()))
 }
 
-/// The bootloader, with the size (7256 bytes) and the sector table of `cf2loader-1.0.bin`.
+/// Creates a bootloader with the size (7256 bytes) and the sector table of `cf2loader-1.0.bin`.
 pub fn loader() -> Vec<u8> {
     let table = [0x0800_0000_u32, 0x0800_4000, 0x0800_8000, 0x0800_C000]
         .into_iter()
@@ -54,7 +56,7 @@ pub fn loader() -> Vec<u8> {
     program(0x0800_0000, 0x2000_5000, &text, 7256, 1)
 }
 
-/// A program for another flight controller, linked for the start of flash.
+/// Creates a program for another flight controller, linked to run from the start of flash.
 pub fn foreign(len: usize) -> Vec<u8> {
     program(0x0800_0000, 0x2002_0000, b"another flight controller", len, 3)
 }
@@ -132,7 +134,7 @@ pub(crate) fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
 }
 
 /// Whether the program at `address` would run on `board`: its vectors are valid and point to code, its checksum is
-/// correct if this module made it, and it lists the board.
+/// correct if this module made the program, and its text lists the board.
 pub(crate) fn runs(flash: &[u8], address: u32, board: &str) -> bool {
     let Some(image) = address.checked_sub(0x0800_0000).and_then(|from| flash.get(from as usize..)) else {
         return false;

@@ -1,7 +1,7 @@
 //! The firmware's CRTP link over bulk endpoint 1, and what the firmware prints. The link is silent until a vendor
-//! request switches it to USB: the firmware keeps its packets, except the first, which the radio takes
-//! (crazyflie-firmware: `crtp.c`, `console.c`, `radiolink.c`). After the switch, the console's text arrives, and the
-//! platform service, the memories and the parameters reply.
+//! request switches it to USB: the firmware keeps its packets, except the first, which the radio accepts
+//! (crazyflie-firmware: `crtp.c`, `console.c`, `radiolink.c`). After the switch, the firmware sends the console text
+//! and answers requests to the platform service, the memories and the parameters.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,27 +20,28 @@ const PARAMETER: u8 = 0x2F;
 /// The headers of port 2, channels 0 and 1.
 const PARAMETER_TABLE: u8 = 0x2C;
 const PARAMETER_READ: u8 = 0x2D;
-/// ENOENT.
+/// The error number ENOENT.
 const NOT_FOUND: u8 = 2;
 
-/// How many packets the firmware keeps for a link (`crtp.c`).
+/// The maximum number of packets that the firmware keeps for a link (`crtp.c`).
 const QUEUE: usize = 200;
-/// What the firmware prints instead of text for which the queue has no room (`console.c`). The NUL is sent, too.
-const FULL: &[u8] = b"<F>\n\0";
-/// When the firmware begins its self-test, counted from its start.
+/// The marker that the firmware prints in place of text that does not fit in the queue (`console.c`). The firmware also
+/// sends the NUL.
+const QUEUE_FULL: &[u8] = b"<F>\n\0";
+/// The time from the firmware's start to the beginning of its self-test.
 const TESTS: Duration = Duration::from_millis(800);
-/// When the firmware has the verdict of its self-test, counted from its start. The sensors alone take a second to start
-/// (`sensors_bmi088_bmp3xx.c`), and the tests of EEPROM, gyroscope and motors take time.
+/// The time from the firmware's start to the verdict of its self-test. The sensors alone take a second to start
+/// (`sensors_bmi088_bmp3xx.c`), and the tests of the EEPROM, the gyroscope and the motors also take time.
 const VERDICT: Duration = Duration::from_millis(1700);
-/// How long after its start firmware with a slow EEPROM switches the link to the radio (`comm.c`). Other firmware does
-/// so before the host has seen the drone.
+/// The time from the start of firmware with a slow EEPROM until the firmware switches the link to the radio (`comm.c`).
+/// Other firmware switches the link before the host detects the drone.
 const LATE_COMM: Duration = Duration::from_millis(400);
 /// The number of the parameter `system.selftestPassed`.
 const SELF_TEST: u16 = 212;
-/// How many parameters the firmware has: about as many as in 2025.02.
+/// The number of parameters: about as many as in firmware 2025.02.
 const PARAMETERS: u16 = 260;
 
-/// What is wrong with a drone, as seen by its own firmware.
+/// A problem that affects the firmware of a drone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ailment {
     #[default]
@@ -48,10 +49,10 @@ pub enum Ailment {
     DeckFails,
     SensorFails,
     EepromFails,
-    /// The firmware hangs at its EEPROM, with both blue LEDs lit: after the first lines, and before it starts the tasks
-    /// that read packets. The drone is on USB, because USB starts first.
+    /// The firmware hangs when it accesses the EEPROM, with both blue LEDs lit. At that point, it has printed its first
+    /// lines but has not started the tasks that read packets. The drone is on USB, because USB starts first.
     HangsAtStart,
-    /// The firmware hangs in the driver of a deck: it answers but never tests itself.
+    /// The firmware hangs in the driver of a deck: it answers requests but never runs its self-test.
     HangsInDeck,
     /// The firmware stops at an assertion during its start, with its interrupts off. The watchdog is not running yet.
     StopsAtStart,
@@ -60,13 +61,13 @@ pub enum Ailment {
     /// A deck delays the end of the self-test until five seconds after the start.
     SlowDeck,
     RadioChipSilent,
-    /// Another client has read the console.
+    /// Another client has already read the console.
     ConsoleRead,
     /// The console prints much more than the queue can hold.
     ConsoleFloods,
 }
 
-/// How a run of the firmware begins.
+/// The properties that determine what the firmware prints when it starts.
 #[derive(Clone, Debug)]
 pub(crate) struct BootLog {
     pub(crate) board: String,
@@ -106,7 +107,7 @@ impl BootLog {
             return lines;
         }
         if self.ailment == Ailment::ConsoleFloods {
-            (0..400).for_each(|n| print(start, &format!("APP: a value without a purpose: {n}")));
+            (0..400).for_each(|n| print(start, &format!("APP: the latest sensor reading: {n}")));
         }
         let gyro = if self.ailment == Ailment::SensorFails { "[FAIL]" } else { "[OK]." };
         print(TESTS, &format!("IMU: BMI088 Gyro connection {gyro}"));
@@ -144,7 +145,7 @@ impl BootLog {
         lines
     }
 
-    /// How long after its start the firmware has the verdict.
+    /// The time from the firmware's start to the verdict of its self-test.
     fn verdict_at(&self) -> Duration {
         if self.ailment == Ailment::SlowDeck { Duration::from_secs(5) } else { VERDICT }
     }
@@ -160,7 +161,7 @@ impl BootLog {
     }
 }
 
-/// The EEPROM's first block: mark, version, channel, speed, two trims, radio address, checksum (configblockeeprom.c).
+/// The EEPROM's first block: mark, version, channel, speed, two trims, radio address, checksum (`configblockeeprom.c`).
 fn config_block(number: u8) -> Vec<u8> {
     let mut block = b"0xBC\x01\x50\x02".to_vec();
     block.extend([0; 8]);
@@ -170,7 +171,8 @@ fn config_block(number: u8) -> Vec<u8> {
     block
 }
 
-/// Whether the link is switched to USB, what the firmware has yet to print, and the packets that wait for a link.
+/// The firmware's CRTP link: whether it is switched to USB, the lines yet to be printed, and the packets that wait for
+/// the host.
 #[allow(clippy::struct_excessive_bools, reason = "independent states of the firmware")]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Link {
@@ -178,23 +180,24 @@ pub(crate) struct Link {
     /// The lines yet to be printed, in reverse order.
     log: Vec<(Duration, String)>,
     started: Duration,
-    /// Whether the self-test passes, and how long after the start; `None` if the firmware never finishes starting.
+    /// Whether the self-test passes, and the time from the start to this verdict; `None` if the firmware never finishes
+    /// starting.
     verdict: Option<(bool, Duration)>,
     /// The verdict is known.
     tested: bool,
     ailment: Ailment,
     /// The console packet that is being filled.
     console: Vec<u8>,
-    /// That packet is finished and waits for room in the queue.
+    /// The console packet is complete and waits for room in the queue.
     is_pending: bool,
     waiting: VecDeque<Vec<u8>>,
-    /// The radio's own queue has taken a packet, which it keeps until a radio client asks for it.
+    /// The radio's own queue has accepted a packet and keeps the packet until a radio client asks for it.
     radio_is_full: bool,
-    /// The value of the parameter `led.bitmask`, and how many times it was set.
+    /// The value of the parameter `led.bitmask`, and how many times the parameter was set.
     pub(crate) leds: (u8, usize),
     /// How many times the link was switched to USB and back to the radio.
     pub(crate) turns: (usize, usize),
-    /// How many packets did not match any known query.
+    /// The number of packets that did not match any known query.
     pub(crate) strange: usize,
 }
 
@@ -207,7 +210,7 @@ pub(crate) struct Face<'a> {
 }
 
 impl Link {
-    /// The link of firmware that starts at `now`.
+    /// Creates the link of firmware that starts at `now`.
     pub(crate) fn starting(boot: &BootLog, now: Duration) -> Link {
         let log = boot.lines().into_iter().rev().collect();
         let verdict = boot.finishes_starting().then(|| (boot.passes(), boot.verdict_at()));
@@ -233,7 +236,7 @@ impl Link {
         self.ailment == Ailment::StopsAtStart && now.saturating_sub(self.started) >= LATE_COMM
     }
 
-    /// Prints what is due by `now`.
+    /// Advances the state to `now` and prints the lines that are due.
     pub(crate) fn settle(&mut self, now: Duration) {
         let running = now.saturating_sub(self.started);
         self.tested |= self.verdict.is_some_and(|(_, at)| running >= at);
@@ -251,7 +254,7 @@ impl Link {
         }
     }
 
-    /// Prints a line. Packets end with the line or when they are full.
+    /// Prints a line. A packet ends when the line ends or when the packet is full.
     fn print(&mut self, line: &str) {
         for byte in line.bytes().chain([b'\n']) {
             self.offer();
@@ -263,8 +266,8 @@ impl Link {
             if byte == b'\n' || self.console.len() == DATA_MAX {
                 if self.waiting.len() + 1 == QUEUE {
                     let end = self.console.len() - usize::from(byte == b'\n');
-                    self.console.truncate(end.min(DATA_MAX - FULL.len()));
-                    self.console.extend(FULL);
+                    self.console.truncate(end.min(DATA_MAX - QUEUE_FULL.len()));
+                    self.console.extend(QUEUE_FULL);
                 }
                 self.is_pending = true;
                 self.offer();
@@ -272,7 +275,7 @@ impl Link {
         }
     }
 
-    /// Moves the finished console packet to the queue, if there is room.
+    /// Moves the complete console packet to the queue, if the queue has room.
     fn offer(&mut self) {
         if self.is_pending && self.waiting.len() < QUEUE {
             self.is_pending = false;
@@ -282,7 +285,7 @@ impl Link {
     }
 
     /// Switches the link to USB or back to the radio.
-    pub(crate) fn turn(&mut self, to_usb: bool) {
+    pub(crate) fn switch_to(&mut self, to_usb: bool) {
         self.usb = to_usb;
         if to_usb { self.turns.0 += 1 } else { self.turns.1 += 1 }
     }
@@ -292,12 +295,12 @@ impl Link {
         let Face { version, board, number } = *face;
         match packet {
             _ if !self.usb => return false,
-            // The interrupt handler takes the packet, and no task reads it.
+            // The interrupt handler accepts the packet, but no task reads it.
             _ if matches!(self.ailment, Ailment::HangsAtStart | Ailment::SlowEeprom) => {}
             [PLATFORM_VERSION, 0] => self.send(PLATFORM_VERSION, &[0, 10]),
             [PLATFORM_VERSION, 1] => self.send(PLATFORM_VERSION, &[&[1], version].concat()),
             [PLATFORM_VERSION, 2] => self.send(PLATFORM_VERSION, &[&[2], board].concat()),
-            // Two memories: the deck's, which registers first, and the EEPROM (mem.c).
+            // The drone has two memories: the deck's, which is registered first, and the EEPROM (`mem.c`).
             [MEMORY_INFO, 1] => self.send(MEMORY_INFO, &[1, 2]),
             [MEMORY_INFO, 2, which @ 0..=1] => {
                 let kind = 1 - which;
@@ -323,13 +326,13 @@ impl Link {
                 };
                 self.send(PARAMETER_READ, &[&[*low, *high][..], &value].concat());
             }
-            // Anything else could change a setting or start a motor.
+            // Any other packet could change a setting or start a motor.
             _ => self.strange += 1,
         }
         true
     }
 
-    /// Sends an entry of the parameter table. The names fit in the packet (param_logic.c).
+    /// Sends an entry of the parameter table. The names fit in one packet (`param_logic.c`).
     fn name_parameter(&mut self, number: u16) {
         const INT8: u8 = 0;
         const READ_ONLY: u8 = 0x40;
@@ -344,7 +347,7 @@ impl Link {
         self.send(PARAMETER_TABLE, &[&[2, low, high, kind], name].concat());
     }
 
-    /// Sets a parameter by its name (param_logic.c). The simulated firmware supports only `led.bitmask`.
+    /// Sets a parameter by its name (`param_logic.c`). The simulated firmware supports only `led.bitmask`.
     fn set_by_name(&mut self, request: &[u8]) {
         let end = request.iter().enumerate().filter(|(_, byte)| **byte == 0).nth(1).map(|(at, _)| at + 1);
         let (names, value) = request.split_at(end.unwrap_or(request.len()));
@@ -358,7 +361,7 @@ impl Link {
         self.send(PARAMETER, &[&[0], names, &[result]].concat());
     }
 
-    /// Removes the next packet for the host. While the link is switched to the radio, the host gets none.
+    /// Removes and returns the next packet for the host. Returns `None` while the link is switched to the radio.
     pub(crate) fn fetch(&mut self) -> Option<Vec<u8>> {
         if self.usb { self.waiting.pop_front() } else { None }
     }

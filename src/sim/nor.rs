@@ -1,5 +1,5 @@
-//! The flash memory of the STM32F405. Erasing sets all bits, programming only clears bits, and both take time. A
-//! write-protected sector ignores both without an error (AN3156 §5.1 note 2).
+//! The flash memory of the STM32F405. Erasing sets all bits, programming only clears bits, and both operations take
+//! time. A write-protected sector ignores both operations without an error (AN3156 §5.1 note 2).
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ pub const START: u32 = 0x0800_0000;
 /// The length of the flash: 1 MiB.
 pub const LEN: usize = 0x10_0000;
 
-/// Start and length of the twelve sectors (RM0090 table 5).
+/// The start and length of each of the twelve sectors (RM0090 table 5).
 pub const SECTORS: [(u32, u32); 12] = [
     (0x0800_0000, 0x4000),
     (0x0800_4000, 0x4000),
@@ -37,10 +37,10 @@ pub enum ProgramWidth {
 /// The speed of the flash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// Byte mode as computed from public logs of real F405 boards. The wider modes are scaled by the typical times of
-    /// the data sheet.
+    /// The times in byte mode are computed from public logs of real F405 boards. The times in wider modes are scaled by
+    /// the typical times in the data sheet.
     Typical,
-    /// The maximum times of the data sheet (DS8626 table 40), as for a chip at the end of its life.
+    /// The maximum times in the data sheet (DS8626 table 40), as for a chip at the end of its life.
     Worst,
 }
 
@@ -72,7 +72,7 @@ impl Pace {
 pub struct Nor {
     bytes: Vec<u8>,
     pub pace: Pace,
-    /// Number of erases of each sector.
+    /// The number of erases of each sector.
     pub erases: [u32; SECTORS.len()],
     /// A worn cell: the address and the bits that can no longer be cleared.
     pub worn: Option<(u32, u8)>,
@@ -87,7 +87,7 @@ impl Nor {
         &self.bytes
     }
 
-    /// Returns `len` bytes from `address` on, or `None` if they are not all in flash.
+    /// Returns `len` bytes starting at `address`, or `None` if not all of these bytes are in flash.
     pub fn read(&self, address: u32, len: usize) -> Option<&[u8]> {
         let from = address.checked_sub(START)? as usize;
         self.bytes.get(from..from.checked_add(len)?)
@@ -119,7 +119,7 @@ impl Nor {
     }
 
     /// Programs bytes in ascending order, or only the first `share` of them if the power fails. Programming only clears
-    /// bits, so the result is the AND of old and new. Protected sectors do not change.
+    /// bits, so the result is the AND of the old and new bytes. Protected sectors do not change.
     pub(crate) fn program(
         &mut self,
         address: u32,
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn programming_without_an_erase_gives_the_and_of_old_and_new() {
+    fn programming_without_an_erase_gives_the_and_of_old_and_new_bytes() {
         let mut nor = Nor::new(Pace::Typical);
         nor.program(START, &[0b1100], 1.0, |_| false);
         nor.program(START, &[0b1010], 1.0, |_| false);

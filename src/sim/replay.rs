@@ -1,10 +1,11 @@
 //! Replays a recorded device: `--demo=replay:FILE`.
 //!
 //! The recording may come from another host, which sends other requests in another order, so a request is looked up by
-//! what it does (erase this sector, read that address), not by its position. A simulated drone runs in parallel: it
-//! receives every request, answers those that the recording does not contain, and supplies the firmware, of which a
-//! recording has only the hash. If both have an answer, the recorded one is returned, and a difference is reported. One
-//! recording thus shows what the host does with this device, and whether the simulator behaves like the device.
+//! its effect (erase this sector, read that address), not by its position. A simulated drone runs in parallel and
+//! receives every request. It answers requests that the recording does not contain, and supplies the firmware, of which
+//! a recording contains only the hash. If both have an answer, the recorded answer is returned, and a difference is
+//! reported. One recording thus shows what the host does with this device, and whether the simulator behaves like the
+//! device.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -19,17 +20,17 @@ use crate::recording::{Appearance, Line, Recorded, SetupWords, TransferResult};
 use crate::usb::descriptor::Strings;
 use crate::usb::{Bus, BusError, Found, Location, Pipe, Setup, TransferError, Transport};
 
-/// wTransferSize of the ROM. Block numbers count in this unit (AN3156 §4).
+/// wTransferSize of the ROM. A block number counts blocks of this size (AN3156 §4).
 const BLOCK: u32 = 2048;
-/// The largest number of departures, and of differences, that are kept as text.
+/// The maximum number of departures, and of differences, to keep as text.
 const TEXTS_MAX: usize = 20;
-/// The most ports of a recording, and the most times that a device may appear on one of them.
+/// The maximum number of ports in a recording, and of device appearances on one port.
 const PORTS_MAX: usize = 64;
 const STAGES_MAX: usize = 1000;
-/// The longest wait for a change on the bus.
+/// The maximum wait for a change on the bus.
 const WAIT: Duration = Duration::from_millis(50);
 
-/// What a request does. Requests with the same effect have the same key, no matter which host sent them.
+/// The effect of a request. Requests with the same effect have the same key, no matter which host sent them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum RequestKey {
     /// GETSTATUS before any other request: the state in which the host finds the device.
@@ -60,7 +61,7 @@ enum RequestKey {
 }
 
 impl RequestKey {
-    /// The answer is the same each time, and no GETSTATUS follows.
+    /// Whether the answer is the same each time and no GETSTATUS follows.
     fn is_repeatable(&self) -> bool {
         matches!(self, RequestKey::Standard(..) | RequestKey::Select(_))
     }
@@ -130,7 +131,7 @@ impl RequestTracker {
 /// One recorded answer.
 #[derive(Clone, Debug)]
 struct RecordedAnswer {
-    /// The number of its line in the recording, starting at 1.
+    /// The line number in the recording, counted from 1.
     line: usize,
     took: Duration,
     moved: TransferResult,
@@ -146,11 +147,12 @@ struct Exchange {
     statuses: VecDeque<RecordedAnswer>,
 }
 
-/// The time during which one port had a device with one address. A restart begins a new stage.
+/// The period during which one device with one address was on a port. A restart begins a new stage.
 #[derive(Debug)]
 struct ReplayStage {
     appearance: Appearance,
-    /// The times at which it appeared, it disappeared, and its last request ended, since the start of the recording.
+    /// The times at which the device appeared, the device disappeared and the last request ended, counted from the
+    /// start of the recording.
     began: Duration,
     gone: Option<Duration>,
     last: Duration,
@@ -159,7 +161,7 @@ struct ReplayStage {
     remaining: usize,
     /// wTransferSize.
     block: u32,
-    /// Why the device could not be opened, for each time.
+    /// The errors of the failed attempts to open the device, in order.
     open_errors: VecDeque<TransferError>,
 }
 
@@ -168,7 +170,8 @@ impl ReplayStage {
         self.appearance.product.0 == 0xDF11
     }
 
-    /// Running firmware that disappeared without a request to enter DFU mode. The recorded time ends this stage.
+    /// Whether the device was running firmware that disappeared without a request to enter DFU mode. Such a stage ends
+    /// at the recorded time.
     fn ends_by_itself(&self) -> bool {
         !self.is_rom() && self.gone.is_some() && !self.exchanges.contains_key(&RequestKey::EnterDfu)
     }
@@ -200,13 +203,13 @@ pub struct ReplayReport {
     pub departures: Vec<String>,
     /// The number of recorded answers that differ from the simulated drone's.
     pub different: usize,
-    /// The first of these answers.
+    /// Descriptions of the first of these differences.
     pub differences: Vec<String>,
 }
 
 impl fmt::Display for ReplayReport {
-    /// One line for each count, and below it the requests that the recording does not contain, or the answers in which
-    /// the recorded device and the simulated one differ.
+    /// Writes one line for each count, followed by the requests that the recording does not contain, or by the answers
+    /// in which the recorded and the simulated device differ.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.as_recorded + self.not_recorded;
         write!(f, "Replay: {} of {total} requests answered as recorded", self.as_recorded)?;
@@ -231,7 +234,7 @@ impl fmt::Display for ReplayReport {
 struct Replay {
     ports: Vec<PortReplay>,
     report: ReplayReport,
-    /// The number of the line that was replayed last.
+    /// The number of the last replayed line.
     line: usize,
 }
 
@@ -241,13 +244,13 @@ pub struct ReplayBus {
     sim: SimBus,
     clock: Arc<dyn Clock>,
     started: Duration,
-    /// The time of the first list of devices in the recording. A capture may begin long before it.
+    /// The time of the first list of devices in the recording. A capture may begin long before that time.
     zero: Duration,
     replay: Arc<Mutex<Replay>>,
 }
 
 impl ReplayBus {
-    /// Starts a replay. The error says why these lines cannot be replayed.
+    /// Starts a replay. The error explains why these lines cannot be replayed.
     pub fn new(lines: &[Line], clock: Arc<dyn Clock>) -> Result<ReplayBus, &'static str> {
         let ports = group_by_port(lines)?;
         if ports.is_empty() {
@@ -258,7 +261,7 @@ impl ReplayBus {
             _ => None,
         });
         let now = clock.now();
-        let mut drones = scenario.map(|it| it.drones(now)).unwrap_or_default();
+        let mut drones = scenario.map(|scenario| scenario.drones(now)).unwrap_or_default();
         while drones.len() < ports.len() {
             drones.push(scenario::crazyflie_for_replay());
         }
@@ -292,7 +295,7 @@ impl ReplayBus {
         self.replay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes devices appear and disappear when they are due.
+    /// Makes devices appear and disappear at their scheduled times.
     fn advance(&self, replay: &mut Replay) {
         let now = self.clock.now();
         for (n, port) in replay.ports.iter_mut().enumerate() {
@@ -335,12 +338,12 @@ impl PortReplay {
     }
 }
 
-/// Copies the recorded contents of the memories before the first change to the simulated drone: the OTP, the option
-/// bytes, the ROM's version and the beginnings of the programs.
+/// Initialises the memories of the simulated drone with the contents that were recorded before the first change: the
+/// OTP, the option bytes, the ROM's version and the beginnings of the programs.
 fn copy_memories(drone: &mut SimDrone, port: &PortReplay) {
     let all = || port.stages.iter().flat_map(|stage| &stage.exchanges);
     let first = |exchanges: &VecDeque<Exchange>| {
-        exchanges.iter().filter_map(|it| it.answer.clone()).min_by_key(|it| it.line)
+        exchanges.iter().filter_map(|exchange| exchange.answer.clone()).min_by_key(|answer| answer.line)
     };
     let writes = all().filter(|(key, _)| matches!(key, RequestKey::Erase(_) | RequestKey::Write { .. }));
     let changed = writes.filter_map(|(_, exchanges)| Some(first(exchanges)?.line)).min();
@@ -387,7 +390,7 @@ fn group_by_port(lines: &[Line]) -> Result<Vec<PortReplay>, &'static str> {
                 });
                 ports.len() - 1
             });
-            // Each port has a simulated drone of 1 MiB.
+            // Limit the memory usage: each port has a simulated drone with 1 MiB of flash.
             if ports.len() > PORTS_MAX || ports[place].stages.len() > STAGES_MAX {
                 return Err("it contains too many devices");
             }
@@ -412,7 +415,7 @@ fn group_by_port(lines: &[Line]) -> Result<Vec<PortReplay>, &'static str> {
     Ok(ports)
 }
 
-/// An open device of the recording: its port, its stage and the request in progress.
+/// An open device in the recording: its port, its stage and the request in progress.
 struct RecordedSession {
     port: usize,
     stage: usize,
@@ -426,7 +429,7 @@ fn add_requests(ports: &mut [PortReplay], lines: &[Line]) {
     for (n, line) in lines.iter().enumerate() {
         let at = micros(line.at);
         if let Recorded::Open { device, port, address, error } = &line.what {
-            let Some(port) = ports.iter().position(|it| it.location == port.0) else { continue };
+            let Some(port) = ports.iter().position(|known| known.location == port.0) else { continue };
             let is_opened = |stage: &ReplayStage| {
                 stage.appearance.address == *address
                     && stage.began <= at
@@ -441,7 +444,7 @@ fn add_requests(ports: &mut [PortReplay], lines: &[Line]) {
             }
             continue;
         }
-        let Some((device, took)) = requested(&line.what) else { continue };
+        let Some((device, took)) = device_and_duration(&line.what) else { continue };
         let Some(session) = sessions.get_mut(&device) else { continue };
         let Some((key, moved)) = classify_line(&line.what, &mut session.tracker) else { continue };
         let answer = RecordedAnswer { line: n + 1, took: micros(took), moved, is_repeated: false };
@@ -458,7 +461,7 @@ fn add_requests(ports: &mut [PortReplay], lines: &[Line]) {
             let exchanges = stage.exchanges.entry(session.key.clone()).or_default();
             if exchanges.is_empty()
                 || session.key == RequestKey::Opened
-                    && exchanges.back().is_some_and(|it| it.statuses.len() >= 2)
+                    && exchanges.back().is_some_and(|last| last.statuses.len() >= 2)
             {
                 exchanges.push_back(Exchange { answer: None, statuses: VecDeque::new() });
             }
@@ -475,7 +478,7 @@ fn add_requests(ports: &mut [PortReplay], lines: &[Line]) {
     }
 }
 
-/// What a line requests, or `None` for GETSTATUS, and its result.
+/// Returns the request in a line, or `None` for GETSTATUS, and its result. Returns `None` for a line without a request.
 fn classify_line(
     what: &Recorded,
     tracker: &mut RequestTracker,
@@ -507,7 +510,7 @@ fn classify_line(
     }
 }
 
-/// wTransferSize in a configuration descriptor (DFU 1.1 §4.1.3).
+/// Finds wTransferSize in a configuration descriptor (DFU 1.1 §4.1.3).
 fn transfer_size(mut bytes: &[u8]) -> Option<u32> {
     while let [len, kind, ..] = *bytes {
         let (descriptor, rest) = bytes.split_at_checked(usize::from(len.max(2)))?;
@@ -520,7 +523,7 @@ fn transfer_size(mut bytes: &[u8]) -> Option<u32> {
 }
 
 /// Returns the device number of a request and its duration in microseconds.
-fn requested(what: &Recorded) -> Option<(u32, u64)> {
+fn device_and_duration(what: &Recorded) -> Option<(u32, u64)> {
     match what {
         Recorded::In { device, took, .. }
         | Recorded::Out { device, took, .. }
@@ -591,16 +594,17 @@ impl ReplayTransport {
         is_same.then_some(()).ok_or(TransferError::Disconnected)
     }
 
-    /// Looks up the recorded answer to a request, and keeps the answers to the GETSTATUS requests that followed it.
+    /// Looks up the recorded answer to a request, and keeps the answers to the GETSTATUS requests that followed the
+    /// request.
     fn look_up(&mut self, replay: &mut Replay, key: &RequestKey) -> Option<RecordedAnswer> {
         let port = &mut replay.ports[self.n];
         let stage = &mut port.stages[port.current?];
         let exchanges = stage.exchanges.get_mut(key)?;
-        // Descriptors do not change, so their last answer is returned any number of times.
+        // Descriptors do not change, so the last answer may be returned any number of times.
         let is_last = exchanges.len() == 1;
         let exchange = if is_last && key.is_repeatable() {
             let answered = exchanges.front()?.clone();
-            if let Some(answer) = exchanges.front_mut().and_then(|it| it.answer.as_mut()) {
+            if let Some(answer) = exchanges.front_mut().and_then(|front| front.answer.as_mut()) {
                 stage.remaining = stage.remaining.saturating_sub(usize::from(!answer.is_repeated));
                 answer.is_repeated = true;
             }
@@ -632,7 +636,7 @@ impl ReplayTransport {
         let mut replay = bus.lock();
         let answer = if is_status {
             if self.statuses.is_none() {
-                // The host's first request reads the state in which it finds the device.
+                // The host's first GETSTATUS reads the state in which the host finds the device.
                 self.statuses = Some(VecDeque::new());
                 self.look_up(&mut replay, &RequestKey::Opened);
             }
@@ -668,7 +672,8 @@ impl ReplayTransport {
         Ok((answer.into_result(), took))
     }
 
-    /// Compares both answers and returns the recorded one if there is one. Ends the stage after its last request.
+    /// Compares both answers and returns the recorded answer, or the simulated one if no answer was recorded. Ends the
+    /// stage after its last request.
     fn reply(
         &self,
         mut replay: MutexGuard<'_, Replay>,
@@ -683,7 +688,7 @@ impl ReplayTransport {
         let simulated = model.clone();
         let (result, took) = match answer {
             None => {
-                // The number of GETSTATUS requests depends on the pace of the host.
+                // The number of GETSTATUS requests depends on the speed of the host.
                 if !is_status {
                     replay.report.not_recorded += 1;
                     if replay.report.departures.len() < TEXTS_MAX {
@@ -698,7 +703,7 @@ impl ReplayTransport {
             Some(RecordedAnswer { line, took, moved, is_repeated }) => {
                 replay.report.as_recorded += 1;
                 replay.line = line;
-                // Which packets the firmware sends depends on the timing.
+                // Which packets the firmware sends depends on timing.
                 let is_packet = matches!(key, RequestKey::PacketIn(_) | RequestKey::PacketOut(..));
                 let difference = difference(&moved, &model, is_status).filter(|_| !is_packet && !is_repeated);
                 if let Some(difference) = difference {
@@ -707,7 +712,7 @@ impl ReplayTransport {
                         replay.report.differences.push(format!("line {line}: {}: {difference}", name()));
                     }
                 }
-                (recorded(&moved, model), took)
+                (complete_answer(&moved, model), took)
             }
         };
         if is_status
@@ -736,26 +741,29 @@ impl ReplayTransport {
             self.bus.clock.sleep(limit);
             return Err(TransferError::Timeout);
         }
-        // A damaged recording may claim any time.
+        // A damaged recording may contain any duration.
         self.bus.clock.sleep(took.min(limit));
         result
     }
 }
 
-/// Whether this status is the last one before the device leaves DFU mode: dfuMANIFEST.
+/// Whether this is the last status before the device leaves DFU mode: dfuMANIFEST.
 fn is_leaving(is_status: bool, result: Result<&[u8], &TransferError>) -> bool {
     const MANIFEST: u8 = 7;
     is_status && matches!(result, Ok(&[_, _, _, _, MANIFEST, _]))
 }
 
-/// Returns the recorded answer. Bytes that are not in the recording come from the simulated drone.
-fn recorded(moved: &TransferResult, model: Result<Vec<u8>, TransferError>) -> Result<Vec<u8>, TransferError> {
+/// Returns the recorded answer, with the simulated drone's bytes if the recording contains only their length.
+fn complete_answer(
+    moved: &TransferResult,
+    model: Result<Vec<u8>, TransferError>,
+) -> Result<Vec<u8>, TransferError> {
     match (moved.error, &moved.data) {
         (Some(error), _) => Err(error.0),
         (None, Some(data)) => Ok(data.0.clone()),
         (None, None) => {
             let mut bytes = model.unwrap_or_default();
-            // A damaged recording may claim any length.
+            // A damaged recording may contain any length.
             bytes.resize(moved.len().min(usize::from(u16::MAX)), 0xFF);
             Ok(bytes)
         }

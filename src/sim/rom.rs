@@ -1,8 +1,8 @@
 //! The boot ROM of the STM32F405 in DFU mode: the device side of AN3156 and of DFU 1.1 annex A.
 //!
-//! The first GETSTATUS after a DNLOAD starts the operation, and the next one waits until the operation is done. The ROM
-//! has no clock; every call passes the time. Constants are repeated here on purpose, not shared with the host's `dfu`
-//! modules.
+//! The first GETSTATUS after a DNLOAD starts the operation, and the next one waits until the operation is done. The
+//! simulated ROM has no clock, so the caller passes the time with every call. Constants are repeated here on purpose,
+//! not shared with the host's `dfu` modules.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const SYSTEM_MEMORY: u32 = 0x1FFF_0000;
 const VOLTAGE: u32 = 0xFFFF_0000;
 const POLL_ERASE: u32 = 100;
 const POLL_OTHER: u32 = 104;
-/// Typical time of a mass erase with 8, 16 and 32 bits at a time, in seconds (DS8626 table 40).
+/// The typical times of a mass erase with 8, 16 and 32 bits at a time, in seconds (DS8626 table 40).
 const MASS_ERASE: [u64; 3] = [16, 11, 8];
 
 /// How a device responds to a control transfer.
@@ -54,17 +54,17 @@ impl RomAnswer {
 pub struct Memory {
     /// 1 MiB of flash.
     pub flash: Nor,
-    /// The 16 option bytes. Byte 1 is the read protection, and bit n of the two bytes at 8 is 0 if sector n is
+    /// The 16 option bytes. Byte 1 is the read protection, and bit n of bytes 8 and 9 is 0 if sector n is
     /// write-protected (RM0090 §3.9).
     pub options: [u8; 16],
     /// 512 bytes that can be programmed once, followed by 16 lock bytes.
     pub otp: [u8; 528],
-    /// The byte at 0x1FFF77DE. 0 stands for a ROM that does not allow reading it.
+    /// The byte at 0x1FFF77DE. 0 simulates a ROM that does not allow this byte to be read.
     pub rom_version: u8,
 }
 
-/// The factory setting: each byte or halfword is followed by its complement, and all of it is stored twice. The layout
-/// is that of an STM32F413, adapted to the 12 sectors of the F405.
+/// The factory settings: each byte or halfword is followed by its complement, and the whole block is stored twice. The
+/// layout is taken from an STM32F413 and adapted to the 12 sectors of the F405.
 const FACTORY_OPTIONS: [u8; 16] =
     [0xEF, 0xAA, 0x10, 0x55, 0xEF, 0xAA, 0x10, 0x55, 0xFF, 0x0F, 0x00, 0xF0, 0xFF, 0x0F, 0x00, 0xF0];
 
@@ -127,8 +127,8 @@ impl Memory {
     }
 }
 
-/// Whether the ROM accepts a pointer to this address and then returns no bytes. The ROM does so after the OTP (seen at
-/// 0x1FFF7A10 of an F40x), and in its own code if that code is not readable.
+/// Whether the ROM accepts a pointer to this address but then returns no bytes. A real ROM does so after the OTP (seen
+/// at 0x1FFF7A10 of an F40x), and in its own code if that code is not readable.
 fn is_empty(memory: &Memory, address: u32) -> bool {
     let hidden = memory.rom_version == 0 && (SYSTEM_MEMORY..OTP).contains(&address);
     hidden || (OTP + 528..OPTION_BYTES).contains(&address)
@@ -153,7 +153,7 @@ const ERR_FIRMWARE: u8 = 0x0A;
 const ERR_VENDOR: u8 = 0x0B;
 const ERR_STALLED: u8 = 0x0F;
 
-/// An operation requested by a download. The next GETSTATUS starts it.
+/// An operation requested by a download. The next GETSTATUS starts the operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum RomWork {
     SetAddress(u32),
@@ -197,7 +197,7 @@ pub(crate) struct Rom {
 }
 
 /// The effect of writing a voltage range to 0xFFFF0000, which selects the programming width. No other host is known to
-/// use it, so every variant is possible.
+/// use this feature, so any of these effects is possible.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Switch {
     /// As described in AN2606.
@@ -236,13 +236,13 @@ impl Rom {
         }
     }
 
-    /// A ROM that starts in dfuIDLE, like that of an STM32F469 (modm's log).
+    /// A ROM that starts in dfuIDLE, like the ROM of an STM32F469 (modm's log).
     pub(crate) fn idle() -> Rom {
         Rom { state: RomState::Idle, status: OK, ..Rom::new() }
     }
 
     /// Performs a class request to the DFU interface. Returns the answer, how long the chip kept the host waiting, and
-    /// any further effect. `len` is wLength.
+    /// the effect on the chip. `len` is wLength.
     pub(crate) fn request(
         &mut self,
         memory: &mut Memory,
@@ -271,7 +271,7 @@ impl Rom {
         (answer, waited, effect)
     }
 
-    /// Continues from this status and state, as if they were the answer to the last GETSTATUS.
+    /// Continues from this status and state, as if the ROM had just reported them.
     pub(crate) fn adopt(&mut self, status: u8, state: u8) {
         let all = [
             RomState::Idle,
@@ -283,7 +283,7 @@ impl Rom {
             RomState::UploadIdle,
             RomState::Error,
         ];
-        if let Some(state) = all.into_iter().find(|it| *it as u8 == state) {
+        if let Some(state) = all.into_iter().find(|known| *known as u8 == state) {
             (self.status, self.state) = (status, state);
         }
         if self.state == RomState::Error {
@@ -291,7 +291,7 @@ impl Rom {
         }
     }
 
-    /// Cuts the power. An operation in progress stays half done.
+    /// Cuts the power. An operation in progress stays incomplete.
     pub(crate) fn cut(&mut self, memory: &mut Memory, now: Duration) {
         if let Some(Busy { work, from, until }) = self.busy.take() {
             let whole = until.saturating_sub(from).as_secs_f64();
@@ -323,7 +323,7 @@ impl Rom {
                     Rom::carry_out(memory, &work, 1.0);
                     effect = RomEffect::Reset;
                 }
-                work => Rom::carry_out(memory, &self.weakened(work), 1.0),
+                work => Rom::carry_out(memory, &self.apply_low_supply(work), 1.0),
             },
         }
         (waited, effect)
@@ -403,7 +403,8 @@ impl Rom {
         (RomAnswer::Data(vec![self.status, a, b, c, self.state as u8, 0]), effect)
     }
 
-    /// Refuses CLRSTATUS in every state except dfuERROR: a host that sent it in other states failed, looping endlessly.
+    /// Refuses CLRSTATUS in every state except dfuERROR. A host that sent CLRSTATUS in other states failed in an
+    /// endless loop.
     fn clear_status(&mut self) -> RomAnswer {
         if self.state != RomState::Error {
             return self.refuse(ERR_STALLED);
@@ -441,9 +442,9 @@ impl Rom {
         }
     }
 
-    /// Returns the operation with the bytes that are actually programmed. If the supply voltage is too low for the
-    /// width, all bits of the first byte are cleared.
-    fn weakened(&self, work: RomWork) -> RomWork {
+    /// Replaces the data of a write with the bytes that are actually programmed. If the supply voltage is too low for
+    /// the width, all bits of the first byte are cleared.
+    fn apply_low_supply(&self, work: RomWork) -> RomWork {
         match work {
             RomWork::Write(address, mut bytes)
                 if (self.switch == Switch::LowSupply
@@ -514,7 +515,7 @@ impl Rom {
         }
     }
 
-    /// Changes the memory. `share` is the completed part of the operation.
+    /// Applies the operation to the memory. `share` is the completed fraction of the operation.
     fn carry_out(memory: &mut Memory, work: &RomWork, share: f64) {
         match work {
             RomWork::Erase(address) => {

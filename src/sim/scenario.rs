@@ -15,9 +15,9 @@ use crate::usb::Location;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
-    /// The value on the command line.
+    /// The name, as given on the command line.
     pub name: &'static str,
-    /// A short description.
+    /// A short description for the list of scenarios.
     pub what: &'static str,
     drones: fn(Duration) -> Vec<SimDrone>,
 }
@@ -27,7 +27,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "healthy", what: "a running Crazyflie 2.1 with firmware 2025.02", drones: healthy },
     Scenario { name: "dfu", what: "the same drone, already in DFU mode (entered by hand)", drones: dfu },
     Scenario { name: "erased", what: "in DFU mode, with a bootloader but no firmware", drones: erased },
-    Scenario { name: "dead", what: "unplugged, with incomplete firmware: it does not boot", drones: dead },
+    Scenario { name: "dead", what: "unplugged; its incomplete firmware does not boot", drones: dead },
     Scenario {
         name: "overwritten",
         what: "in DFU mode, its bootloader overwritten by firmware",
@@ -227,14 +227,14 @@ impl Scenario {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
     }
 
-    /// A bus with the drones of the scenario.
+    /// Creates a bus with the drones of the scenario.
     pub fn bus(&self, clock: Arc<dyn Clock>) -> SimBus {
         let drones = self.drones(clock.now());
         let places = self.places(drones.len());
         SimBus::at(drones, places, clock)
     }
 
-    /// Where this many drones of the scenario are plugged in: on hubs with seven ports each, or on the root hub.
+    /// The locations of this many drones: on hubs with seven ports each, or on the root hub.
     fn places(&self, count: usize) -> Vec<Location> {
         const PORTS: usize = 7;
         let port = |n: usize| u8::try_from(n + 1).unwrap_or(u8::MAX);
@@ -243,7 +243,7 @@ impl Scenario {
         (0..count).map(|n| Location { bus: 1, ports: ports(n) }).collect()
     }
 
-    /// The drones of the scenario, in their state at `now`.
+    /// Creates the drones of the scenario, in their state at `now`.
     pub fn drones(&self, now: Duration) -> Vec<SimDrone> {
         (self.drones)(now)
     }
@@ -257,18 +257,18 @@ pub const CF2_BOARDS: [(&str, &str); 2] = [("CF20", "Crazyflie 2.0"), ("CF21", "
 /// The size of the firmware on the drone, in bytes, as measured on a build of cf2 2025.02.
 const FIRMWARE_LEN: usize = 276_672;
 
-/// A drone with the bootloader and firmware 2025.02, switched off.
+/// Creates a drone with the bootloader and firmware 2025.02, switched off.
 pub(crate) fn crazyflie(pace: Pace, board: &str, traits: Traits) -> SimDrone {
     let firmware = images::firmware("2025.02", &CF2_BOARDS, FIRMWARE_LEN);
     SimDrone::new(drone::memory(Nor::new(pace), &images::loader(), &firmware, board), traits)
 }
 
-/// The drone that follows a recording which does not name a scenario.
+/// Creates the simulated drone for a recording that does not name a scenario.
 pub(super) fn crazyflie_for_replay() -> SimDrone {
     crazyflie(Pace::Typical, CF21, Traits::default())
 }
 
-/// A drone in DFU mode, modified by `change` before it is switched on.
+/// Creates a drone in DFU mode, modified by `change` before the drone is switched on.
 fn in_dfu(pace: Pace, now: Duration, change: impl FnOnce(&mut SimDrone)) -> Vec<SimDrone> {
     let mut drone = crazyflie(pace, CF21, Traits::default());
     change(&mut drone);
@@ -289,7 +289,7 @@ fn old(now: Duration) -> Vec<SimDrone> {
     let mut drones = healthy(now);
     for drone in &mut drones {
         drone.memory.flash.place(0x0800_4000, &firmware);
-        drone.traits.deaf = true;
+        drone.traits.lacks_dfu_request = true;
     }
     drones
 }
@@ -316,15 +316,15 @@ fn overwritten(now: Duration) -> Vec<SimDrone> {
 }
 
 fn unplugged(now: Duration) -> Vec<SimDrone> {
-    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, SimFault::Unplugged)))
+    in_dfu(Pace::Typical, now, |drone| drone.traits.fault = Some((80, SimFault::Unplugged)))
 }
 
 fn defect(now: Duration) -> Vec<SimDrone> {
-    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, SimFault::Panic)))
+    in_dfu(Pace::Typical, now, |drone| drone.traits.fault = Some((80, SimFault::Panic)))
 }
 
 fn write_protected(now: Duration) -> Vec<SimDrone> {
-    // Bit 2 is cleared, and set in the complement.
+    // Bit 2 is cleared in the option bytes and set in their complement.
     const PROTECTED: [u8; 8] = [0xFB, 0x0F, 0x04, 0xF0, 0xFB, 0x0F, 0x04, 0xF0];
     in_dfu(Pace::Typical, now, |drone| drone.memory.options[8..].copy_from_slice(&PROTECTED))
 }
@@ -345,7 +345,7 @@ fn byte_mode(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.switch = Switch::Refused)
 }
 
-/// A different USB device: a drone with other descriptors.
+/// Simulates a different USB device: a running drone with these descriptors.
 fn with_face(now: Duration, face: &'static UsbIdentity) -> Vec<SimDrone> {
     let mut drones = healthy(now);
     for drone in &mut drones {
@@ -398,7 +398,7 @@ fn blank_otp(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.memory.otp = [0xFF; 528])
 }
 
-/// Firmware of 500 kB at the start of flash, and a blank OTP.
+/// Creates a drone with a foreign program of 500 kB at the start of flash, and with a blank OTP.
 fn foreign(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| {
         drone.memory.otp = [0xFF; 528];
@@ -413,14 +413,14 @@ fn nameless(now: Duration) -> Vec<SimDrone> {
     })
 }
 
-/// A running drone, modified by `change`.
+/// Creates a running drone, modified by `change`.
 fn running(now: Duration, change: impl Fn(&mut SimDrone)) -> Vec<SimDrone> {
     let mut drones = healthy(now);
     drones.iter_mut().for_each(change);
     drones
 }
 
-/// A running drone that already had this ailment when it started.
+/// Creates a running drone that already had this ailment when its firmware started.
 fn ailing(now: Duration, ailment: Ailment) -> Vec<SimDrone> {
     started_with(now, Traits { ailment, ..Traits::default() })
 }
@@ -449,14 +449,14 @@ fn restarting(now: Duration) -> Vec<SimDrone> {
 }
 
 fn loose(now: Duration) -> Vec<SimDrone> {
-    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, SimFault::Loose)))
+    in_dfu(Pace::Typical, now, |drone| drone.traits.fault = Some((80, SimFault::Loose)))
 }
 
 fn hung(now: Duration) -> Vec<SimDrone> {
-    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, SimFault::Hung)))
+    in_dfu(Pace::Typical, now, |drone| drone.traits.fault = Some((80, SimFault::Hung)))
 }
 
-/// Drones in four different states. The pattern repeats after every eight drones.
+/// Creates drones in four different states. The pattern repeats after every eight drones.
 fn fleet(now: Duration, count: usize) -> Vec<SimDrone> {
     let one = |n: usize| -> SimDrone {
         let mut drones = match n % 8 {
@@ -479,7 +479,7 @@ fn fleet(now: Duration, count: usize) -> Vec<SimDrone> {
     numbered((0..count).map(one).collect())
 }
 
-/// Gives each drone its own unique ID: the chips of a batch have different places on one wafer.
+/// Gives each drone its own unique ID, as if the chips came from different places on one wafer.
 fn numbered(mut drones: Vec<SimDrone>) -> Vec<SimDrone> {
     for (n, drone) in drones.iter_mut().enumerate() {
         let place = u16::try_from(n).unwrap_or(u16::MAX).to_le_bytes();

@@ -1,8 +1,9 @@
-//! Connects a simulated drone to the Linux kernel through its virtual USB host controller, so that lsusb, dfu-util and
-//! cfdfu itself see it as a real device.
+//! Connects a simulated drone to the Linux kernel through the kernel's virtual USB host controller, so that lsusb,
+//! dfu-util and cfdfu itself see it as a real device.
 //!
-//! The module speaks USB/IP (kernel documentation, usbip_protocol) over a socket pair and passes one end to the kernel.
-//! Closing the other end unplugs the device. This requires root and the kernel module `vhci_hcd`.
+//! The module uses the USB/IP protocol (kernel documentation, usbip_protocol) over a socket pair and passes one end to
+//! the kernel. Closing the other end unplugs the device. Attaching a device requires root and the kernel module
+//! `vhci_hcd`.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -23,7 +24,7 @@ use crate::usb::{Setup, TransferError};
 const CONTROLLER: &str = "/sys/devices/platform/vhci_hcd.0";
 /// The maximum number of controllers in the kernel (CONFIG_USBIP_VHCI_NR_HCS).
 const CONTROLLERS: u32 = 128;
-/// The interval between checks of the drone for changes.
+/// The interval at which the drone is checked for changes.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 const CMD_SUBMIT: u32 = 1;
 const CMD_UNLINK: u32 = 2;
@@ -36,13 +37,13 @@ const EPROTO: i32 = -71;
 const ECONNRESET: i32 = -104;
 /// USB_SPEED_FULL.
 const FULL_SPEED: u32 = 2;
-/// The state of a free port in the status file of the controller.
+/// The code for a free port in the status file of the controller.
 const PORT_FREE: &str = "004";
-/// Control transfers have no time limit here, because the host has its own.
+/// A limit that control transfers never reach, because the host has its own time limit.
 const NO_LIMIT: Duration = Duration::from_secs(3600);
 
-/// Whether this computer has the controller.
-pub(crate) fn is_here() -> bool {
+/// Whether this computer has the virtual host controller.
+pub(crate) fn is_available() -> bool {
     Path::new(CONTROLLER).exists()
 }
 
@@ -79,8 +80,8 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&
     Ok(())
 }
 
-/// Passes one end of the socket pair to the kernel, on the wanted full- or high-speed port if it is free, and otherwise
-/// on the next free one. Returns the port.
+/// Attaches one end of the socket pair to the wanted port of the controller if that port is free, or otherwise to the
+/// next free port. Uses only full- and high-speed ports. Returns the port.
 fn attach(socket: &UnixStream, enumeration: u8, wanted: u32) -> io::Result<u32> {
     let mut last = io::Error::other("no free port on vhci_hcd");
     let mut free: Vec<u32> = ports()?.into_iter().filter(|(_, free)| *free).map(|(port, _)| port).collect();
@@ -144,8 +145,8 @@ struct Urb {
 
 /// The state shared by the reader and the executor: the socket for answers, and the open requests.
 ///
-/// One lock protects both, because no answer may follow the confirmation that its request was unlinked. The kernel
-/// treats such an answer as a protocol error and drops the device.
+/// One lock protects both, because no answer to a request may follow the confirmation that the request was unlinked.
+/// The kernel treats such an answer as a protocol error and drops the device.
 struct UrbLine(Mutex<(UnixStream, HashSet<[u8; 4]>)>);
 
 impl UrbLine {
@@ -207,7 +208,7 @@ impl VirtualDevice {
     }
 
     fn execute(&self, requests: &Receiver<Urb>, line: &UrbLine) {
-        // Open requests for future packets of the CRTP link.
+        // The open requests for packets that the CRTP link has not sent yet.
         let mut readers = VecDeque::new();
         for urb in requests {
             match (urb.endpoint, urb.is_in) {
@@ -246,7 +247,7 @@ impl VirtualDevice {
             Ok(_) => line.answer(urb, 0, urb.data.len(), &[]),
             Err(TransferError::Stall) => line.answer(urb, EPIPE, 0, &[]),
             Err(TransferError::Io) => line.answer(urb, EPROTO, 0, &[]),
-            // No answer: the device is changing its mode, and the socket will be closed.
+            // Do not answer: the device is changing its mode, and the socket will be closed.
             Err(_) => {}
         }
     }

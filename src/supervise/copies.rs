@@ -1,5 +1,5 @@
-//! Stores the copies for undo: in the state directory, or in memory for the demo and for users without a home
-//! directory.
+//! Stores the copies that an undo restores: in the state directory, or in memory for the demo and for users without a
+//! home directory.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub(super) enum Copies {
     Files(StateDir),
     Memory {
         last: Option<Box<Remembered>>,
-        /// There is no home directory. The user expects copies to survive this process, but these do not.
+        /// There is no home directory. The user expects copies to outlive this process, but these copies do not.
         is_fallback: bool,
     },
 }
@@ -25,22 +25,22 @@ pub(super) struct Remembered {
     past: Tracked,
 }
 
-/// What an undo would write.
+/// The data that an undo would write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UndoTarget {
     pub drone: DroneAt,
     pub copy: Segment,
     /// The recognised content of the copy; `None` if it is blank.
     pub content: Option<Content>,
-    /// What the drone must still contain: [`crate::plan::undo::History::expected`].
+    /// The contents that the drone must still hold: [`crate::plan::undo::History::expected`].
     pub expected: Vec<Piece>,
-    /// The file and its age, if the copy is stored in one.
+    /// The file and its age, if the copy is stored in a file.
     pub file: Option<(PathBuf, Duration)>,
 }
 
 /// The recorded change that a job is making.
 pub(super) enum RecordedChange {
-    Files(record::Begun),
+    Files(record::BegunChange),
     Memory,
 }
 
@@ -49,8 +49,8 @@ impl Copies {
         record.map_or(Copies::Memory { last: None, is_fallback: !demo }, Copies::Files)
     }
 
-    /// Saves the content that a job is about to overwrite. If this fails, the flash continues and the returned line
-    /// goes to the log. With `--no-undo`, or if the flash was blank, there is nothing to save and no log line.
+    /// Saves the content that a job is about to overwrite, and returns the entry for the log. If saving fails, the
+    /// flash continues. With `--no-undo`, or if the flash was blank, nothing is saved and there is no log entry.
     pub(super) fn begin(
         &mut self,
         drone: &DroneAt,
@@ -81,7 +81,7 @@ impl Copies {
         }
     }
 
-    /// Marks an unfinished undo as finished, because the next undo found the content already in place.
+    /// Marks an unfinished undo as finished, because a later undo found its content already in place.
     pub(super) fn finish_undo(&mut self, drone: &DroneAt) {
         match self {
             Copies::Files(record) => record.finish_undo(drone),
@@ -108,8 +108,8 @@ impl Copies {
         }
     }
 
-    /// Finds what an undo of this drone's last change would write.
-    pub(super) fn target(&self, drone: &DroneAt) -> Result<UndoTarget, NoUndo> {
+    /// Finds the data that an undo of this drone's last change would write.
+    pub(super) fn find_undo_target(&self, drone: &DroneAt) -> Result<UndoTarget, NoUndo> {
         if drone.serial.is_empty() {
             return Err(NoUndo::NoSerial);
         }

@@ -7,11 +7,12 @@ use crate::job::{BoardCheck, DroneAt, Failure, FlashTask, Job, Mismatch, Outcome
 /// Which lost drones a front end waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
-    /// None: the command ends.
+    /// Do not wait: the command ends.
     No,
-    /// A drone lost while flashing (the interface). If it was lost earlier, the user decides whether to try again.
+    /// Wait for a drone that was lost while flashing (the full-screen interface). If the drone was lost earlier, the
+    /// user decides whether to try again.
     Interrupted,
-    /// Any lost drone (`--wait`): the contact may bounce while the cable is being plugged in.
+    /// Wait for any lost drone (`--wait`): the contact may bounce while the cable is being plugged in.
     Lost,
 }
 
@@ -26,7 +27,7 @@ pub enum Next {
 }
 
 impl Next {
-    /// The rest of the job, to run once the drone is back.
+    /// Returns the rest of the job, to run once the drone is back.
     pub(crate) fn rest(self) -> Option<Box<Job>> {
         match self {
             Next::Resume(job) => Some(job),
@@ -35,7 +36,7 @@ impl Next {
     }
 }
 
-pub(super) fn next(
+pub(super) fn decide_next(
     waits: Waits,
     headway: &mut Headway,
     job: &Job,
@@ -44,15 +45,15 @@ pub(super) fn next(
     planned: Option<Planned>,
 ) -> Next {
     let (Outcome::Failed(failure), Some(drone)) = (&report.outcome, drone) else { return Next::Done };
-    let is_waited_for = match waits {
+    let should_wait = match waits {
         Waits::No => false,
         Waits::Interrupted => failure.is_interruption(),
         Waits::Lost => failure.is_lost() && !job.wait.is_zero(),
     };
-    if !is_waited_for {
+    if !should_wait {
         return Next::Done;
     }
-    if headway.is_stuck(planned.map(|plan| plan.left)) {
+    if headway.count_attempt(planned.map(|plan| plan.left)) {
         return Next::GiveUp;
     }
     let task = match &job.task {
@@ -64,11 +65,11 @@ pub(super) fn next(
     Next::Resume(Box::new(Job { task, ..job.clone() }.of(drone.clone())))
 }
 
-/// The task for the rest of a flash. It asks no questions, so it accepts exactly the mismatch that the user has
-/// confirmed.
+/// Returns the task for the rest of an interrupted flash. The task asks no questions, so it accepts exactly the
+/// mismatch that the user has confirmed.
 fn resumed(task: FlashTask, failure: &Failure, board: Option<BoardCheck>) -> FlashTask {
     let mismatch = match task.mismatch {
-        Mismatch::Ask if board.is_some_and(|board| !board.is_passed()) => Mismatch::Take,
+        Mismatch::Ask if board.is_some_and(|board| !board.is_passed()) => Mismatch::Allow,
         Mismatch::Ask => Mismatch::Refuse,
         other => other,
     };
@@ -83,7 +84,7 @@ pub struct Headway {
     least: Option<u64>,
     /// Consecutive attempts without progress.
     stuck: u32,
-    /// Attempts interrupted before the comparison. They do not wear the flash.
+    /// Attempts that were interrupted before the comparison. Such attempts do not wear the flash.
     bounced: u32,
 }
 
@@ -93,9 +94,9 @@ impl Headway {
     /// Give up after this many attempts that were interrupted before the comparison.
     const BOUNCES: u32 = 20;
 
-    /// Counts an interrupted attempt. `left` is the number of bytes still to write at its start, if known. Returns true
-    /// if it is time to give up.
-    pub fn is_stuck(&mut self, left: Option<u64>) -> bool {
+    /// Counts an interrupted attempt. `left` is the number of bytes that were still to be written when the attempt
+    /// started, if known. Returns true if it is time to give up.
+    pub fn count_attempt(&mut self, left: Option<u64>) -> bool {
         match left {
             Some(left) if self.least.is_none_or(|least| left < least) => {
                 (self.least, self.stuck) = (Some(left), 0);

@@ -1,4 +1,4 @@
-//! Reads image files, up to a maximum size. An unreadable file is reported differently from an invalid image.
+//! Reads image files, up to a maximum size. Unreadable files and invalid images are reported as different problems.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,42 +12,42 @@ const STDIN: &str = "-";
 
 /// Reads and parses an image file, or standard input for `-`.
 pub(crate) fn read_image(path: &Path) -> Result<Image, Problem> {
-    read_image_of(path, None)
+    read_image_checked(path, None)
 }
 
-/// Like [`read_image`], for a file with a known SHA-256. The checksum is compared before parsing, because a damaged
-/// download may not parse.
-pub(crate) fn read_image_of(path: &Path, expected: Option<Sha256>) -> Result<Image, Problem> {
+/// Like [`read_image`], for a file whose SHA-256 may be known. The checksum is compared before parsing, because a
+/// damaged download may not parse.
+pub(crate) fn read_image_checked(path: &Path, expected: Option<Sha256>) -> Result<Image, Problem> {
     let bytes = read_bytes(path).map_err(|error| {
         Problem::new(Exit::NoInput, ProblemKind::Unreadable, &error)
-            .about(shown(path))
+            .about(display_name(path))
             .advise("Check the name and the permissions. Nothing was changed.")
     })?;
     if bytes.len() as u64 > FILE_MAX {
-        return Err(report::image_error(&ImageError::FileTooLarge).about(shown(path)));
+        return Err(report::image_error(&ImageError::FileTooLarge).about(display_name(path)));
     }
     if let Some(expected) = expected {
         let found = Sha256::of(&bytes);
         if found != expected {
-            return Err(report::wrong_checksum(expected, found).about(shown(path)));
+            return Err(report::wrong_checksum(expected, found).about(display_name(path)));
         }
     }
-    Image::parse(bytes).map_err(|error| report::image_error(&error).about(shown(path)))
+    Image::parse(bytes).map_err(|error| report::image_error(&error).about(display_name(path)))
 }
 
-/// The problem to report for a panic of the parser, which is a bug in cfdfu.
+/// The problem to report if the parser panics, which is a bug in cfdfu.
 pub(crate) fn defect(path: &Path) -> Problem {
     Problem::new(Exit::Defect, ProblemKind::Defect, "cfdfu crashed while reading this file")
-        .about(shown(path))
+        .about(display_name(path))
         .advise("This is a bug in cfdfu. Please report it and attach the file.")
 }
 
-fn shown(path: &Path) -> String {
+fn display_name(path: &Path) -> String {
     if path == Path::new(STDIN) { "standard input".to_owned() } else { path.display().to_string() }
 }
 
-/// Reads a whole file, or standard input for `-`. Stops one byte past the maximum, because the reported size may be
-/// wrong (a pipe, /dev/zero).
+/// Reads a whole file, or standard input for `-`. Stops one byte past the maximum size, because the size that the
+/// system reports may be wrong (a pipe, /dev/zero).
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if path == Path::new(STDIN) {

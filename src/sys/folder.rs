@@ -1,5 +1,5 @@
 //! Lists a folder for the picker: its image files with their content, newest first, and its subfolders. The number of
-//! entries and of bytes read is limited, because a folder may be huge.
+//! entries and the number of bytes to read are limited, because a folder may be huge.
 
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use crate::app::picker::{Entry, EntryKind, Usable};
 use crate::clock::unix_seconds;
 use crate::report::ProblemKind;
 
-/// Maximum number of files listed, and of folders.
+/// Maximum number of files to list. The same limit applies to folders.
 const ROWS: usize = 500;
-/// Maximum number of directory entries examined.
+/// Maximum number of directory entries to examine.
 const ENTRIES: usize = 20_000;
-/// Maximum number of bytes read to recognise files. Any further files are listed by name only.
+/// Maximum number of bytes to read to recognise files. Any further files are listed without their content.
 const RECOGNISED: u64 = 32 * 1024 * 1024;
 /// The extensions of image files.
 const EXTENSIONS: [&str; 5] = ["bin", "dfu", "hex", "elf", "zip"];
 
 /// Returns recent images that still exist, then the folder's image files, then its subfolders by name. Files that can
-/// be flashed precede the others, newest first. The error is the system's reason why the folder cannot be read.
+/// be flashed precede the others, newest first. The error is the system's message if the folder cannot be read.
 pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, String> {
     let mut budget = RECOGNISED;
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_seconds());
@@ -55,8 +55,8 @@ pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, Stri
     Ok(entries)
 }
 
-/// What must be appended to this path to complete it: the longest common beginning of the names of folders and image
-/// files that match, and a separator after a single folder.
+/// Returns the text that completes this path: the rest of the longest common prefix of all matching folders and image
+/// files, and a separator if the only match is a folder.
 pub(crate) fn complete(path: &Path) -> String {
     // A path that ends with a separator names a folder whose entries all match.
     let text = path.to_string_lossy();
@@ -101,12 +101,12 @@ fn has_image_extension(path: &Path) -> bool {
 fn file_entry(path: PathBuf, metadata: &Metadata, now: SystemTime, budget: &mut u64) -> Entry {
     let age: Option<Duration> =
         metadata.modified().ok().and_then(|modified| now.duration_since(modified).ok());
-    let kind = kind(&path, metadata.len(), budget);
+    let kind = recognise(&path, metadata.len(), budget);
     Entry { path, kind, size: metadata.len(), age }
 }
 
 /// Recognises a file, unless the budget of bytes is used up.
-fn kind(path: &Path, bytes: u64, budget: &mut u64) -> EntryKind {
+fn recognise(path: &Path, bytes: u64, budget: &mut u64) -> EntryKind {
     let Some(rest) = budget.checked_sub(bytes) else {
         return EntryKind::File("not examined".to_owned(), Usable::Unknown);
     };
@@ -131,7 +131,7 @@ mod tests {
 
     /// The directory order does not matter, and files beyond the budget are not read.
     #[test]
-    fn a_full_folder_is_listed_newest_first() {
+    fn a_large_folder_is_listed_newest_first() {
         let dir = tempfile::tempdir().unwrap();
         let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         for n in (0..600_u64).rev() {
@@ -148,12 +148,15 @@ mod tests {
         assert!(entries[0].age.is_some());
         let mut budget = 10;
         let path = dir.path().join("0001.bin");
-        assert_eq!(kind(&path, 8, &mut budget), EntryKind::File("not an image".to_owned(), Usable::No));
-        assert_eq!(kind(&path, 8, &mut budget), EntryKind::File("not examined".to_owned(), Usable::Unknown));
+        assert_eq!(recognise(&path, 8, &mut budget), EntryKind::File("not an image".to_owned(), Usable::No));
+        assert_eq!(
+            recognise(&path, 8, &mut budget),
+            EntryKind::File("not examined".to_owned(), Usable::Unknown)
+        );
     }
 
     #[test]
-    fn a_path_is_completed_to_the_longest_common_beginning() {
+    fn a_path_is_completed_to_the_longest_common_prefix() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("firmware/new")).unwrap();
         for name in ["cf2-2026.04.bin", "cf2-2026.08.bin", "notes.txt"] {
@@ -163,7 +166,7 @@ mod tests {
         assert_eq!(rest("fi"), format!("rmware{}", std::path::MAIN_SEPARATOR));
         assert_eq!(rest("firmware/c"), "f2-2026.0");
         assert_eq!(rest("firmware/cf2-2026.08"), ".bin");
-        // Nothing is appended if the names have no common beginning, or if the only match is not an image.
+        // Nothing is appended if the matching names have no common prefix, or if the only match is not an image.
         assert_eq!(rest("firmware/"), "");
         assert_eq!(rest("firmware/no"), "");
         assert_eq!(rest("missing/x"), "");
@@ -175,7 +178,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(list(&dir.path().join("missing"), &[]).is_err_and(|why| why.contains("No such file")));
         let mut budget = RECOGNISED;
-        let gone = kind(&dir.path().join("gone.bin"), 8, &mut budget);
+        let gone = recognise(&dir.path().join("gone.bin"), 8, &mut budget);
         assert!(
             matches!(&gone, EntryKind::File(why, Usable::No) if why.starts_with("cannot be read: ")),
             "{gone:?}"

@@ -1,8 +1,8 @@
-//! Waits for a key at the terminal, without requiring Enter. Works only on Unix: elsewhere, only Ctrl-C ends a command
-//! that waits for a key.
+//! Waits for a key press in the terminal, without requiring Enter. Works only on Unix: on other systems, only Ctrl-C
+//! ends a command that waits for a key.
 
-/// The thread that waits for a key, and the terminal settings from before. Dropping this stops the thread and restores
-/// the settings.
+/// The thread that waits for a key, and the previous terminal settings. Dropping this value stops the thread and
+/// restores the settings.
 pub(crate) struct KeyPress {
     #[cfg(unix)]
     before: rustix::termios::Termios,
@@ -14,8 +14,9 @@ pub(crate) struct KeyPress {
 
 #[cfg(unix)]
 impl KeyPress {
-    /// Calls `pressed` for each key. Returns `None` if standard input is not a terminal, because the end of a file is
-    /// not a key, and in the background, where changing the terminal settings would stop the process.
+    /// Calls `pressed` for each key press. Returns `None` if standard input is not a terminal, because reading the end
+    /// of a file must not count as a key press. Also returns `None` in the background, where changing the terminal
+    /// settings would stop the process.
     pub(crate) fn listen(mut pressed: impl FnMut() + Send + 'static) -> Option<KeyPress> {
         use std::sync::Arc;
         use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +30,7 @@ impl KeyPress {
             return None;
         }
         let mut settings = before.clone();
-        // Ctrl-C still sends a signal, and output is processed as before. A read returns after 0.1 s if no key arrives.
+        // Ctrl-C still sends a signal, and output processing is unchanged. A read returns after 0.1 s without a key.
         settings.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
         settings.special_codes[SpecialCodeIndex::VMIN] = 0;
         settings.special_codes[SpecialCodeIndex::VTIME] = 1;
@@ -41,7 +42,7 @@ impl KeyPress {
                 match rustix::io::read(stdin(), &mut [0; 16]) {
                     Ok(0) => {}
                     Ok(_) => pressed(),
-                    // The terminal was closed, which also sends a signal.
+                    // The terminal was closed. The process also receives a signal.
                     Err(_) => return,
                 }
             }

@@ -1,5 +1,5 @@
 //! Handles SIGINT, SIGTERM and SIGHUP on a separate thread. Only Unix has these signals. On other systems, the process
-//! is killed, which affects the drone like an unplugged cable.
+//! is killed, which has the same effect on the drone as an unplugged cable.
 
 use std::io;
 
@@ -7,9 +7,9 @@ use std::io;
 #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has signals"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// SIGINT: the user wants to stop.
+    /// SIGINT: the user wants to stop the job.
     Stop,
-    /// SIGTERM or SIGHUP: the terminal is closed, or the process has been asked to end.
+    /// SIGTERM or SIGHUP: the process was asked to end, or the terminal was closed.
     HangUp,
 }
 

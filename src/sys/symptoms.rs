@@ -1,5 +1,5 @@
-//! Gathers the facts about this computer that `doctor` evaluates when no drone is found or none can be opened. This
-//! module only reads, and starts no other program.
+//! Gathers the facts about this computer that `cfdfu doctor` evaluates when it finds no drone or cannot open any. This
+//! module changes nothing and does not start any other program.
 
 use std::env;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::crazyflie::Mode;
 #[cfg(feature = "releases")]
 use crate::doctor::KeptReleases;
-use crate::doctor::{Hub, Rule, SeenDrone, Symptoms, System, rules_in};
+use crate::doctor::{Hub, Rule, SeenDrone, Symptoms, System, parse_rules};
 use crate::job::{Device, Enter};
 #[cfg(feature = "releases")]
 use crate::releases::Repo;
@@ -20,7 +20,8 @@ use crate::settings::Settings;
 use crate::usb::descriptor::clean;
 use crate::usb::{Bus, BusError, Found, Location, TransferError};
 
-/// Where udev searches for rules. A file in an earlier directory hides a file of the same name in a later one.
+/// The directories that udev searches for rules. A file in an earlier directory hides a file of the same name in a
+/// later directory.
 const RULES: [&str; 4] =
     ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
 
@@ -29,19 +30,19 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let list = bus.map_err(Clone::clone).and_then(Bus::list);
     let no_usb = list.as_ref().err().map(ToString::to_string);
     let found = list.unwrap_or_default();
-    let drones = bus.ok().and_then(|bus| scan::devices(bus).ok()).unwrap_or_default();
-    let others = bus.ok().and_then(|bus| scan::others(bus).ok()).unwrap_or_default();
+    let drones = bus.ok().and_then(|bus| scan::list_devices(bus).ok()).unwrap_or_default();
+    let others = bus.ok().and_then(|bus| scan::list_related_devices(bus).ok()).unwrap_or_default();
     let drone = |device: Device| {
         let at = found.iter().find(|found| found.location == device.location && found.id == device.id);
         SeenDrone {
             id: device.id,
             place: device.location.to_string(),
             open_error: device.open_error.map(|error| (error == TransferError::Access, error.to_string())),
-            holders: at.map(holders).unwrap_or_default(),
+            holders: at.map(holders_of).unwrap_or_default(),
         }
     };
-    let (hubs, running) = (hubs(&drones), running(&drones));
-    let (groups, enrolled) = groups();
+    let (hubs, running) = (external_hubs(&drones), running_per_bus(&drones));
+    let (groups, enrolled) = user_groups();
     Symptoms {
         // The caller queries the drones through a worker.
         answers: Vec::new(),
@@ -53,7 +54,7 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
         others: others.iter().map(|other| (other.what, other.location.to_string())).collect(),
         hubs,
         running,
-        rules: rules(),
+        rules: udev_rules(),
         udev: Path::new("/run/udev/control").exists(),
         groups,
         enrolled,
@@ -61,16 +62,16 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
         ssh: env::var_os("SSH_CONNECTION").is_some() || env::var_os("SSH_TTY").is_some(),
         guest: guest(),
         #[cfg(feature = "releases")]
-        releases: Some(releases()),
+        releases: Some(kept_releases()),
         #[cfg(not(feature = "releases"))]
         releases: None,
-        kernel: kernel(),
+        kernel: kernel_messages(),
     }
 }
 
-/// The official releases on this computer, in the folder that cfdfu would use.
+/// The official releases on this computer, from the folder that cfdfu would use.
 #[cfg(feature = "releases")]
-fn releases() -> KeptReleases {
+fn kept_releases() -> KeptReleases {
     let folder = Settings::load().0.releases.source;
     let cache = match &folder {
         Some(folder) => Some(Cache::at(folder, true)),
@@ -80,19 +81,20 @@ fn releases() -> KeptReleases {
     KeptReleases { folder: folder.map(|folder| clean(&folder.display().to_string())), tags }
 }
 
-/// The external hubs that drones are plugged into.
-fn hubs(drones: &[Device]) -> Vec<Hub> {
+/// The external hubs to which drones are connected.
+fn external_hubs(drones: &[Device]) -> Vec<Hub> {
     let behind = drones.iter().filter(|drone| drone.location.ports.len() > 1 && !drone.simulated);
     let mut hubs: Vec<Location> = behind.map(|drone| drone.location.hub()).collect();
     hubs.sort();
-    hubs.chunk_by(|a, b| a == b).map(|group| hub(&group[0], group.len())).collect()
+    hubs.chunk_by(|a, b| a == b).map(|group| read_hub(&group[0], group.len())).collect()
 }
 
-/// What Linux knows about a hub.
-fn hub(location: &Location, drones: usize) -> Hub {
+/// Reads what Linux knows about a hub.
+fn read_hub(location: &Location, drones: usize) -> Hub {
     let place = location.to_string();
     let folder = Path::new("/sys/bus/usb/devices").join(&place);
-    // Bit 6 of the configuration's attributes (USB 2.0, table 9-10). Some hubs claim it without a power supply.
+    // Bit 6 of the configuration's attributes means self-powered (USB 2.0, table 9-10). Some hubs set this bit although
+    // they have no power supply.
     let attributes = fs::read_to_string(folder.join("bmAttributes")).ok();
     let attributes = attributes.and_then(|text| u8::from_str_radix(text.trim(), 16).ok());
     let ports = fs::read_dir(folder.join(format!("{place}:1.0"))).into_iter().flatten().flatten();
@@ -101,16 +103,16 @@ fn hub(location: &Location, drones: usize) -> Hub {
     Hub { place, drones, is_self_powered: attributes.map(|it| it & 0x40 != 0), over_current }
 }
 
-/// How many running Crazyflies each USB bus has.
-fn running(drones: &[Device]) -> Vec<(u8, usize)> {
+/// The number of running Crazyflies on each USB bus.
+fn running_per_bus(drones: &[Device]) -> Vec<(u8, usize)> {
     let running = drones.iter().filter(|drone| drone.mode == Mode::Firmware && !drone.simulated);
     let mut buses: Vec<u8> = running.map(|drone| drone.location.bus).collect();
     buses.sort_unstable();
     buses.chunk_by(|a, b| a == b).map(|group| (group[0], group.len())).collect()
 }
 
-/// Other processes that have the device's file open.
-fn holders(found: &Found) -> Vec<String> {
+/// Lists the other processes that have the device's file open.
+fn holders_of(found: &Found) -> Vec<String> {
     let device = format!("/dev/bus/usb/{:03}/{:03}", found.location.bus, found.address);
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let has_device_open = |process: &PathBuf| {
@@ -128,9 +130,9 @@ fn holders(found: &Found) -> Vec<String> {
     processes.flatten().filter_map(|entry| name(entry.path())).collect()
 }
 
-/// The rules for both USB IDs; `None` on a system without udev.
-fn rules() -> Option<[Vec<Rule>; 2]> {
-    // Under Wine, a Windows program sees the folders of Linux.
+/// Reads the udev rules for both USB IDs; `None` on a system without udev.
+fn udev_rules() -> Option<[Vec<Rule>; 2]> {
+    // Under Wine, a Windows program can read the folders of Linux.
     if !cfg!(target_os = "linux") || !RULES.iter().any(|folder| Path::new(folder).is_dir()) {
         return None;
     }
@@ -144,7 +146,7 @@ fn rules() -> Option<[Vec<Rule>; 2]> {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap_or_default();
-        for (all, found) in all.iter_mut().zip(rules_in(&name, &text)) {
+        for (all, found) in all.iter_mut().zip(parse_rules(&name, &text)) {
             all.extend(found);
         }
         seen.push(name);
@@ -154,14 +156,14 @@ fn rules() -> Option<[Vec<Rule>; 2]> {
 
 /// Whether to ask a running Crazyflie to enter DFU mode.
 ///
-/// Returns [`Enter::NotAllowed`] if the udev rules let this user open the running drone but not the boot ROM, as
-/// Bitcraze's own rules do: the drone would be stuck in DFU mode, where this user cannot open it. If the rules are
-/// unknown, asking is allowed.
+/// Returns [`Enter::NotAllowed`] if the udev rules allow this user to open the running drone but not the boot ROM. With
+/// such rules, for example Bitcraze's own, the drone would be stuck in DFU mode, where this user cannot open it. If the
+/// rules are unknown, asking is allowed.
 pub(crate) fn may_enter() -> Enter {
     let udev = Path::new("/run/udev/control").exists();
     let rom_is_closed = udev
         && !is_root()
-        && matches!(rules(), Some([running, rom]) if !running.is_empty() && rom.is_empty());
+        && matches!(udev_rules(), Some([running, rom]) if !running.is_empty() && rom.is_empty());
     if rom_is_closed { Enter::NotAllowed } else { Enter::IfRunning }
 }
 
@@ -175,9 +177,9 @@ pub(crate) fn is_root() -> bool {
     false
 }
 
-/// The groups of this process, and the groups that list its user in `/etc/group`.
+/// The groups of this process, and the groups that list the process's user in `/etc/group`.
 #[cfg(unix)]
-fn groups() -> (Vec<String>, Vec<String>) {
+fn user_groups() -> (Vec<String>, Vec<String>) {
     let mut numbers: Vec<u32> = rustix::process::getgroups()
         .unwrap_or_default()
         .into_iter()
@@ -191,11 +193,11 @@ fn groups() -> (Vec<String>, Vec<String>) {
 }
 
 #[cfg(not(unix))]
-fn groups() -> (Vec<String>, Vec<String>) {
+fn user_groups() -> (Vec<String>, Vec<String>) {
     (Vec::new(), Vec::new())
 }
 
-/// The name of a user in `/etc/passwd`.
+/// Finds the name of the user with this number in `/etc/passwd`.
 #[cfg(unix)]
 fn user_in(text: &str, number: u32) -> Option<String> {
     let name = |line: &str| {
@@ -206,7 +208,7 @@ fn user_in(text: &str, number: u32) -> Option<String> {
     text.lines().find_map(name)
 }
 
-/// The names of the groups in `/etc/group` with these numbers, and of those that list the user.
+/// Finds the names of the groups with these numbers in `/etc/group`, and of the groups that list the user.
 #[cfg(unix)]
 fn groups_in(text: &str, numbers: &[u32], user: Option<&str>) -> (Vec<String>, Vec<String>) {
     let (mut of_session, mut of_user) = (Vec::new(), Vec::new());
@@ -225,7 +227,7 @@ fn groups_in(text: &str, numbers: &[u32], user: Option<&str>) -> (Vec<String>, V
     (of_session, of_user)
 }
 
-/// How to call this program under sudo: by its name if it is in a system directory, else by its path.
+/// How to call this program with sudo: by its name if it is in a system directory, otherwise by its path.
 pub(crate) fn program() -> String {
     let system = ["/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin", "/usr/local/sbin", "/sbin"];
     let path = env::current_exe().unwrap_or_default();
@@ -256,9 +258,9 @@ pub(crate) fn guest() -> Option<String> {
     makers.iter().find(|maker| machine.contains(**maker)).map(|maker| format!("a virtual machine ({maker})"))
 }
 
-/// Kernel messages about devices that could not be enumerated; `None` if the kernel log is not readable.
+/// Reads kernel messages about devices that could not be enumerated; `None` if the kernel log is not readable.
 #[cfg(target_os = "linux")]
-fn kernel() -> Option<Vec<String>> {
+fn kernel_messages() -> Option<Vec<String>> {
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;
     /// Makes a read at the end of the log fail instead of waiting for the next message.
@@ -288,7 +290,7 @@ fn kernel() -> Option<Vec<String>> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn kernel() -> Option<Vec<String>> {
+fn kernel_messages() -> Option<Vec<String>> {
     None
 }
 

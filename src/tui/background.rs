@@ -1,5 +1,5 @@
 //! Recognises the terminal's answer to the query for its background colour (OSC 11). The query is sent once, and
-//! nothing waits for the answer. The terminal library does not parse it, so the answer arrives as keys:
+//! nothing waits for the answer. The terminal library does not parse the answer, which therefore arrives as keys:
 //! `ESC ] 11 ; rgb:RRRR/GGGG/BBBB`, then BEL or `ESC \`. This module separates the answer from typed keys. Without an
 //! answer, the dark palette stays in use.
 
@@ -10,7 +10,7 @@ use crate::app::Background;
 pub(super) const QUESTION: &[u8] = b"\x1b]11;?\x1b\\";
 /// The start of every answer, after the escape character.
 const START: &str = "]11;rgb:";
-/// The length of the longest answer: twelve digits and two slashes.
+/// The length of the longest answer: the start, twelve digits and two slashes.
 const LONGEST: usize = START.len() + 14;
 
 /// The part of the answer received so far.
@@ -22,31 +22,31 @@ pub(super) struct Answer {
     escaped: bool,
 }
 
-pub(super) enum Taken {
+pub(super) enum KeyOrigin {
     /// A key that the user typed.
-    No,
+    Typed,
     /// Part of the answer.
-    Part,
-    Whole(Background),
+    PartOfAnswer,
+    EndOfAnswer(Background),
 }
 
 impl Answer {
-    /// Decides whether this key belongs to the answer. After a complete answer, no key does.
-    pub(super) fn take(&mut self, key: KeyEvent) -> Taken {
+    /// Decides whether this key belongs to the answer. After a complete answer, every key is a typed key.
+    pub(super) fn take(&mut self, key: KeyEvent) -> KeyOrigin {
         let escaped = std::mem::replace(&mut self.escaped, key.code == KeyCode::Esc);
         let KeyCode::Char(letter) = key.code else { return self.reject() };
         if self.complete {
-            return Taken::No;
+            return KeyOrigin::Typed;
         }
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         let alt = key.modifiers.contains(KeyModifiers::ALT);
         let is_end = control && letter == 'g' || alt && letter == '\\';
         if is_end && self.text.len() > START.len() {
             self.complete = true;
-            return background(&self.text).map_or(Taken::Part, Taken::Whole);
+            return background(&self.text).map_or(KeyOrigin::PartOfAnswer, KeyOrigin::EndOfAnswer);
         }
         let at = self.text.len();
-        // The escape character makes the first key an Alt key, or arrives before it as a separate key on a slow line.
+        // The escape character turns the first key into an Alt key. On a slow line, it arrives as a separate key first.
         let fits = match START.as_bytes().get(at) {
             Some(&expected) if at == 0 => letter == char::from(expected) && (alt || escaped) && !control,
             Some(&expected) => letter == char::from(expected) && !alt && !control,
@@ -56,12 +56,12 @@ impl Answer {
             return self.reject();
         }
         self.text.push(letter);
-        Taken::Part
+        KeyOrigin::PartOfAnswer
     }
 
-    fn reject(&mut self) -> Taken {
+    fn reject(&mut self) -> KeyOrigin {
         self.text.clear();
-        Taken::No
+        KeyOrigin::Typed
     }
 }
 
@@ -100,14 +100,14 @@ mod tests {
             let mut found = None;
             for key in keys(text, end) {
                 match answer.take(key) {
-                    Taken::Part => {}
-                    Taken::Whole(background) => found = Some(background),
-                    Taken::No => panic!("{text}: {key:?} was taken for a typed key"),
+                    KeyOrigin::PartOfAnswer => {}
+                    KeyOrigin::EndOfAnswer(background) => found = Some(background),
+                    KeyOrigin::Typed => panic!("{text}: {key:?} was taken for a typed key"),
                 }
             }
             assert_eq!(found, Some(expected), "{text}");
             let letter = KeyEvent::new(KeyCode::Char(']'), KeyModifiers::NONE);
-            assert!(matches!(answer.take(letter), Taken::No), "only one answer is expected");
+            assert!(matches!(answer.take(letter), KeyOrigin::Typed), "only one answer is expected");
         }
         // On a slow line, the escape character arrives as a separate key.
         let mut answer = Answer::default();
@@ -115,11 +115,11 @@ mod tests {
         split[0].modifiers = KeyModifiers::NONE;
         split.insert(0, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
         let taken = split.into_iter().map(|key| answer.take(key)).last();
-        assert!(matches!(taken, Some(Taken::Whole(Background::Light))));
+        assert!(matches!(taken, Some(KeyOrigin::EndOfAnswer(Background::Light))));
         let mut answer = Answer::default();
         for letter in "f]11;rgb:wq?".chars() {
             let key = KeyEvent::new(KeyCode::Char(letter), KeyModifiers::NONE);
-            assert!(matches!(answer.take(key), Taken::No), "{letter}");
+            assert!(matches!(answer.take(key), KeyOrigin::Typed), "{letter}");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Saves a bug report: versions, device, image, plan, log, and the screen as text. The report and the recording of the
-//! latest USB transfers are two files in the state directory, and the screen shows the path. Nothing is sent anywhere.
+//! latest USB transfers are two files in the state directory. Nothing is sent anywhere.
 
 use std::fmt::Write as _;
 use std::io;
@@ -20,7 +20,7 @@ const KEPT: usize = 20;
 
 /// Saves a report with its recording, and returns the path of the report.
 pub(super) fn save(record: &StateDir, app: &App, tape: &Mutex<Tape>) -> io::Result<PathBuf> {
-    // Every transfer waits for the tape, so the screen is drawn before it is locked.
+    // A locked tape blocks every transfer, so draw the screen before locking the tape.
     let text = text(app);
     let (recording, text) = {
         let tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_contains_the_version_the_log_and_the_screen() {
+    fn a_bug_report_contains_the_version_the_log_and_the_screen() {
         let mut app = App::new(None);
         app.log.push(std::time::Duration::ZERO, crate::job::Level::Info, "a line of the log");
         let text = text(&app);

@@ -7,7 +7,7 @@ use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifier
 
 use crate::app::Msg;
 use crate::app::keys::Key;
-use crate::tui::background::{Answer, Taken};
+use crate::tui::background::{Answer, KeyOrigin};
 
 /// Sends key presses, pasted text and size changes until the terminal is gone.
 pub(super) fn listen(messages: Sender<Msg>) {
@@ -16,11 +16,11 @@ pub(super) fn listen(messages: Sender<Msg>) {
         loop {
             let message = match event::read() {
                 Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => match answer.take(key) {
-                    Taken::Part => None,
-                    Taken::Whole(background) => Some(Msg::Background(background)),
+                    KeyOrigin::PartOfAnswer => None,
+                    KeyOrigin::EndOfAnswer(background) => Some(Msg::Background(background)),
                     // Ctrl-L repaints the screen, for example after noise on a serial line.
-                    Taken::No if is_control(key, 'l') => Some(Msg::Resized),
-                    Taken::No => convert(key).map(Msg::Key),
+                    KeyOrigin::Typed if is_control(key, 'l') => Some(Msg::Resized),
+                    KeyOrigin::Typed => convert(key).map(Msg::Key),
                 },
                 Ok(Event::Paste(text)) => Some(Msg::Key(Key::Paste(text))),
                 Ok(Event::Resize(..)) => Some(Msg::Resized),

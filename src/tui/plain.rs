@@ -44,7 +44,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let (forward, from_signals) = (inputs.clone(), inputs.clone());
     thread::spawn(move || from_shell.iter().all(|message| forward.send(Input::Message(message)).is_ok()));
     let signals = Signals::listen(move |signal| drop(from_signals.send(Input::Signal(signal))))?;
-    // The reader stops while `AHEAD` lines are unused, so that endless input does not fill the memory.
+    // The reader stops while `AHEAD` lines are unused, so that endless input does not fill memory.
     let (taken, free) = sync_channel(AHEAD);
     thread::spawn(move || {
         let mut input = io::stdin().lock();
@@ -101,7 +101,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
             },
         };
         for message in messages {
-            let message = shell.supervised(message);
+            let message = shell.supervise(message);
             let now = shell.now();
             for effect in update(&mut app, now, message) {
                 match effect {
@@ -127,7 +127,8 @@ fn is_busy(app: &App) -> bool {
     app.job().is_some() || app.batch().is_some_and(|view| view.is_active() || !is_outcome)
 }
 
-/// Reads the next line, with invalid UTF-8 replaced and longer lines cut to [`LINE_MAX`]. `None` at the end.
+/// Reads the next line, with invalid UTF-8 replaced and a long line cut to [`LINE_MAX`]. `None` at the end of the
+/// input.
 fn next_line(input: &mut impl BufRead) -> Option<String> {
     let mut line = Vec::new();
     input.by_ref().take(LINE_MAX).read_until(b'\n', &mut line).ok().filter(|&n| n > 0)?;
@@ -143,7 +144,7 @@ fn next_line(input: &mut impl BufRead) -> Option<String> {
     Some(String::from_utf8_lossy(&line).into_owned())
 }
 
-/// Whether the user cannot have read the plan on the screen yet. A typed word is deliberate, so it needs no delay.
+/// Whether the plan has not been on the screen long enough to be read. A typed word is deliberate and needs no delay.
 fn is_too_soon(app: &App, now: Duration) -> bool {
     app.until_read(now).is_some() && keys::required_word(app).is_none()
 }
@@ -167,7 +168,8 @@ fn next_input(inbox: &Receiver<Input>, app: &App) -> io::Result<Input> {
     }
 }
 
-/// Whether a line can be an answer now. While a job runs, only a line from a keyboard is used, for example to stop it.
+/// Whether a line can be an answer now. While a job runs, only a line from a keyboard is used, for example to stop the
+/// job.
 fn is_ready(app: &App, interactive: bool) -> bool {
     let loading = [&app.image, &app.loader].iter().any(|slot| matches!(slot, Slot::Loading(_)));
     let busy = match &app.screen {
@@ -186,8 +188,8 @@ fn is_ready(app: &App, interactive: bool) -> bool {
     app.devices.bus != BusState::Scanning && !loading && !busy
 }
 
-/// Converts a line to key presses: a path in the picker, a word if a confirmation word is required, and otherwise its
-/// first character. An empty line is Enter.
+/// Converts a line to key presses: a path in the picker, a word if a confirmation word is required, and otherwise the
+/// first character of the line. An empty line is Enter.
 fn keys_of(app: &App, line: &str) -> Vec<Msg> {
     let key = |key: Key| Msg::Key(key);
     let line = line.trim();
@@ -195,7 +197,7 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
     match &app.screen {
         _ if app.over.is_some() && line == "q" => vec![key(Key::Esc)],
         _ if app.over.is_some() => vec![key(line.chars().next().map_or(Key::Enter, Key::Char))],
-        // If the path field is still open after a path that could not be used, close it first.
+        // If the path field is still open after a path that could not be used, close the field first.
         Screen::Pick(_, _, picker) if line == "q" => {
             let typed = picker.typing.as_ref().map(|_| key(Key::Esc));
             typed.into_iter().chain([key(Key::Esc)]).collect()
@@ -204,7 +206,7 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
             let typed = picker.typing.as_ref().map(|_| key(Key::Esc));
             typed.into_iter().chain([key(Key::Tab)]).collect()
         }
-        // The number of a release selects it.
+        // The number of a release selects that release.
         Screen::Releases(view) if line.starts_with(|c: char| c.is_ascii_digit()) => {
             match row_number(line, view.rows().len()) {
                 Some(down) => {
@@ -238,7 +240,7 @@ fn row_number(line: &str, rows: usize) -> Option<usize> {
 struct Printed {
     logged: usize,
     /// The number of console lines printed.
-    heard: usize,
+    console_lines: usize,
     screen: Vec<String>,
     choices: String,
     notice: String,
@@ -267,15 +269,15 @@ impl Printed {
         }
         self.logged = app.log.pushed();
         let console = app.console().map(|view| &view.log);
-        let heard = console.map_or(0, Log::pushed);
+        let pushed = console.map_or(0, Log::pushed);
         if let Some(console) = console {
             let lines = console.lines();
-            let new = heard.saturating_sub(self.heard);
+            let new = pushed.saturating_sub(self.console_lines);
             for line in lines.iter().skip(lines.len().saturating_sub(new)) {
                 let _ = writeln!(out, "{:8.3}  {}", line.at.as_secs_f64(), line.text);
             }
         }
-        self.heard = heard;
+        self.console_lines = pushed;
         let notice = app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
         if notice != self.notice {
             self.notice.clone_from(&notice);
@@ -297,7 +299,8 @@ impl Printed {
             _ => false,
         };
         let choices = if screen.is_empty() || counts { String::new() } else { plain_text::choices(app) };
-        // Whether a line can be explained changes with each line of a console.
+        // In a console, the choices change whenever a line arrives, because only some lines can be explained. Do not
+        // print the choices again for that.
         let changed = choices != self.choices && app.console().is_none();
         if !choices.is_empty() && (screen != self.screen || changed) {
             let _ = writeln!(out, "{choices}");
@@ -307,11 +310,11 @@ impl Printed {
     }
 }
 
-/// How often progress is printed within a phase. Its start is in the log already.
+/// The time between two progress lines of a phase. The log already has the start of the phase.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 impl Printed {
-    /// Prints the progress of a long phase every [`PROGRESS`], so a longer silence means trouble.
+    /// Prints the progress of a long phase every [`PROGRESS`], so a longer silence indicates a problem.
     fn print_progress(&mut self, app: &App, out: &mut impl Write) {
         let Some((phase, _)) = app.job().and_then(|view| view.facts.progress.current()) else {
             self.progress = None;
@@ -333,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_cut_and_may_contain_any_bytes() {
+    fn a_long_line_is_cut_and_a_line_may_contain_any_bytes() {
         let text = [&b"f\n\xff\xfe\n"[..], &vec![b'x'; 10_000], b"\nlast"].concat();
         let mut input = io::BufReader::with_capacity(100, &text[..]);
         let lines: Vec<String> = std::iter::from_fn(|| next_line(&mut input)).collect();

@@ -22,17 +22,19 @@ use crate::sys::files;
 /// How many requests may wait for a server that does not answer.
 const RUNNING_MAX: usize = 4;
 
-/// The requests to GitHub, or to the folder that takes its place.
+/// The requests to GitHub, or to the folder that replaces it.
 #[derive(Default)]
 pub(super) struct Requests {
-    /// How many threads that use the network have not ended. A server that does not answer keeps one for up to 20 s.
+    /// The number of running threads that use the network. A server that does not answer keeps a thread running for up
+    /// to 20 s.
     running: Arc<AtomicUsize>,
-    /// Set to give up the last request.
+    /// Set to cancel the last request.
     stop: Arc<AtomicBool>,
 }
 
 impl Requests {
-    /// Carries out a request. The answer is [`Msg::Releases`] with the same number.
+    /// Performs a request in a new thread, and cancels the previous request. The answer is [`Msg::Releases`] with the
+    /// same number.
     pub(super) fn perform(
         &mut self,
         world: &World,
@@ -89,7 +91,7 @@ fn answer(
     match effect {
         ReleasesEffect::KeptList(repo) | ReleasesEffect::List(repo) => {
             ReleasesMsg::Listed(match list(&library, repo) {
-                // Nothing was fetched earlier.
+                // No list was fetched earlier, which is not an error.
                 Err(ReleaseError::NotKept { .. }) if folder.is_none() => Ok(None),
                 result => result.map(Some).map_err(|error| problem(&error)),
             })
@@ -101,7 +103,7 @@ fn answer(
                 Box::new(FetchedFile { path: file.path, trust: file.trust, image })
             }))
         }
-        // `perform` has stopped the request.
+        // Not reached: `perform` handles this effect.
         ReleasesEffect::Stop => ReleasesMsg::Listed(Ok(None)),
     }
 }

@@ -20,11 +20,12 @@ const DEFAULT: (u16, u16) = (80, 24);
 const LARGEST: (u16, u16) = (500, 300);
 
 /// Whether the terminal is in raw mode and on the alternate screen.
-static TAKEN: AtomicBool = AtomicBool::new(false);
+static IS_SET_UP: AtomicBool = AtomicBool::new(false);
 
 /// The terminal while the interface uses it.
 pub(super) struct TerminalScreen {
     terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    /// The size is [`DEFAULT`], because the console does not report its size.
     fixed: bool,
 }
 
@@ -34,15 +35,15 @@ impl TerminalScreen {
         let fixed = size.0 == 0 || size.1 == 0;
         // Without a fixed viewport, ratatui would use any size that the terminal reports.
         let viewport = Viewport::Fixed(if fixed { area(DEFAULT) } else { area(size) });
-        TAKEN.store(true, Ordering::SeqCst);
-        let taken = take().and_then(|()| {
+        IS_SET_UP.store(true, Ordering::SeqCst);
+        let opened = set_up().and_then(|()| {
             let backend = CrosstermBackend::new(BufWriter::with_capacity(FRAME_BYTES, io::stdout()));
             Terminal::with_options(backend, TerminalOptions { viewport })
         });
-        match taken {
+        match opened {
             Ok(terminal) => Ok(TerminalScreen { terminal, fixed }),
             Err(error) => {
-                give_back();
+                restore();
                 Err(error)
             }
         }
@@ -54,9 +55,9 @@ impl TerminalScreen {
         Write::flush(self.terminal.backend_mut())
     }
 
-    /// Repaints at the new size, but not with `Terminal::clear`, which asks the terminal for its cursor position and
+    /// Repaints at the new size. Does not use `Terminal::clear`, which asks the terminal for its cursor position and
     /// waits for the answer.
-    pub(super) fn resized(&mut self) -> io::Result<()> {
+    pub(super) fn resize(&mut self) -> io::Result<()> {
         if self.fixed {
             return Ok(());
         }
@@ -73,11 +74,11 @@ fn area((width, height): (u16, u16)) -> Rect {
 
 impl Drop for TerminalScreen {
     fn drop(&mut self) {
-        give_back();
+        restore();
     }
 }
 
-fn take() -> io::Result<()> {
+fn set_up() -> io::Result<()> {
     // With NO_COLOR, crossterm replaces every colour with a full reset, which also removes bold and reverse. The theme
     // then has no colours anyway, so turn the replacement off to keep the other attributes.
     crossterm::style::force_color_output(true);
@@ -86,8 +87,8 @@ fn take() -> io::Result<()> {
 }
 
 /// Restores the terminal. Dropping the screen, detaching and a panic all call this; only the first call has an effect.
-pub(crate) fn give_back() {
-    if TAKEN.swap(false, Ordering::SeqCst) {
+pub(crate) fn restore() {
+    if IS_SET_UP.swap(false, Ordering::SeqCst) {
         let mut out = io::stdout();
         let _ = queue!(out, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
         let _ = out.flush();
@@ -96,8 +97,8 @@ pub(crate) fn give_back() {
 }
 
 /// Detaches from the terminal, which may already be gone.
-pub(super) fn abandon() {
-    give_back();
+pub(super) fn detach() {
+    restore();
     replace_standard_streams();
 }
 

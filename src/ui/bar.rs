@@ -16,7 +16,7 @@ use crate::job::Phase;
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
     let width = usize::from(area.width);
     let percent = format!(" {:>3} % ", percent(view));
-    let doing = cut(&theme.text(&doing(app, view)), width.saturating_sub(percent.len() + 1), theme);
+    let doing = cut(&theme.text(&activity(app, view)), width.saturating_sub(percent.len() + 1), theme);
     let doing = Line::from(Span::styled(format!(" {doing}"), theme.strong));
     let head = spread(doing, Line::from(Span::styled(percent, theme.strong)), width);
     let left = Line::from(theme.text(&time_left(view)));
@@ -27,7 +27,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView,
 
 /// The phase and the percentage, for a screen that is too small for anything else.
 pub(super) fn in_short(view: &JobView) -> String {
-    let phase = view.facts.progress.current().map_or("Working", |(phase, _)| in_words(phase));
+    let phase = view.facts.progress.current().map_or("Working", |(phase, _)| describe(phase));
     format!("{phase}: {} %", percent(view))
 }
 
@@ -39,7 +39,7 @@ fn spread<'a>(mut left: Line<'a>, right: Line<'a>, width: usize) -> Line<'a> {
     left
 }
 
-fn doing(app: &App, view: &JobView) -> String {
+fn activity(app: &App, view: &JobView) -> String {
     if view.stopping {
         return "Stopping at the next safe point".to_owned();
     }
@@ -50,12 +50,12 @@ fn doing(app: &App, view: &JobView) -> String {
         );
     }
     match view.facts.progress.current() {
-        Some((phase, part)) => format!("{}  {}", in_words(phase), figures(view, part)),
+        Some((phase, part)) => format!("{}  {}", describe(phase), figures(view, part)),
         None => "Examining the drone".to_owned(),
     }
 }
 
-fn in_words(phase: Phase) -> &'static str {
+fn describe(phase: Phase) -> &'static str {
     match phase {
         Phase::Compare => "Comparing with the drone's flash",
         Phase::Erase => "Erasing",
@@ -94,12 +94,12 @@ pub(super) fn phases<'a>(progress: &Progress, width: usize, theme: &Theme) -> Li
     for phase in PHASES {
         let (mark, style, name) = match current {
             _ if progress.is_done(phase) => (done, theme.good, theme.plain),
-            // The first word is written only after everything else was verified, so the write is not complete yet.
+            // The write is complete except for the first word, which is written after everything else was verified.
             Some((now, _)) if now > phase && progress.done(phase) > 0 => (done, theme.good, theme.plain),
             Some((now, _)) if now == phase => (busy, theme.accent, theme.plain),
             _ => (theme.to_come, theme.faint, theme.faint),
         };
-        let took = progress.took(phase).filter(|_| progress.is_done(phase));
+        let took = progress.duration_of(phase).filter(|_| progress.is_done(phase));
         let took = took.map(|took| format!(" {:.1} s", took.as_secs_f64())).unwrap_or_default();
         let gap = if line.spans.is_empty() { " " } else { "  " };
         let spans =

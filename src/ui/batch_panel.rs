@@ -1,4 +1,4 @@
-//! The table of a batch: a row for each drone, what is known about the selected one, and the progress of all.
+//! The screen of a batch: a table with a row for each drone, details of the selected drone, and the total progress.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ const BAR: usize = 8;
 const NO_EVIDENCE: &str = "Unless its job finds a sign of a Crazyflie, this device is not written. To flash it anyway, \
     press Enter on its row afterwards, then t.";
 
-/// `with_log`: the log has no column of its own, so draw it below the table.
+/// `with_log` draws the log below the table, because the log has no column of its own.
 pub(super) fn draw(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -87,15 +87,15 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, app: &App, view: &BatchView, th
     frame.render_widget(block, area);
     let width = usize::from(inner.width);
     let height = usize::from(inner.height).saturating_sub(1);
-    // The selected row stays visible.
+    // Keep the selected row visible.
     let first = (view.at + 1).saturating_sub(height).min(rows.len().saturating_sub(height));
-    let mut lines = vec![heads(width, theme)];
+    let mut lines = vec![headings(width, theme)];
     let shown = rows.iter().enumerate().skip(first).take(height);
     lines.extend(shown.map(|(id, row)| table_row(app, view, id, row, width, theme)));
     frame.render_widget(Paragraph::new(lines), inner);
 }
 
-fn heads<'a>(width: usize, theme: &Theme) -> Line<'a> {
+fn headings<'a>(width: usize, theme: &Theme) -> Line<'a> {
     let text = if width >= WIDE {
         format!("  {:<9}{:<13}{:<6}{:<9}step", "port", "drone", "board", "before")
     } else {
@@ -110,13 +110,13 @@ fn table_row<'a>(app: &App, view: &BatchView, id: usize, row: &Row, width: usize
     let mut columns = format!("{:<8}", cut(&row.device.location.to_string(), 8, theme));
     if width >= WIDE {
         let facts = view.facts(id);
-        // Twelve digits fit: all of the serial number in DFU mode, half of the running firmware's.
+        // Twelve digits are the whole serial number in DFU mode, but only half of a running drone's serial number.
         let serial = || row.device.strings.serial.chars().take(12).collect();
         let name = name(app, &row.device.strings.serial).unwrap_or_else(serial);
-        // The board of a device that may not be a Crazyflie is only assumed.
+        // The board of a device that may not be a Crazyflie is only assumed, so do not show it.
         let known = facts.filter(|facts| !facts.may_be_foreign()).and_then(DroneFacts::board);
         let board = known.or(row.board.as_deref()).unwrap_or_default();
-        let known = facts.map(DroneFacts::before).unwrap_or_default();
+        let known = facts.map(DroneFacts::version_before).unwrap_or_default();
         let before = if known.is_empty() { row.before.as_deref().unwrap_or_default() } else { known };
         let (board, before) = (cut(board, 5, theme), cut(before, 8, theme));
         columns = format!("{columns} {name:<13}{board:<6}{before:<8}");
@@ -133,7 +133,7 @@ fn table_row<'a>(app: &App, view: &BatchView, id: usize, row: &Row, width: usize
     Line::from(spans)
 }
 
-/// The drone's radio address, which is its name in a swarm, if it is known.
+/// The drone's radio address, which is its name in a swarm; `None` if the address is not known.
 pub(super) fn name(app: &App, serial: &str) -> Option<String> {
     let rows = app.batch().into_iter().flat_map(|view| &view.fleet.rows);
     let present = rows.map(|row| row.device.strings.serial.as_str());
@@ -158,7 +158,7 @@ fn mark(view: &BatchView, row: &Row, theme: &Theme) -> (&'static str, Style) {
     }
 }
 
-/// How long the row's job has been running, or took.
+/// How long the row's job has been running, or how long it took.
 fn took(app: &App, row: &Row) -> Option<Duration> {
     let took = row.ended.unwrap_or(app.now).saturating_sub(row.started?);
     row.report.as_ref().is_none_or(|report| !matches!(report.outcome, Outcome::Identified)).then_some(took)
@@ -238,7 +238,7 @@ fn in_short(failure: &Failure) -> String {
         FailureKind::WriteProtected(_) => "write-protected",
         _ if failure.is_interruption() => "unplugged: flash it again",
         _ if failure.is_lost() => "unplugged",
-        _ => return report::failed(failure).to_string(),
+        _ => return report::failure_problem(failure).to_string(),
     };
     words.to_owned()
 }
@@ -254,7 +254,7 @@ fn prospect(app: &App, view: &BatchView, id: usize, row: &Row, theme: &Theme) ->
     let facts = view.facts(id).unwrap_or(&default);
     match facts.prospect(firmware) {
         Prospect::OtherBoard => ("other board: not changed".to_owned(), theme.warn),
-        Prospect::Fits if facts.before() == version => {
+        Prospect::Fits if facts.version_before() == version => {
             (format!("→ {version}, the same version"), theme.plain)
         }
         Prospect::Fits => (format!("→ {version}"), theme.plain),
@@ -283,14 +283,14 @@ pub(super) fn details(view: &BatchView, row: &Row) -> Vec<String> {
     let info = facts.and_then(|facts| facts.info.as_deref());
     let known = || -> Vec<String> {
         let foreign = facts.is_some_and(DroneFacts::may_be_foreign).then(|| NO_EVIDENCE.to_owned());
-        let known = info.map(report::known).unwrap_or_default();
+        let known = info.map(report::fact_rows).unwrap_or_default();
         let known = known.iter().map(|(label, text)| format!("{label}: {text}"));
         foreign.into_iter().chain(known).collect()
     };
     match (&row.state, &row.report) {
         (RowState::Ended(_), Some(report)) if view.stage != BatchStage::Identifying => match &report.outcome {
             Outcome::Failed(failure) => {
-                let problem = report::failed(failure);
+                let problem = report::failure_problem(failure);
                 vec![format!("{}.", capitalised(&problem.to_string())), problem.advice.on_screen()]
             }
             Outcome::Identified => known(),
@@ -339,7 +339,7 @@ fn totals<'a>(view: &BatchView, width: usize, theme: &Theme) -> Line<'a> {
 pub(super) fn counts(view: &BatchView) -> String {
     if let BatchStage::Asking(_) = view.stage {
         let all = report::count(view.fleet.rows.len() as u64, "drone");
-        let shared = view.fleet.most_on_one_wire();
+        let shared = view.fleet.most_on_one_hub();
         return match times_on_one_wire(shared) {
             Some(times) => format!("{all}. {shared} share a hub: {times:.1} times as long as one."),
             None => format!("{all}, each at its own pace."),

@@ -102,7 +102,7 @@ fn legend<'a>(width: u16, any_protected: bool, theme: &Theme) -> Line<'a> {
     line
 }
 
-/// The cells of a sector. While it is written or read back, the finished part already has the next state.
+/// The cells of a sector. While the sector is written or read back, its finished part already has the next state.
 fn sector<'a>(
     state: Option<SectorState>,
     done: Option<(SectorState, u16)>,
@@ -120,7 +120,7 @@ fn sector<'a>(
 }
 
 /// The next state of a sector and how many of its cells have it. A phase reports only a number of bytes; the order of
-/// the plan determines where they are.
+/// the plan determines where these bytes are.
 fn cells_done(
     view: &JobView,
     state: Option<SectorState>,
@@ -146,7 +146,7 @@ fn cells_done(
     Some((next, u16::try_from(cells).unwrap_or(width).min(width)))
 }
 
-/// The columns of each sector. Each gets enough for its number; the rest is shared by size.
+/// The width of each sector in columns: enough for the sector's number, plus a share of the other columns by size.
 fn widths(columns: u16) -> [u16; SECTORS_KIB.len()] {
     const GAPS: u16 = 11;
     let least = [1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2];
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sectors_fit_and_grow_with_the_screen() {
+    fn the_sectors_fit_the_screen_and_a_larger_sector_is_not_narrower() {
         for columns in [58, 78, 118, 198] {
             let widths = widths(columns);
             assert!(widths.iter().sum::<u16>() + 11 <= columns);

@@ -1,5 +1,5 @@
-//! The log: its last lines beside or below the main panel, or the whole log as an overlay. Also the drone's console,
-//! which has its own log.
+//! The log: its last lines beside or below the main panel, or the whole log as an overlay. This module also draws the
+//! drone's console, which has its own log.
 
 use std::collections::VecDeque;
 
@@ -14,14 +14,14 @@ use crate::app::log::{self, Log};
 use crate::app::{App, ConsoleView};
 use crate::job::{Device, Level};
 
-/// Draws as many lines as fit, ending with the selected one. With `marked` (in the overlay), highlights that line and
+/// Draws as many lines as fit, ending with the selected line. With `marked` (in the overlay), highlights that line and
 /// also shows the lines at detail level.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, marked: bool) {
     draw_log(frame, area, app.log_on_screen(), panel(theme, "Log"), theme, marked);
 }
 
 /// Draws the console of a running drone.
-pub(super) fn console(frame: &mut Frame<'_>, area: Rect, view: &ConsoleView, theme: &Theme) {
+pub(super) fn draw_console(frame: &mut Frame<'_>, area: Rect, view: &ConsoleView, theme: &Theme) {
     let Device { location, .. } = &view.device;
     let block = focus(theme, &format!("Console of the Crazyflie on port {location}"));
     if view.log.lines().is_empty() {
@@ -58,7 +58,7 @@ fn draw_log(frame: &mut Frame<'_>, area: Rect, log: &Log, block: Block<'_>, them
         lines.extend(rows_at(n, line));
     }
     lines.truncate(height);
-    let state = if log.following() { " following " } else { " paused " };
+    let state = if log.is_following() { " following " } else { " paused " };
     let block = block.title(Line::from(Span::styled(state, theme.faint)).right_aligned());
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
@@ -74,7 +74,7 @@ fn rows_of_line<'a>(line: &log::LogLine, marked: bool, width: usize, theme: &The
     let time = format!("{:7.3} ", line.at.as_secs_f64());
     let room = width.saturating_sub(time.chars().count());
     let text = theme.text(&line.text);
-    // A URL may be longer than a narrow panel. Break it, so that all of it is visible.
+    // A URL may be longer than a row of a narrow panel. Break it, so that all of it is visible.
     let broken = |line: String| -> Vec<String> {
         let letters: Vec<char> = line.chars().collect();
         letters.chunks(room.max(1)).map(|part| part.iter().collect()).collect()

@@ -26,7 +26,7 @@ use crate::plan::Comparison;
 use crate::report;
 use crate::usb::descriptor::clean;
 
-/// `with_log`: the log has no column of its own, so draw it below the panel.
+/// `with_log` draws the log below the panel, because the log has no column of its own.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, with_log: bool) {
     let panel = match &app.screen {
         Screen::Home => {
@@ -50,7 +50,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
             return draw_working(frame, area, view, theme);
         }
         Screen::Outcome(report, facts) => {
-            // The width beside the drawing.
+            // The width of the text beside the drawing.
             let width = usize::from(area.width.saturating_sub(super::FRAME + 13));
             outcome(app, report, facts, theme, width)
         }
@@ -70,7 +70,7 @@ struct MainPanel<'a> {
     drawing: Vec<Line<'a>>,
 }
 
-/// The panel of a running job if the log has its own column: what to do, and the speed so far.
+/// Draws the panel of a running job if the log has its own column: instructions, and the speed so far.
 fn draw_working(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme) {
     let block = focus(theme, "Flashing");
     let inner = block.inner(area);
@@ -143,7 +143,7 @@ fn home<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> MainPa
 /// From this width on, the table of drones shows both serial numbers and names.
 const NAMES_AND_SERIALS: usize = 66;
 
-/// The offers to flash all drones and to blink one, and as many of the drones as fit.
+/// The keys that flash all drones and blink one, and as many of the drones as fit.
 fn drones<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> Vec<Line<'a>> {
     let all = app.devices.list();
     let why = keys::why_not_all(app);
@@ -165,7 +165,7 @@ fn drones<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> Vec<
         lines.push(Line::from(""));
     }
     let height = height.saturating_sub(lines.len());
-    // The selected drone stays visible.
+    // Keep the selected drone visible.
     let start = (app.devices.position() + 1).saturating_sub(height);
     lines.extend(all.iter().enumerate().skip(start).take(height).map(|(n, device)| {
         let (mark, style) =
@@ -317,38 +317,38 @@ pub(super) struct PlanRow {
 
 #[derive(Clone, Copy)]
 pub(super) enum PlanRowKind {
-    OnTheDrone,
-    WillBe,
+    Before,
+    After,
     Sectors,
     Write,
     NotTouched,
-    LoaderGone,
+    MissingLoader,
     Note,
-    SameAs,
+    Command,
 }
 
 impl PlanRowKind {
     pub(super) fn label(self) -> &'static str {
         match self {
-            PlanRowKind::OnTheDrone => "now",
-            PlanRowKind::WillBe => "after",
+            PlanRowKind::Before => "now",
+            PlanRowKind::After => "after",
             PlanRowKind::Sectors => "sectors",
             PlanRowKind::Write => "write",
             PlanRowKind::NotTouched => "not touched",
-            PlanRowKind::LoaderGone => "bootloader",
+            PlanRowKind::MissingLoader => "bootloader",
             PlanRowKind::Note => "note",
-            PlanRowKind::SameAs => "as a command",
+            PlanRowKind::Command => "as a command",
         }
     }
 }
 
-/// The plan: what is on the drone now and afterwards, what is erased and written, what is not touched, and how long it
-/// takes.
+/// The plan: what is on the drone now and afterwards, what is erased and written, what is not touched, and how long
+/// the job takes.
 pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     let before = preview.firmware.as_ref().map_or_else(|| "no firmware".to_owned(), Content::to_string);
-    let mut coming = app.content().map(Content::to_string).unwrap_or_default();
+    let mut after = app.content().map(Content::to_string).unwrap_or_default();
     if let Some(firmware) = app.firmware_of_restore().filter(|_| app.goal == Goal::Restore) {
-        coming = format!("{coming} and {}", firmware.content);
+        after = format!("{after} and {}", firmware.content);
     }
     let same = preview.found.iter().filter(|&&found| found == Comparison::Same).count();
     let erase = ranges(preview.work.erase.iter().map(|sector| sector.index).collect());
@@ -360,12 +360,12 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     let bytes = report::thousands(preview.work.bytes());
     let gone = preview.loader.is_some_and(Loader::is_missing);
     let gone = gone.then(|| "missing: the drone never starts without it (Esc, then b)".to_owned());
-    // The warning about a platform change takes precedence, because it compares the image with what is on the drone.
+    // The warning about a platform change takes precedence, because it compares the image with the drone's firmware.
     let change =
         preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
-    let file = app.image.image().filter(|_| app.undoes(Which::Image).is_none());
+    let file = app.image.image().filter(|_| app.backup_replacing(Which::Image).is_none());
     let chip = || {
-        // A drone prints its radio chip's version once, and the background identify may have read it.
+        // A drone prints its radio chip's version only once, and the background identify may already have read it.
         let chip = match &preview.radio_chip {
             RadioChip::Unknown => app.devices.radio_chip(),
             chip => chip,
@@ -375,23 +375,23 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     let note = change.or_else(|| file.and_then(report::caution)).or_else(chip);
     // If the question below already asks about this change, do not repeat it here.
     let is_asked = keys::danger(app) == Some(Danger::ChangedSince);
-    let since = (preview.changed_since && !is_asked).then(|| {
+    let changed_since = (preview.changed_since && !is_asked).then(|| {
         "another program has changed this drone since its last flash; flashing overwrites the change"
             .to_owned()
     });
-    let note = note.or(since);
+    let note = note.or(changed_since);
     let row = |what, text| PlanRow { what, text };
-    let gone = gone.map(|text| row(PlanRowKind::LoaderGone, text));
+    let gone = gone.map(|text| row(PlanRowKind::MissingLoader, text));
     let note = note.map(|text| row(PlanRowKind::Note, text));
     let mut rows = vec![
-        row(PlanRowKind::OnTheDrone, before),
-        row(PlanRowKind::WillBe, coming),
+        row(PlanRowKind::Before, before),
+        row(PlanRowKind::After, after),
         row(PlanRowKind::Sectors, format!("erase {erase}; {same} of {} already match", preview.found.len())),
         row(PlanRowKind::Write, format!("{bytes} bytes, about {:.0} s, all checked", seconds.max(1.0))),
         row(PlanRowKind::NotTouched, untouched.to_owned()),
     ];
     rows.extend(gone.into_iter().chain(note));
-    rows.push(row(PlanRowKind::SameAs, command_line::command_line(app)));
+    rows.push(row(PlanRowKind::Command, command_line::command_line(app)));
     rows
 }
 
@@ -422,9 +422,9 @@ fn plan<'a>(
 ) -> MainPanel<'a> {
     let row = |PlanRow { what, text }: PlanRow| {
         let style = match what {
-            PlanRowKind::WillBe => theme.strong,
-            PlanRowKind::LoaderGone | PlanRowKind::Note => theme.warn,
-            PlanRowKind::SameAs => theme.faint,
+            PlanRowKind::After => theme.strong,
+            PlanRowKind::MissingLoader | PlanRowKind::Note => theme.warn,
+            PlanRowKind::Command => theme.faint,
             _ => theme.plain,
         };
         Line::from(vec![
@@ -483,7 +483,7 @@ fn draw_above_log(
     let rows = if drawn > 0 { rows.max(u16::try_from(drawing.len()).unwrap_or(0)) } else { rows };
     let wanted = rows.saturating_add(last).saturating_add(2).min(area.height);
     let [top, log] = area.layout(&Layout::vertical([Constraint::Length(wanted), Constraint::Fill(1)]));
-    // In one or two rows the log would be an empty border.
+    // In one or two rows, the log would be only a border.
     let has_log = with_log && log.height > 2;
     let top = if has_log || !with_log { top } else { area };
     let block = focus(theme, title).title(Line::from(Span::styled(note, theme.faint)).right_aligned());
@@ -525,7 +525,7 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
     let mut lines = vec![Line::from(Span::styled(head, style)), Line::from("")];
     match &report.outcome {
         Outcome::Failed(failure) => {
-            lines.push(Line::from(theme.text(&report::failed(failure).advice.on_screen())));
+            lines.push(Line::from(theme.text(&report::failure_problem(failure).advice.on_screen())));
         }
         Outcome::Cancelled(state) => lines.push(Line::from(report::drone_state(*state))),
         _ => {
@@ -536,8 +536,8 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
             lines.extend(
                 report::figures(report).map(|figures| Line::from(format!("{}.", capitalised(&figures)))),
             );
-            lines.extend(about_the_loader(app).map(|(words, bad)| {
-                Line::from(Span::styled(theme.text(&words), if bad { theme.warn } else { theme.plain }))
+            lines.extend(loader_note(app).map(|(instruction, bad)| {
+                Line::from(Span::styled(theme.text(&instruction), if bad { theme.warn } else { theme.plain }))
             }));
             if report.outcome == Outcome::Flashed {
                 lines.push(bar::phases(&facts.progress, width, theme));
@@ -556,7 +556,7 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
             (theme.key, theme.plain)
         };
         choices.push_span(Span::styled(format!(" {} ", row.shown), key));
-        choices.push_span(Span::styled(format!(" {}    ", in_words(&row)), label));
+        choices.push_span(Span::styled(format!(" {}    ", next_step_label(&row)), label));
     }
     if !choices.spans.is_empty() {
         lines.extend([Line::from(""), choices]);
@@ -572,7 +572,7 @@ fn is_next_step(row: &Binding) -> bool {
     is_step && row.why_not.is_none()
 }
 
-fn in_words(row: &Binding) -> &'static str {
+fn next_step_label(row: &Binding) -> &'static str {
     match row.action {
         Action::Retry => "Try again",
         Action::Begin(Goal::Restore) => "Restore the bootloader now",
@@ -600,9 +600,9 @@ fn flying_drone<'a>(passed: Duration, theme: &Theme) -> Vec<Line<'a>> {
     ]
 }
 
-/// What a successful job means for the bootloader, and whether that is bad; `None` if the bootloader is intact and was
-/// not touched.
-pub(super) fn about_the_loader(app: &App) -> Option<(String, bool)> {
+/// A note about the bootloader after a successful job, and whether it is a warning; `None` if the bootloader is intact
+/// and was not touched.
+pub(super) fn loader_note(app: &App) -> Option<(String, bool)> {
     let preview = app.preview()?;
     if preview.loader.is_some_and(Loader::is_missing) {
         let words = "The bootloader is missing, so the drone will not start when it is switched on. Press b on the \

@@ -20,7 +20,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
         None => {}
         Some(Overlay::Help(filter)) => draw_help(frame, area, app, filter, theme),
         Some(Overlay::AskStop) => {
-            let text = format!("Stop at the next safe point? {}", if_stopped(app));
+            let text = format!("Stop at the next safe point? {}", stop_consequence(app));
             draw_box(
                 frame,
                 area,
@@ -31,7 +31,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
             );
         }
         Some(Overlay::Log) => {
-            // Header, notice and footer stay visible.
+            // Keep the header, the notice and the footer visible.
             let rows = area.height.saturating_sub(3);
             let full = Rect { x: area.x, y: area.y + 1, width: area.width, height: rows };
             frame.render_widget(Clear, full);
@@ -73,7 +73,7 @@ fn blinking<'a>(app: &App, blink: &Blink, theme: &Theme) -> Vec<Line<'a>> {
 }
 
 /// What stopping the job means for the drone now.
-pub(super) fn if_stopped(app: &App) -> &'static str {
+pub(super) fn stop_consequence(app: &App) -> &'static str {
     if app.batch().is_some() {
         return "A drone that is being written will not fly until it is flashed again. The others stay as they are.";
     }
@@ -121,7 +121,8 @@ fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {
     Line::from(spans.collect::<Vec<_>>())
 }
 
-/// The keys of the screen below the help, from the table that also dispatches them, then the flash map and the LEDs.
+/// Draws the help: the keys of the screen below the help, from the table that also dispatches them, the flash map and
+/// the LEDs.
 fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: &Theme) {
     let wanted = filter.to_lowercase();
     let mut lines: Vec<Line<'_>> = Vec::new();
@@ -161,14 +162,14 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: 
 
 /// Draws a box as tall as its text, above the notice and the footer. If the text does not fit, it scrolls.
 fn draw_box(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {
-    const MOST: u16 = 200;
+    const ROWS_MAX: u16 = 200;
     let area = Rect { height: area.height.saturating_sub(2), ..area };
     let width = area.width.saturating_sub(6).min(76);
     let paragraph = Paragraph::new(lines).wrap(Wrap { trim: false });
-    let rows = rows_up_to(&paragraph, width.saturating_sub(super::FRAME).max(1), MOST);
+    let rows = rows_up_to(&paragraph, width.saturating_sub(super::FRAME).max(1), ROWS_MAX);
     let height = rows.saturating_add(2).min(area.height);
     let hidden = rows.saturating_add(2).saturating_sub(height);
-    let scroll = u16::try_from(app.overlay_scroll).unwrap_or(MOST).min(hidden);
+    let scroll = u16::try_from(app.overlay_scroll).unwrap_or(ROWS_MAX).min(hidden);
     let place = area.centered(Constraint::Length(width), Constraint::Length(height));
     let more = if hidden > 0 { theme.text(" ↑ ↓ ") } else { String::new() };
     let block = focus(theme, title).title(Line::from(Span::styled(more, theme.faint)).right_aligned());

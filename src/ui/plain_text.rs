@@ -4,7 +4,7 @@
 //! change.
 
 use super::batch_panel;
-use super::main_panel::{PlanRow, about_the_loader, danger_words, entry_name, plan_rows};
+use super::main_panel::{PlanRow, danger_words, entry_name, loader_note, plan_rows};
 use super::releases_panel;
 use crate::app::batch::BatchStage;
 use crate::app::keys::{Action, Key};
@@ -25,7 +25,7 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
     }
     match &app.screen {
         Screen::Home => home(app),
-        // Nothing to print until the folder is read.
+        // Print nothing until the folder has been read.
         Screen::Pick(_, _, picker) if picker.entries.is_none() => Vec::new(),
         Screen::Pick(_, _, picker) => {
             let or = if HAS_RELEASES { ", or `releases` for Bitcraze's releases" } else { "" };
@@ -45,7 +45,7 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
             if let Some(words) = wizard.spoken_words(app.now) {
                 return vec![words];
             }
-            let (head, detail) = wizard.words(app.now);
+            let (head, detail) = wizard.instruction(app.now);
             let mut lines = vec![head.to_owned()];
             if app.resume().is_some() && wizard.step == WizardStep::Prepare {
                 lines.insert(0, super::wizard_panel::LOST.to_owned());
@@ -53,7 +53,10 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
             lines.push(detail.into_owned());
             if wizard.step == WizardStep::AskLeds {
                 lines.extend(
-                    Leds::ALL.iter().enumerate().map(|(n, leds)| format!("  {}  {}", n + 1, leds.question())),
+                    Leds::ALL
+                        .iter()
+                        .enumerate()
+                        .map(|(n, leds)| format!("  {}  {}", n + 1, leds.answer_text())),
                 );
             }
             lines.retain(|line| !line.is_empty());
@@ -68,7 +71,7 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
         Screen::Console(view) => {
             vec![format!("The console of the Crazyflie on port {}:", view.device.location)]
         }
-        // The log has a line for each drone that is done.
+        // While a batch runs, the log has a line for each finished drone.
         Screen::Batch(view) if view.is_active() => Vec::new(),
         Screen::Batch(view) => {
             let head = match view.stage {
@@ -84,12 +87,12 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
         }
         Screen::Outcome(report, _) => match &report.outcome {
             Outcome::Failed(failure) => {
-                let problem = report::failed(failure);
+                let problem = report::failure_problem(failure);
                 vec![problem.to_string(), problem.advice.on_screen()]
             }
             Outcome::Cancelled(_) => vec![report::headline(report)],
             _ => {
-                let loader = about_the_loader(app).map(|(words, _)| words);
+                let loader = loader_note(app).map(|(words, _)| words);
                 let words = [Some(report::headline(report)), report::afterwards(report), loader];
                 words.into_iter().flatten().collect()
             }
@@ -110,7 +113,7 @@ fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
         Overlay::Help(_) => {
             let row = |row: &keys::Binding| {
                 let why = row.why_not.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-                format!("  {:<6} {}{why}", shown(row), row.label)
+                format!("  {:<6} {}{why}", key_to_type(row), row.label)
             };
             let keys = keys::bindings_below(app);
             let leds = SYMPTOMS.iter().filter(|row| row.in_readme);
@@ -119,9 +122,9 @@ fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
             keys.iter().filter(|row| is_choice(row)).map(row).chain([head]).chain(leds).collect()
         }
         Overlay::AskStop => {
-            vec!["Stop at the next safe point?".to_owned(), super::over::if_stopped(app).to_owned()]
+            vec!["Stop at the next safe point?".to_owned(), super::over::stop_consequence(app).to_owned()]
         }
-        // The log of a batch's row is not printed as it grows.
+        // The log of a batch's row is not printed as it grows, so print all of it here.
         Overlay::Log if app.batch_of_row().is_some() => {
             app.log_on_screen().lines().iter().map(|line| line.text.clone()).collect()
         }
@@ -171,7 +174,7 @@ fn releases(app: &App, view: &ReleasesView) -> Vec<String> {
     lines
 }
 
-/// Removes unprintable characters from a message, part of which may be from a server.
+/// Removes unprintable characters from a message, which may contain text from a server.
 fn printable(text: &str) -> String {
     text.chars().filter(|&c| is_printable(c)).collect()
 }
@@ -219,7 +222,7 @@ fn is_choice(row: &keys::Binding) -> bool {
 }
 
 /// The key to type in a line. Esc cannot be typed in a line, so q replaces it.
-fn shown(row: &keys::Binding) -> &'static str {
+fn key_to_type(row: &keys::Binding) -> &'static str {
     match row.keys.first() {
         Some(Key::Esc) if row.keys.contains(&Key::Char('q')) => "q",
         Some(Key::Esc) if row.keys.contains(&Key::Enter) => "Enter",
@@ -231,6 +234,6 @@ fn shown(row: &keys::Binding) -> &'static str {
 /// The available keys, as one line.
 pub(crate) fn choices(app: &App) -> String {
     let rows = keys::bindings(app).into_iter().filter(|row| row.why_not.is_none() && is_choice(row));
-    let all: Vec<String> = rows.map(|row| format!("{}: {}", shown(&row), row.label)).collect();
+    let all: Vec<String> = rows.map(|row| format!("{}: {}", key_to_type(&row), row.label)).collect();
     format!("[{}; then press Enter]", all.join(", "))
 }

@@ -34,7 +34,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &Releases
     let above = above(view, width, theme);
     let below = below(app, view, width, theme);
     let rows = |lines: &[Line<'_>], most: u16| u16::try_from(lines.len()).unwrap_or(most).min(most);
-    // The list keeps at least two rows.
+    // Keep at least two rows for the list.
     let [head, list, foot] = inner.layout(&Layout::vertical([
         Constraint::Length(rows(&above, inner.height.saturating_sub(2))),
         Constraint::Fill(1),
@@ -63,7 +63,7 @@ pub(super) fn title(app: &App, view: &ReleasesView) -> String {
     }
 }
 
-/// The folder that the list is from, or how old the list is.
+/// The folder that the list was read from, or the age of the list.
 pub(super) fn source(view: &ReleasesView, list: &ReleaseList) -> String {
     match &view.folder {
         Some(folder) => format!("from {}", clean(&folder.display().to_string())),
@@ -203,7 +203,7 @@ fn files(release: &Release) -> String {
     }
 }
 
-/// Whether a release is on the drone or on this computer, otherwise the size of its file.
+/// Where a release already is: on the drone, on this computer, or both. Otherwise, the size of its file.
 pub(super) fn row_state(app: &App, view: &ReleasesView, release: &Release) -> String {
     let asset = view.asset(release, app.devices.board_code()).ok();
     let is_kept = asset.is_some_and(|asset| view.is_kept(release, asset));
@@ -257,7 +257,7 @@ pub(super) fn choice(app: &App, view: &ReleasesView) -> String {
         Ok((release, asset)) => {
             let name = clean(&asset.name);
             let what = if view.is_kept(release, asset) {
-                format!("Enter takes {name}, which is on this computer.")
+                format!("Enter picks {name}, which is on this computer.")
             } else {
                 format!("Enter downloads {name}, {}.", size(asset.size))
             };
@@ -269,7 +269,7 @@ pub(super) fn choice(app: &App, view: &ReleasesView) -> String {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "sizes of files are far below 2^52")]
+#[allow(clippy::cast_precision_loss, reason = "file sizes are far below 2^52")]
 fn ratio(done: u64, total: u64) -> f64 {
     if total == 0 { 0.0 } else { done as f64 / total as f64 }
 }

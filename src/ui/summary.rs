@@ -18,7 +18,7 @@ use crate::job::{Device, DeviceInfo, Identity, Running};
 use crate::report::count;
 use crate::usb::descriptor::clean;
 
-pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+pub(super) fn draw_drone(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     if let Some((device, facts)) = app.opened_drone() {
         return draw_card(frame, area, "Drone", row_lines(app, device, facts, theme), theme);
     }
@@ -180,7 +180,7 @@ fn draw_card(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>
 }
 
 /// The drone and the file in one row, for a short screen.
-pub(super) fn in_a_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+pub(super) fn draw_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let shown = app.opened_drone().map(|(device, _)| device).or_else(|| app.devices.selected());
     let device = match shown {
         Some(device) => {
@@ -193,7 +193,7 @@ pub(super) fn in_a_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &The
         None => "no drone".to_owned(),
     };
     let which = app.goal.file();
-    let file = match (app.undoes(which), app.slot(which)) {
+    let file = match (app.backup_replacing(which), app.slot(which)) {
         (Some(_), _) => "the previous firmware".to_owned(),
         (None, Slot::Empty) => "no file".to_owned(),
         (None, slot) => slot.path().map(|path| file_name(path)).unwrap_or_default(),
@@ -209,13 +209,13 @@ pub(super) fn in_a_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &The
 }
 
 /// The card of the file to flash.
-pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+pub(super) fn draw_file(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let which = app.goal.file();
     let title = match which {
         Which::Loader => "Bootloader",
         Which::Image => "Firmware",
     };
-    let mut lines = match app.undoes(which) {
+    let mut lines = match app.backup_replacing(which) {
         Some(backup) => backup_lines(backup, theme),
         None => slot_lines(app.slot(which), usize::from(area.width), theme),
     };

@@ -2,8 +2,8 @@
 //! dark terminals, one for light ones, bold and dim text for terminals with only sixteen colours, and no colour at all.
 //!
 //! The palettes use the fixed part of the 256 colours, so that a test can compute the contrast of each text: at least
-//! 4.5:1 on black or white and on Solarized. The sixteen named colours differ between terminals (yellow on white has
-//! 1.7:1 in xterm), so they are used for marks only, never for text. No information is shown by colour alone.
+//! 4.5:1 on black or white and on Solarized. The sixteen named colours differ between terminals (yellow on white has a
+//! contrast of 1.7:1 in xterm), so they are used for marks only. No information is shown by colour alone.
 
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::border;
@@ -184,7 +184,7 @@ impl Theme {
     }
 
     /// What a terminal can show, from its environment variables.
-    pub(crate) fn tier(term: &str, color_term: &str, locale: &str, no_color: bool) -> (Glyphs, Colours) {
+    pub(crate) fn detect(term: &str, color_term: &str, locale: &str, no_color: bool) -> (Glyphs, Colours) {
         let utf8 = ["UTF-8", "utf-8", "UTF8", "utf8"].iter().any(|name| locale.contains(name));
         let glyphs = match term {
             "linux" => Glyphs::Cp437,
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn every_text_has_enough_contrast_on_dark_and_light() {
+    fn every_text_has_enough_contrast_on_dark_and_light_backgrounds() {
         let solarized = [(0x00, 0x2B, 0x36), (0xFD, 0xF6, 0xE3)];
         for (colours, backgrounds) in [
             (Colours::Dark { auto: true }, [(0, 0, 0), solarized[0]]),

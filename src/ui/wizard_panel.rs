@@ -39,7 +39,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard
     let block = focus(theme, "Enter DFU mode by hand").style(style);
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    // On a narrow screen the text is more useful than the drawing.
+    // On a narrow screen, the text is more useful than the drawing.
     let drawing = if inner.width >= 70 { 16 } else { 0 };
     let [steps, words, drone] = inner.layout(
         &Layout::horizontal([Constraint::Length(18), Constraint::Fill(1), Constraint::Length(drawing)])
@@ -86,7 +86,7 @@ fn step_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
 }
 
 fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
-    let (head, detail) = wizard.words(app.now);
+    let (head, detail) = wizard.instruction(app.now);
     let mut lines = Vec::new();
     if is_urgent(app, wizard) {
         lines.extend([
@@ -125,7 +125,7 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
             let key = Span::styled(format!(" {} ", n + 1), theme.key);
             // The dots blink like the LEDs, so the user can compare them with the drone.
             let dots = dots(*leds, app.now, theme);
-            Line::from(vec![key, Span::raw(" "), dots, Span::raw(format!(" {}", leds.question()))])
+            Line::from(vec![key, Span::raw(" "), dots, Span::raw(format!(" {}", leds.answer_text()))])
         })),
         _ => {}
     }
@@ -170,7 +170,7 @@ fn big_number<'a>(number: u64, theme: &Theme) -> Vec<Line<'a>> {
 
 /// The board from above, with the USB connector at the front and M2 at the back right.
 fn drone_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
-    let lit = wizard.lit(app.now);
+    let lit = wizard.is_lit(app.now);
     let led =
         if lit { Span::styled(theme.leds.0, theme.led) } else { Span::styled(theme.leds.1, theme.faint) };
     let plugged = matches!(wizard.step, WizardStep::Hold | WizardStep::Release | WizardStep::Early);

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::{Setup, TransferError, Transport};
 
-/// Time limit of GET_DESCRIPTOR, which a working device answers at once.
+/// Time limit for GET_DESCRIPTOR, which a working device answers at once.
 ///
-/// A hung device must not block a cancel, which has to take effect within two seconds. The worker sends the request up
-/// to four times, with 250 ms of pauses in between (`worker::retry`): 4 × 400 ms + 250 ms = 1.85 s.
+/// A hung device must not block cancellation, which must take effect within two seconds. The worker sends the request
+/// up to four times, with pauses of 250 ms in total (`worker::retry`): 4 × 400 ms + 250 ms = 1.85 s.
 const LIMIT: Duration = Duration::from_millis(400);
 /// bmRequestType: device to host, standard, device.
 const STANDARD_IN: u8 = 0x80;
@@ -19,7 +19,7 @@ const CONFIGURATION: u8 = 2;
 const STRING: u8 = 3;
 const INTERFACE: u8 = 4;
 const US_ENGLISH: u16 = 0x0409;
-/// Longer configuration descriptors are cut off. The boot ROM's has 54 bytes, the firmware's 98.
+/// Longer configuration descriptors are truncated. The boot ROM's descriptor has 54 bytes, and the firmware's has 98.
 const CONFIGURATION_MAX: usize = 4096;
 
 /// The device's names, safe to print: see [`clean`].
@@ -42,7 +42,7 @@ pub(crate) struct Interface {
     pub alternate: u8,
     /// bInterfaceClass, -SubClass, -Protocol.
     pub class: (u8, u8, u8),
-    /// iInterface, the index of its name.
+    /// iInterface, the index of the interface's name.
     pub name: u8,
     /// Everything up to the next interface descriptor.
     pub extra: Vec<u8>,
@@ -53,7 +53,7 @@ pub(crate) struct Interface {
 pub(crate) struct Names {
     /// A name that could not be read is empty.
     pub strings: Strings,
-    /// The error, if a name could not be read. The names then prove nothing about the device.
+    /// The error, if a name could not be read. In that case, the names do not prove anything about the device.
     pub lost: Option<TransferError>,
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn names(transport: &mut dyn Transport) -> Result<Names, TransferErro
     Ok(Names { strings, lost })
 }
 
-/// Reads one string descriptor. For index 0, which means that the device has no such string, returns an empty string.
+/// Reads one string descriptor. Returns an empty string for index 0, which means that the device has no such string.
 pub(crate) fn string(transport: &mut dyn Transport, index: u8) -> Result<String, TransferError> {
     if index == 0 {
         return Ok(String::new());
@@ -108,7 +108,7 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().filter(|&c| is_printable(c)).take(126).collect::<String>().trim().to_owned()
 }
 
-/// Whether a character is safe to print: not a control character, and not one that hides or reorders others.
+/// Whether a character is safe to print: neither a control character nor a character that hides or reorders others.
 pub fn is_printable(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
@@ -127,7 +127,8 @@ fn get(
     transport.control_in(setup, buffer, LIMIT)
 }
 
-/// The length byte is capped by the number of bytes received: an STM32F427's ROM sends a wrong length.
+/// Parses a string descriptor. The length byte is capped at the number of bytes received, because the ROM of an
+/// STM32F427 sends a wrong length.
 fn parse_string(bytes: &[u8]) -> String {
     let [len, STRING, ..] = *bytes else { return String::new() };
     let end = usize::from(len).clamp(2, bytes.len());
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_string_is_cut_to_the_received_bytes_and_cleaned() {
+    fn a_string_is_limited_to_the_received_bytes_and_cleaned() {
         let encode = |text: &str| -> Vec<u8> {
             let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
             [&[u8::try_from(units.len() + 2).unwrap(), 3][..], &units].concat()

@@ -1,6 +1,6 @@
 //! The real bus. This is the only file that uses `rusb`.
 //!
-//! [`Libusb`] creates its own libusb context because the global one panics on a kernel without USB. libusb's own
+//! [`Libusb`] creates its own libusb context because the global context panics on a kernel without USB. libusb's own
 //! messages are never printed.
 
 use std::fs::File;
@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(250);
 
 pub(crate) struct Libusb {
     context: Context,
-    /// Keeps the hot-plug callback registered. Its events end a wait.
+    /// Keeps the hot-plug callback registered. Hot-plug events end a wait.
     _arrivals: Mutex<Option<Registration<Context>>>,
 }
 
@@ -102,8 +102,8 @@ fn found(device: &Device<Context>) -> Option<Found> {
     })
 }
 
-/// The names that Linux read when the device was plugged in. Every user may read them, even for a device that this user
-/// may not open.
+/// The names that Linux read when the device was plugged in. Any user can read these names, even without permission to
+/// open the device.
 fn names(location: &Location, address: u8) -> Option<Strings> {
     const LONGEST: u64 = 1024;
     let folder = Path::new("/sys/bus/usb/devices").join(location.to_string());
@@ -114,7 +114,7 @@ fn names(location: &Location, address: u8) -> Option<Strings> {
     };
     let (manufacturer, product) = (read("manufacturer")?, read("product")?);
     let strings = Strings { manufacturer, product, serial: read("serial").unwrap_or_default() };
-    // Read last: an unchanged devnum proves that the names belong to this enumeration.
+    // Read devnum last: an unchanged devnum proves that the names belong to this enumeration.
     (read("devnum")?.parse() == Ok(address)).then_some(strings)
 }
 

@@ -22,14 +22,14 @@ pub enum Transfer {
 
 pub(crate) type Listener = Arc<dyn Fn(&Transfer) + Send + Sync>;
 
-/// The bus `inner`, whose transfers are reported to `listener`.
+/// Reports every transfer on the bus `inner` to `listener`.
 pub struct Traced<B> {
     inner: B,
     listener: Listener,
 }
 
 impl<B: Bus> Traced<B> {
-    /// Reports the transfers of every device opened through this bus.
+    /// Wraps `inner`. The transfers of every device opened through the new bus are reported.
     pub fn new(inner: B, listener: Listener) -> Traced<B> {
         Traced { inner, listener }
     }

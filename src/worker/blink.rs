@@ -11,25 +11,25 @@ use crate::job::{FailureKind, Job, Outcome};
 use crate::usb::TransferError;
 
 /// How long the LEDs stay on or off.
-const HALF: Duration = Duration::from_millis(250);
+const HALF_PERIOD: Duration = Duration::from_millis(250);
 /// All LEDs on, and all off, both under cfdfu's control (crazyflie-firmware, `led.c`).
 const ON: u8 = 0xFF;
 const OFF: u8 = 0x80;
-/// The firmware controls the LEDs again.
+/// Returns control of the LEDs to the firmware.
 const RELEASED: u8 = 0;
 /// How long to retry opening the link.
-const OPEN: Duration = Duration::from_secs(1);
+const OPEN_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) fn blink(ctx: &mut Ctx<'_>, job: &Job, length: Duration) -> Result<Outcome, Stop> {
-    let device = find::device(ctx, job)?;
+    let device = find::find_device(ctx, job)?;
     if device.mode == Mode::Dfu {
         return Err(FailureKind::CannotBlink.into());
     }
-    let Ok(mut link) = FirmwareLink::open(ctx, &device, &device.strings.serial, OPEN) else {
+    let Ok(mut link) = FirmwareLink::open(ctx, &device, &device.strings.serial, OPEN_LIMIT) else {
         return Err(FailureKind::NoReply.into());
     };
     let result = blink_leds(ctx, &mut link, length);
-    // Release the LEDs even after an error or a stop.
+    // Release the LEDs even if the job has failed or was stopped.
     let _ = set_leds(ctx, &mut link, RELEASED);
     result.map(|()| Outcome::Identified)
 }
@@ -40,7 +40,7 @@ fn blink_leds(ctx: &mut Ctx<'_>, link: &mut FirmwareLink, length: Duration) -> R
         for mask in [ON, OFF] {
             ctx.check_cancelled()?;
             set_leds(ctx, link, mask)?;
-            ctx.clock.sleep(HALF);
+            ctx.clock.sleep(HALF_PERIOD);
         }
     }
     Ok(())

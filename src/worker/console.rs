@@ -12,26 +12,26 @@ use crate::job::{Device, Event, FailureKind, Job, LogEntry, Outcome, WaitFor};
 use crate::usb::{CRAZYFLIE, ROM_DFU, TransferError};
 
 /// How long to retry opening the link.
-const OPEN: Duration = Duration::from_secs(1);
-/// How long one wait for a packet lasts. The job can be stopped only between two waits.
+const OPEN_LIMIT: Duration = Duration::from_secs(1);
+/// How long to wait for a packet. The job can be stopped only between two waits.
 const LISTEN: Duration = Duration::from_millis(100);
-/// How long to wait before opening a drone that was in DFU mode. The drone has to start first, and the program that
-/// flashed it may then read the console to check its health.
+/// How long to wait before opening a drone that was in DFU mode. The drone has to start first. The program that flashed
+/// the drone may then read the console to check the drone's health.
 const AFTER_DFU: Duration = Duration::from_secs(6);
-/// The pause between attempts to open the link of a drone that is back.
-const TRY_AGAIN: Duration = Duration::from_millis(500);
-/// When the link is switched to USB again, counted from when it was opened.
+/// The pause between attempts to open the link of a drone that has returned.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// When to switch the link to USB again, counted from the time at which the link was opened.
 const SWITCH_AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
-/// The limit of a wait that only the user ends: ten years.
+/// The limit of a job that only the user ends: ten years.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// Posts each line as [`Event::Console`], for up to `limit`. A stopped job is not an error.
+/// Posts each line as [`Event::Console`], for up to `limit`. Stopping the job is not an error.
 pub(super) fn console(ctx: &mut Ctx<'_>, job: &Job, limit: Option<Duration>) -> Result<Outcome, Stop> {
-    let mut device = find::device(ctx, job)?;
+    let mut device = find::find_device(ctx, job)?;
     if device.mode == Mode::Dfu {
         return Err(FailureKind::NoConsole.into());
     }
-    let Ok(mut link) = FirmwareLink::open(ctx, &device, &device.strings.serial, OPEN) else {
+    let Ok(mut link) = FirmwareLink::open(ctx, &device, &device.strings.serial, OPEN_LIMIT) else {
         return Err(FailureKind::NoReply.into());
     };
     ctx.log(LogEntry::Listening);
@@ -77,27 +77,28 @@ fn post_lines(ctx: &Ctx<'_>, start: Duration, lines: impl IntoIterator<Item = Co
     lines.into_iter().for_each(|line| ctx.post(Event::Console { at, line }));
 }
 
-/// Waits until the same drone runs again, and opens its link. Returns `None` if it does not run before `end`.
+/// Waits until the same drone is running again, and opens its link. Returns `None` if the drone is not running again
+/// before `end`.
 fn wait_for_return(
     ctx: &mut Ctx<'_>,
     device: &Device,
     end: Duration,
 ) -> Result<Option<(Device, FirmwareLink)>, Stop> {
-    // When the link may be opened.
+    // The earliest time at which the link may be opened.
     let mut open_at = Duration::ZERO;
     let remaining = end.saturating_sub(ctx.clock.now());
     ctx.wait_for(WaitFor::Start, remaining, |ctx| {
         let now = ctx.clock.now();
         let list = ctx.bus.list()?;
         let found = list.into_iter().find(|found| found.location == device.location);
-        // Do not even open a drone in DFU mode: it belongs to the program that flashes it.
+        // Never open a drone in DFU mode: the drone belongs to the program that flashes it.
         if found.as_ref().is_some_and(|found| found.id == ROM_DFU) {
             open_at = now + AFTER_DFU;
         }
         if found.is_none_or(|found| found.id != CRAZYFLIE) || now < open_at {
             return Ok(None);
         }
-        open_at = now + TRY_AGAIN;
+        open_at = now + RETRY_PAUSE;
         let back = at(ctx.bus, &device.location)?.filter(|back| back.mode == Mode::Firmware);
         let is_same_drone = |back: &Device| require_same_drone(&device.strings.serial, back).is_ok();
         let Some(back) = back.filter(|back| back.open_error.is_none() && is_same_drone(back)) else {

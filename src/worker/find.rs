@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use super::port::{open, require_same_drone, with_permission};
-use super::reboot::{appears_in_dfu, enter_dfu};
+use super::port::{open, require_same_drone, wait_for_permission};
+use super::reboot::{enter_dfu, wait_for_dfu_by_hand};
 use super::timeline::Part;
-use super::{Ctx, FirstSeen, Stop, query_firmware};
+use super::{Ctx, RunState, Stop, query_firmware};
 use crate::crazyflie::console::Health;
 use crate::crazyflie::{self, Mode};
 use crate::job::{Device, Enter, FailureKind, Job, LogEntry, Task, WaitFor};
@@ -14,7 +14,7 @@ use crate::scan::choose_while;
 use crate::usb::{CRAZYFLIE, ROM_DFU, Transport, UDEV};
 
 /// Waits for the device that the job selects, in either mode.
-pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
+pub(super) fn find_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     let mut inaccessible_since = None;
     let mut other_drone = false;
     let device = ctx.wait_for(WaitFor::Crazyflie, job.wait, |ctx| match select_device(ctx, job)? {
@@ -30,7 +30,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
             inaccessible_since = None;
             Ok(None)
         }
-        // This may be another board. Keep waiting for the Crazyflie.
+        // This device may be another board. Keep waiting for the Crazyflie.
         Ok(device) if device.is_doubtful() && !job.wait.is_zero() => Ok(None),
         Err(FailureKind::NoAccess(CRAZYFLIE)) if !job.wait.is_zero() => Ok(None),
         // A device that has just appeared may become accessible a moment later.
@@ -46,7 +46,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
         Some(device) => device,
         None => select_device(ctx, job)??,
     };
-    let device = with_permission(ctx, device)?;
+    let device = wait_for_permission(ctx, device)?;
     // A device that could not be opened at first reports its serial number only now.
     if let Some(serial) = &job.serial {
         require_same_drone(serial, &device)?;
@@ -62,31 +62,32 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
 pub(super) struct InDfu {
     pub(super) device: Device,
     pub(super) transport: Box<dyn Transport>,
-    /// Whether the drone entered DFU mode without this job: it was found there, or the user brought it there.
+    /// Whether the drone entered DFU mode without this job: the drone was found in DFU mode, or the user brought it
+    /// into DFU mode.
     pub(super) by_hand: bool,
-    /// What the firmware that was running has printed about its health.
+    /// The health that the firmware printed before the drone entered DFU mode.
     pub(super) health: Health,
 }
 
 /// Waits for the device that the job selects, brings it into DFU mode and opens it.
-pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
-    let device = device(ctx, job)?;
+pub(super) fn open_in_dfu(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
+    let device = find_device(ctx, job)?;
     // Only a running drone reports its full serial number. If that number is known, an earlier job saw the drone
     // running.
     let known = job.serial.as_deref().and_then(crazyflie::dfu_serial).is_some();
-    ctx.was = match device.mode {
-        Mode::Firmware => FirstSeen::Running,
-        Mode::Dfu if known => FirstSeen::Seen,
-        Mode::Dfu => FirstSeen::InDfu,
+    ctx.run_state = match device.mode {
+        Mode::Firmware => RunState::Running,
+        Mode::Dfu if known => RunState::Seen,
+        Mode::Dfu => RunState::InDfu,
     };
     if device.mode == Mode::Dfu {
         let transport = open(ctx, &device)?;
         return Ok(InDfu { device, transport, by_hand: true, health: Health::default() });
     }
-    ctx.enters(Part::Enter);
-    // Only the plan of a flash needs the health.
+    ctx.enter_part(Part::Enter);
+    // Only the plan of a flash needs the drone's health.
     let health = match job.task {
-        Task::Flash(_) => query_firmware::printed(ctx, &device),
+        Task::Flash(_) => query_firmware::read_printed_health(ctx, &device),
         _ => Health::default(),
     };
     ctx.check_cancelled()?;
@@ -106,7 +107,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
             if job.enter == Enter::IfRunning {
                 ctx.log(LogEntry::EntryFailed(kind.clone()));
             }
-            let entered_by_hand = appears_in_dfu(ctx, &device, job.wait)?;
+            let entered_by_hand = wait_for_dfu_by_hand(ctx, &device, job.wait)?;
             (entered_by_hand.ok_or(kind)?, true)
         }
         Err(stop) => return Err(stop),
@@ -120,7 +121,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
 }
 
 /// Selects the one device that matches the job's selector. For a job that follows an earlier one, the serial number
-/// must match as well.
+/// must also match.
 fn select_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Result<Device, FailureKind>, Stop> {
     let device = choose_while(ctx.bus, &job.device, &mut || ctx.check_cancelled().is_ok());
     ctx.check_cancelled()?;

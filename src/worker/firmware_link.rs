@@ -1,6 +1,6 @@
-//! The CRTP link to a running Crazyflie over USB. Opening it switches the firmware's link from the radio to USB, and
-//! dropping it switches the firmware's link back, however the job ends. An open link collects what the firmware prints
-//! on its console, because console packets and answers arrive on the same endpoint.
+//! The CRTP link to a running Crazyflie over USB. Opening the link switches the firmware's connection from the radio to
+//! USB, and dropping the link switches the connection back, however the job ends. An open link collects what the
+//! firmware prints on its console, because console packets and answers arrive on the same endpoint.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const OPEN_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct FirmwareLink {
     transport: Box<dyn Transport>,
     reader: ConsoleReader,
-    /// What the firmware has reported about its health since the link was opened.
+    /// The health that the firmware has reported since the link was opened.
     pub(super) health: Health,
     /// The lines that [`FirmwareLink::listen`] has not returned yet.
     lines: Vec<ConsoleLine>,
@@ -33,9 +33,9 @@ pub(super) struct FirmwareLink {
 /// Why the link was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unopened {
-    /// The device has been replaced by another one, another program such as cfclient uses its link, or access is
+    /// The device has been replaced by another one, another program such as cfclient uses the link, or access is
     /// denied. The link must not be switched.
-    NotOurs,
+    Unavailable,
     /// The device is on the bus but does not answer.
     Silent,
 }
@@ -72,7 +72,7 @@ impl FirmwareLink {
     ) -> Result<FirmwareLink, (Unopened, TransferError)> {
         let failed = |error: TransferError| {
             let silent = matches!(error, TransferError::Timeout | TransferError::Io | TransferError::Stall);
-            (if silent { Unopened::Silent } else { Unopened::NotOurs }, error)
+            (if silent { Unopened::Silent } else { Unopened::Unavailable }, error)
         };
         let opened = port::open(ctx, device).map_err(|stop| match stop {
             Stop::Failed(FailureKind::Open(error), _) => failed(error),
@@ -84,13 +84,13 @@ impl FirmwareLink {
         if let Some(error) = lost {
             return Err(failed(error));
         }
-        // A drone that could not be opened when it was listed shows its serial number only now.
+        // A drone that could not be opened when it was listed reports its serial number only now.
         let is_other = !["", HIDDEN_SERIAL].contains(&serial) && !is_same_serial(serial, &strings.serial);
         if Mode::of(device.id, &strings) != Some(Mode::Firmware) || is_other {
             return Err(failed(TransferError::NotFound));
         }
-        // Reading claims the interface. If another program, such as cfclient, holds it, that program's link must not be
-        // switched.
+        // Reading claims the interface. If another program, such as cfclient, has claimed the interface, that program's
+        // link must not be switched.
         let mut packet = [0; CRTP_MAX];
         let leftover = match transport.bulk_in(CRTP_IN, &mut packet, CLAIM) {
             Ok(n) => n,
@@ -155,7 +155,7 @@ impl FirmwareLink {
         Ok(std::mem::take(&mut self.lines))
     }
 
-    /// Returns the last line if its end has not arrived.
+    /// Returns the incomplete last line, if any.
     pub(super) fn last_line(&mut self) -> Option<ConsoleLine> {
         self.reader.end()
     }

@@ -1,7 +1,7 @@
 //! The flash job: carries out the plan in order and verifies every change.
 //!
-//! `ctx.drone` is updated before each change. It is always the state that the drone would be in if the job ended at
-//! that moment.
+//! `ctx.drone` is updated before each change, so it always holds the state that the drone would be in if the job ended
+//! at that moment.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::identify::read_sector_0;
 use super::reboot::{self, Restarted};
 use super::session::{Programming, Session};
 use super::timeline::Part;
-use super::{Ctx, FirstSeen, Meter, Stop, require_same};
+use super::{Ctx, Meter, RunState, Stop, require_same};
 use crate::crazyflie::console::RadioChip;
 use crate::crazyflie::{Board, Protection};
 use crate::dfu::machine::Operation;
@@ -19,24 +19,24 @@ use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, i
 use crate::image::Loader;
 use crate::image::{Content, Firmware};
 use crate::job::{
-    BoardCheck, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave,
-    LogEntry, Mismatch, Outcome, Phase, Place, PlatformChange, Preview, SectorState, Stretches, Verify,
+    AddressRanges, BoardCheck, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job,
+    Keep, Leave, LogEntry, Mismatch, Outcome, Phase, Place, PlatformChange, Preview, SectorState, Verify,
 };
 use crate::plan::admission::Purpose;
 use crate::plan::undo::Change;
 use crate::plan::{Comparison, Plan, PlannedSector, Work};
 
-/// The largest backup in bytes: twice the flash of an STM32F405. Other devices may report gigabyte sectors.
+/// The largest backup in bytes: twice the flash of an STM32F405. Other devices may report sectors of gigabytes.
 const COPY_MAX: u64 = 2 * 1024 * 1024;
 
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.report.bytes = task.image.bytes() as u64;
-    let InDfu { device, transport, by_hand, health } = find::dfu_device(ctx, job)?;
+    let InDfu { device, transport, by_hand, health } = find::open_in_dfu(ctx, job)?;
     ctx.report.by_hand = by_hand;
     ctx.left = task.left;
     let mut session = Session::open(ctx, &device, transport)?;
     let mut task = task.clone();
-    let outcome = write(ctx, &mut session, &mut task, health.radio_chip).map_err(|stop| ctx.verdict(stop));
+    let outcome = write(ctx, &mut session, &mut task, health.radio_chip).map_err(|stop| ctx.reclassify(stop));
     match &outcome {
         Ok(_) => {
             if let Some(restarted) = finish(ctx, &mut session, &device, &task) {
@@ -55,7 +55,7 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
     outcome
 }
 
-/// Runs every step up to and including verification. If `task` has several images, keeps only the one for the drone's
+/// Runs every step up to and including verification. If `task` has several images, keeps only the image for the drone's
 /// board.
 fn write(
     ctx: &mut Ctx<'_>,
@@ -63,7 +63,7 @@ fn write(
     task: &mut FlashTask,
     radio_chip: RadioChip,
 ) -> Result<Outcome, Stop> {
-    ctx.enters(Part::Check);
+    ctx.enter_part(Part::Check);
     let map = session.map();
     if task.mismatch == Mismatch::Refuse && !map.is_stm32f405() {
         return Err(FailureKind::OtherChip.into());
@@ -85,9 +85,9 @@ fn write(
         board = BoardCheck::MaybeNotACrazyflie;
     }
     ctx.post(Event::Planned(plan.clone()));
-    let judge = WidthJudge::default();
+    let width_check = WidthCheck::default();
     let in_words = BTreeSet::new();
-    Flashing { session, plan, writing: None, task, protection, board, judge, in_words, radio_chip }
+    Flashing { session, plan, writing: None, task, protection, board, width_check, in_words, radio_chip }
         .write_image(ctx)
 }
 
@@ -105,7 +105,7 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
     Some(reboot::restart(ctx, session, device, task.leave, address))
 }
 
-/// Whether the drone reports a different version from the one that was flashed.
+/// Whether the version that the drone reports differs from the flashed version.
 fn runs_other(ctx: &Ctx<'_>, restarted: &Restarted, task: &FlashTask) -> bool {
     match (&restarted.runs, &task.version) {
         (Some(runs), Some(flashed)) if runs != flashed => {
@@ -128,7 +128,7 @@ fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) ->
             _ if task.boards.is_empty() => Ok(BoardCheck::Passed),
             Mismatch::Refuse => Err(FailureKind::UnknownBoard { boards: boards() }.into()),
             Mismatch::Ask => Ok(BoardCheck::Unknown),
-            Mismatch::Take => {
+            Mismatch::Allow => {
                 ctx.log(LogEntry::BoardNotChecked);
                 Ok(BoardCheck::Passed)
             }
@@ -138,28 +138,29 @@ fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) ->
     if task.boards.is_empty() || task.boards.contains(&board.code) {
         return Ok(BoardCheck::Passed);
     }
-    if task.mismatch == Mismatch::Take {
+    if task.mismatch == Mismatch::Allow {
         ctx.log(LogEntry::OtherBoardTaken(board.clone()));
         return Ok(BoardCheck::Passed);
     }
     Err(FailureKind::OtherBoard { board: board.clone(), boards: boards() }.into())
 }
 
-/// Looks for evidence that the device is a Crazyflie. Without any, the device may be another board with the same chip,
-/// whose firmware would be lost. In that case, returns what was found in place of the bootloader.
+/// Looks for evidence that the device is a Crazyflie. Without such evidence, the device may be another board with the
+/// same chip, and the firmware of that board would be lost. In that case, returns the contents found in place of the
+/// bootloader.
 ///
 /// Evidence is a board in the OTP, firmware that was seen running, Bitcraze's bootloader, or the start of a Crazyflie
-/// firmware. None is required if the user overrides the check, for a resumed job, for an undo, or to restore a missing
-/// bootloader.
+/// firmware. No evidence is required if the user overrides the check, or if the job is resumed, is an undo or restores
+/// a missing bootloader.
 fn find_foreign_loader(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
     task: &FlashTask,
     board: Option<&Board>,
 ) -> Result<Option<Loader>, Stop> {
-    let known = board.is_some_and(|board| !board.assumed) || ctx.was != FirstSeen::InDfu;
+    let known = board.is_some_and(|board| !board.assumed) || ctx.run_state != RunState::InDfu;
     let allowed =
-        task.mismatch == Mismatch::Take || task.left != DroneState::Untouched || task.change == Change::Undo;
+        task.mismatch == Mismatch::Allow || task.left != DroneState::Untouched || task.change == Change::Undo;
     if known || allowed {
         return Ok(None);
     }
@@ -195,7 +196,7 @@ fn refuse_protected(
     }
 }
 
-/// Result of reading the protection from the option bytes.
+/// The result of checking the protection in the option bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ProtectionCheck {
     Passed,
@@ -204,18 +205,19 @@ enum ProtectionCheck {
 
 /// Measures whether the chip really programs 32 bits at a time.
 ///
-/// The ROM's answers do not prove that: a ROM could accept the setting ([`Session::set_width`]) without applying it.
-/// The timing does. A full block takes about 13 ms at 32 bits and 38 ms at 8 bits: 512 or 2048 operations of 16 µs each
-/// (DS8626 table 40), plus the transfer. The average of the first eight full blocks decides; the limit is in between.
-/// For a slow chip, this only logs a warning, because the data is still written correctly.
+/// The ROM's answers cannot prove this: a ROM could accept the setting ([`Session::set_width`]) without applying it.
+/// The timing can prove it: a full block takes about 13 ms at 32 bits and 38 ms at 8 bits, which is 512 or 2048
+/// operations of 16 µs each (DS8626 table 40), plus the transfer. The average of the first eight full blocks is
+/// compared with a limit between these two times. A slow chip only causes a warning, because the data is still written
+/// correctly.
 #[derive(Default)]
-struct WidthJudge {
+struct WidthCheck {
     blocks: u32,
     time: Duration,
     decided: bool,
 }
 
-impl WidthJudge {
+impl WidthCheck {
     /// The length in bytes of a full block. Shorter blocks are not counted.
     const FULL: u32 = 2048;
     const BLOCKS: u32 = 8;
@@ -223,15 +225,15 @@ impl WidthJudge {
 
     /// Counts a written block. Returns the verdict once, when enough blocks have been counted: `true` for 32 bits.
     fn count_block(&mut self, len: u32, took: Duration) -> Option<bool> {
-        if len == WidthJudge::FULL && !self.decided {
+        if len == WidthCheck::FULL && !self.decided {
             self.blocks += 1;
             self.time += took;
         }
-        if self.blocks < WidthJudge::BLOCKS || self.decided {
+        if self.blocks < WidthCheck::BLOCKS || self.decided {
             return None;
         }
         self.decided = true;
-        Some(self.time / self.blocks < WidthJudge::LIMIT)
+        Some(self.time / self.blocks < WidthCheck::LIMIT)
     }
 }
 
@@ -243,7 +245,7 @@ struct Flashing<'a> {
     task: &'a FlashTask,
     protection: ProtectionCheck,
     board: BoardCheck,
-    judge: WidthJudge,
+    width_check: WidthCheck,
     /// Sectors that were written 32 bits at a time and have not been rewritten since.
     in_words: BTreeSet<usize>,
     radio_chip: RadioChip,
@@ -258,10 +260,10 @@ impl Flashing<'_> {
             ctx.log(LogEntry::NothingToWrite);
             return Ok(Outcome::Unchanged);
         }
-        ctx.enters(Part::Erase);
+        ctx.enter_part(Part::Erase);
         self.session.set_width(ctx, self.task.width)?;
         for sector in &work.erase {
-            ctx.sector(sector.index, SectorState::ToErase);
+            ctx.post_sector(sector.index, SectorState::ToErase);
         }
         self.erase(ctx, &work)?;
         self.write(ctx, &work)?;
@@ -292,7 +294,7 @@ impl Flashing<'_> {
         if self.task.compare == Compare::Skip {
             found.fill(Comparison::Differs);
         }
-        ctx.enters(Part::Plan);
+        ctx.enter_part(Part::Plan);
         let work = self.plan.work(&found, self.session.block());
         let firmware = before.as_ref().and_then(firmware_in);
         let platform_change = self.platform_change(firmware.as_ref());
@@ -327,7 +329,7 @@ impl Flashing<'_> {
         match self.task.mismatch {
             Mismatch::Refuse => Err(FailureKind::ChangedSince.into()),
             Mismatch::Ask => Ok(true),
-            Mismatch::Take => {
+            Mismatch::Allow => {
                 ctx.log(LogEntry::ChangedSinceTaken);
                 Ok(false)
             }
@@ -340,10 +342,10 @@ impl Flashing<'_> {
         self.task.platform.filter(|&to| to != from).map(|to| PlatformChange { from, to })
     }
 
-    /// Compares each sector of the plan with the image. For a backup, each sector is read completely; otherwise,
-    /// reading a sector stops once the result is known.
+    /// Compares each sector of the plan with the image. For a backup, each sector is read completely; otherwise, a
+    /// sector is read only until the result is known.
     fn compare(&mut self, ctx: &mut Ctx<'_>, keep: Keep) -> Result<(Vec<Comparison>, Option<Segment>), Stop> {
-        ctx.enters(Part::Compare);
+        ctx.enter_part(Part::Compare);
         let sectors = self.plan.sectors().to_vec();
         let all: u64 = sectors.iter().map(|planned| u64::from(planned.sector.span.len())).sum();
         let keep = if all > COPY_MAX { Keep::No } else { keep };
@@ -368,7 +370,7 @@ impl Flashing<'_> {
                 Comparison::Differs => SectorState::ToErase,
                 Comparison::Blank => SectorState::Erased,
             };
-            ctx.sector(planned.sector.index, state);
+            ctx.post_sector(planned.sector.index, state);
             if keep == Keep::No {
                 meter.add(ctx, size(planned));
             }
@@ -381,8 +383,8 @@ impl Flashing<'_> {
         Ok((found, before))
     }
 
-    /// Reads a complete sector, and before it any sectors that the image skips. The backup must not have gaps, because
-    /// restoring it would erase the skipped sectors.
+    /// Reads a complete sector, after reading any sectors before it that the image skips. The backup must not have
+    /// gaps, because restoring it would erase the skipped sectors.
     fn copy_sector(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -423,7 +425,8 @@ impl Flashing<'_> {
             ctx.check_cancelled()?;
             let actual = self.session.read(ctx, block)?;
             if actual != self.plan.data(block) {
-                // Reading a blank sector to its end takes a quarter of the time of an erase.
+                // Reading a blank sector to its end takes only a quarter of the time of an erase, which can then be
+                // skipped.
                 let blank = is_blank(&actual) && self.sector_is_blank(ctx, planned.sector)?;
                 return Ok(if blank { Comparison::Blank } else { Comparison::Differs });
             }
@@ -455,14 +458,14 @@ impl Flashing<'_> {
             let took = ctx.clock.now().saturating_sub(started);
             ctx.log(LogEntry::Erased { sector: *sector, took });
             ctx.report.erased_sectors += 1;
-            ctx.sector(sector.index, SectorState::Erased);
+            ctx.post_sector(sector.index, SectorState::Erased);
             meter.add(ctx, u64::from(sector.span.len()));
         }
         Ok(())
     }
 
-    /// If the protection is unknown, checks that the erase took effect. The first sector to be erased is the one that a
-    /// program needs to start, so a protected chip is detected before anything is lost.
+    /// If the protection is unknown, checks that the erase took effect. The sector that a program needs to start is
+    /// erased first, so a protected chip is detected before anything is lost.
     fn require_erased(&mut self, ctx: &mut Ctx<'_>, sector: &Sector, before: DroneState) -> Result<(), Stop> {
         let Some(block) = sector.span.blocks(self.session.block()).next() else { return Ok(()) };
         if self.protection == ProtectionCheck::Passed {
@@ -473,23 +476,23 @@ impl Flashing<'_> {
             return Ok(());
         }
         ctx.drone = before;
-        ctx.sector(sector.index, SectorState::Failed);
+        ctx.post_sector(sector.index, SectorState::Failed);
         Err(FailureKind::NotErased(sector.index).into())
     }
 
-    /// Writes everything except the commit words, verifies it, and then writes the commit words. A program can
+    /// Writes everything except the commit words, verifies the result, and then writes the commit words. A program can
     /// therefore start only after all of it has been written and verified.
     fn write(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<(), Stop> {
-        ctx.enters(Part::Write);
+        ctx.enter_part(Part::Write);
         let mut meter = Meter::start(ctx, Phase::Write, work.bytes());
         ctx.log(LogEntry::Download(rewritten_spans(work, &[&work.write, &work.commit])));
         let started = ctx.clock.now();
         for block in &work.write {
             self.write_block(ctx, *block, &mut meter)?;
         }
-        self.writing.take().into_iter().for_each(|last| ctx.sector(last, SectorState::Written));
+        self.writing.take().into_iter().for_each(|last| ctx.post_sector(last, SectorState::Written));
         ctx.log(LogEntry::Written(ctx.clock.now().saturating_sub(started)));
-        ctx.enters(Part::Verify);
+        ctx.enter_part(Part::Verify);
         let started = ctx.clock.now();
         if self.task.verify == Verify::ReadBack {
             self.verify(ctx, work)?;
@@ -505,7 +508,7 @@ impl Flashing<'_> {
     }
 
     /// Writes a commit word, 8 bits at a time. If the supply voltage is too low for 32 bits, the word could be wrong,
-    /// and a wrong word starts the firmware just as the right one does.
+    /// and the firmware would start even with a wrong word.
     fn commit(&mut self, ctx: &mut Ctx<'_>, word: Span, meter: &mut Meter) -> Result<(), Stop> {
         self.session.program_bytes(ctx)?;
         self.write_block(ctx, word, meter)?;
@@ -517,7 +520,7 @@ impl Flashing<'_> {
             return Err(stop);
         }
         if let Some(sector) = self.sector_at(word.start()) {
-            ctx.sector(sector.index, SectorState::Verified);
+            ctx.post_sector(sector.index, SectorState::Verified);
         }
         if word.start() == LOADER_BASE {
             ctx.drone = DroneState::WithoutFirmware;
@@ -545,7 +548,7 @@ impl Flashing<'_> {
         let sector = self.sector_at(block.start()).map(|sector| sector.index);
         if sector != self.writing {
             // The previous sector is complete, except for its commit word.
-            self.writing.into_iter().for_each(|previous| ctx.sector(previous, SectorState::Written));
+            self.writing.into_iter().for_each(|previous| ctx.post_sector(previous, SectorState::Written));
             self.writing = sector;
         }
         self.record_change(ctx, block.start());
@@ -560,7 +563,7 @@ impl Flashing<'_> {
             self.in_words.insert(sector.index);
         }
         let is_measured = self.session.width == Programming::Words && self.session.is_timed();
-        if is_measured && self.judge.count_block(block.len(), took) == Some(false) {
+        if is_measured && self.width_check.count_block(block.len(), took) == Some(false) {
             ctx.log(LogEntry::WordsAreSlow);
         }
         ctx.report.written += u64::from(block.len());
@@ -621,7 +624,7 @@ impl Flashing<'_> {
         if let Some(sector) = self.sector_at(block.start())
             && (block.end() == end || block.end() == sector.span.end())
         {
-            ctx.sector(sector.index, SectorState::Verified);
+            ctx.post_sector(sector.index, SectorState::Verified);
         }
     }
 
@@ -643,14 +646,14 @@ impl Flashing<'_> {
         }
     }
 
-    /// Reads back a block and marks its sector as failed if it differs.
+    /// Reads back a block and marks its sector as failed if the block differs.
     fn verify_block(&mut self, ctx: &mut Ctx<'_>, block: Span) -> Result<(), Stop> {
         let checked = require_in_flash(ctx, self.session, block, self.plan.data(block));
         checked.map_err(|stop| {
             if let (Stop::Failed(FailureKind::Mismatch { .. }, _), Some(sector)) =
                 (&stop, self.sector_at(block.start()))
             {
-                ctx.sector(sector.index, SectorState::Failed);
+                ctx.post_sector(sector.index, SectorState::Failed);
                 return stop.at(Place::Verifying);
             }
             stop.at(Place::ReadingBack(block.start()))
@@ -682,12 +685,12 @@ fn firmware_in(before: &Segment) -> Option<Content> {
     Content::in_flash(before.data.get(from..)?)
 }
 
-/// Returns the spans of flash that the work rewrites, each with how many of its bytes are in `spans`, as in
+/// Returns the spans of flash that the work rewrites, each with the number of its bytes that are in `spans`, as in
 /// `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
-fn rewritten_spans(work: &Work, spans: &[&[Span]]) -> Stretches {
+fn rewritten_spans(work: &Work, spans: &[&[Span]]) -> AddressRanges {
     let bytes = |stretch: &Span| {
         let inside = spans.iter().copied().flatten().filter(|span| stretch.covers(**span));
         inside.map(|span| u64::from(span.len())).sum::<u64>()
     };
-    Stretches(work.rewritten_spans().iter().map(|stretch| (stretch.start(), bytes(stretch))).collect())
+    AddressRanges(work.rewritten_spans().iter().map(|stretch| (stretch.start(), bytes(stretch))).collect())
 }

@@ -1,4 +1,5 @@
-//! Identifies a device and its contents without changing anything: reads a drone in DFU mode, queries a running one.
+//! Identifies a device and its contents without changing anything: reads the memory of a drone in DFU mode, or queries
+//! a running drone.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// Identifies the selected device as a background job: see [`Ctx::quiet`].
 pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
     ctx.quiet = true;
-    let device = find::device(ctx, job)?;
+    let device = find::find_device(ctx, job)?;
     let known = match device.mode {
         Mode::Firmware => {
             let running = query_firmware::ask_all(ctx, &device, ANSWER);
@@ -37,13 +38,13 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
 }
 
 fn read_identity(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
-    ctx.enters(Part::Read);
+    ctx.enter_part(Part::Read);
     if !session.map().is_stm32f405() {
         return Err(FailureKind::OtherChip.into());
     }
     let protection = session.protection(ctx)?;
     if protection.as_ref().is_some_and(|protection| protection.read) {
-        // A read-protected chip refuses every further read.
+        // A read-protected chip refuses all further reads.
         return Ok(Identity { board: None, loader: None, firmware: None, protection, rom: None });
     }
     let board = session.board(ctx)?;
@@ -66,10 +67,10 @@ pub(super) fn read_sector_0(
     Ok(sector)
 }
 
-/// A blank stretch of this many bytes marks the end of a program.
+/// A blank range of this many bytes marks the end of a program.
 const HOLE: usize = 16 * 1024;
 
-/// Reads from `start` until [`HOLE`] bytes in a row are blank, or to `end`.
+/// Reads from `start` until [`HOLE`] bytes in a row are blank, or until `end`.
 fn read_until_blank(
     ctx: &mut Ctx<'_>,
     session: &mut Session,

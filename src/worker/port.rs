@@ -1,4 +1,4 @@
-//! The device on a port: how to identify it, open it once udev permits, and check that it is still the same drone.
+//! Identifies the device on a port, opens it once udev permits, and checks that the device is still the same drone.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(super) fn at(bus: &dyn Bus, port: &Location) -> Result<Option<Device>, Stop>
     Ok(found.and_then(|found| inspect(bus, &found).ok()?))
 }
 
-/// Opens `device`, if it has not re-enumerated since it was listed.
+/// Opens `device`. Fails if the device has re-enumerated since it was listed.
 pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>, Stop> {
     let is_same_device = |found: &Found| {
         (&found.location, found.id, found.address) == (&device.location, device.id, device.address)
@@ -26,7 +26,7 @@ pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>,
 }
 
 /// Fails unless `device` is the drone with this serial number. A missing serial number does not match. A read-protected
-/// chip hides its serial number and passes here, but is refused later because of the protection.
+/// chip hides its serial number and passes this check, but is refused later because of the protection.
 pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), FailureKind> {
     let shown = &device.strings.serial;
     // The serial number of a device that cannot be opened is unknown. The open error will be reported instead.
@@ -37,9 +37,9 @@ pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), Fa
     Err(FailureKind::OtherDrone { port: device.location.clone(), found })
 }
 
-/// Re-reads a device until it can be opened, for at most [`UDEV`]. A new device may not answer at first, and udev sets
-/// its permissions a moment after it appears.
-pub(super) fn with_permission(ctx: &mut Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
+/// Identifies a device repeatedly until it can be opened, for at most [`UDEV`]. A new device may not answer at first,
+/// and udev sets the device's permissions a moment after the device appears.
+pub(super) fn wait_for_permission(ctx: &mut Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
     let start = ctx.clock.now();
     while device.open_error.is_some_and(|error| error != TransferError::Busy)
         && ctx.clock.now().saturating_sub(start) < UDEV

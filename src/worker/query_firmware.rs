@@ -1,5 +1,5 @@
-//! Queries a running Crazyflie: its version, its board, the radio address that is its name in a swarm, and its health.
-//! A missing reply is not an error: the field stays `None`.
+//! Queries a running Crazyflie for its version, its board, its health, and the radio address that is its name in a
+//! swarm. A missing reply is not an error: the field stays `None`.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Ru
             return running;
         }
     };
-    // Opening the link may have taken all of the time. Ask at least once even then.
+    // Opening the link may have used up the time limit. Ask at least once anyway.
     while running.version.is_none() && ctx.check_cancelled().is_ok() {
         match version(ctx, &mut link) {
             Ok(version) => running.version = version,
@@ -49,7 +49,7 @@ pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Ru
     if running.version.is_some() && ctx.check_cancelled().is_ok() {
         running.board = ask_question(ctx, &mut link, CrtpQuestion::BoardName).unwrap_or(None);
         running.radio = read_radio(ctx, &mut link).unwrap_or(None);
-        // If the link is lost, the health stays as it is.
+        // If the link is lost, keep the health that was read so far.
         let _ = read_health(ctx, &mut link);
     }
     running.health = link.health.clone();
@@ -57,19 +57,19 @@ pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Ru
     running
 }
 
-/// Reads the console text that the running `device` has buffered. Takes a few hundredths of a second and makes one
-/// attempt only: a drone whose console cannot be read can still be flashed.
-pub(super) fn printed(ctx: &Ctx<'_>, device: &Device) -> Health {
+/// Reads the console text that the running `device` has buffered. Takes a few hundredths of a second and makes only one
+/// attempt: a drone whose console cannot be read can still be flashed.
+pub(super) fn read_printed_health(ctx: &Ctx<'_>, device: &Device) -> Health {
     let Ok(mut link) = FirmwareLink::try_open(ctx, device, &device.strings.serial) else {
         return Health::default();
     };
-    // If the link is lost, what was read still counts.
+    // If the link is lost, the text that was read so far still counts.
     let _ = read_console(ctx, &mut link, drop);
     link.health.clone()
 }
 
-/// Asks for the version. Without an answer, switches the link to USB again: firmware that is starting switches the link
-/// back to the radio.
+/// Asks for the version. If no answer arrives, switches the link to USB again: firmware that is starting switches the
+/// link back to the radio.
 pub(super) fn version(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<Option<String>, TransferError> {
     let version = ask_question(ctx, link, CrtpQuestion::Version)?;
     if version.is_none() {
@@ -103,27 +103,27 @@ fn read_console(
 }
 
 /// Reads the console text that the firmware has buffered. If the text does not contain the verdict of the self-test,
-/// reads the parameter that does.
+/// reads the parameter that contains it.
 fn read_health(ctx: &mut Ctx<'_>, link: &mut FirmwareLink) -> Result<(), TransferError> {
     read_console(ctx, link, |line| ctx.log(LogEntry::Console(line.text)))?;
     if link.health.self_test.is_none()
         && let Some(number) = find_self_test(ctx, link, SEARCH)?
         && let Some(passed) = self_test_passed(ctx, link, number)?
     {
-        link.health.decide(passed);
+        link.health.apply_self_test_parameter(passed);
     }
     Ok(())
 }
 
-/// Finds the number of the parameter `system.selftestPassed`. Parameters have no fixed numbers, so this searches for
-/// the name, for up to `limit`. Returns `None` if the parameter is not found, or if the job is stopped.
+/// Finds the number of the parameter `system.selftestPassed`. Parameters have no fixed numbers, so this function
+/// searches for the name, for up to `limit`. Returns `None` if the parameter is not found, or if the job is stopped.
 pub(super) fn find_self_test(
     ctx: &mut Ctx<'_>,
     link: &mut FirmwareLink,
     limit: Duration,
 ) -> Result<Option<u16>, TransferError> {
     let start = ctx.clock.now();
-    let Some(count) = link.ask_twice(ctx, &crtp::COUNT_PARAMETERS, crtp::parameters)? else {
+    let Some(count) = link.ask_twice(ctx, &crtp::COUNT_PARAMETERS, crtp::parameter_count)? else {
         return Ok(None);
     };
     for number in 0..count {
@@ -131,7 +131,7 @@ pub(super) fn find_self_test(
             break;
         }
         let is_self_test = |packet: &[u8]| crtp::is_parameter(number, crtp::SELF_TEST_PASSED, packet);
-        match link.ask_twice(ctx, &crtp::ask_parameter(number), is_self_test)? {
+        match link.ask_twice(ctx, &crtp::parameter_request(number), is_self_test)? {
             None => break,
             Some(false) => {}
             Some(true) => return Ok(Some(number)),
@@ -146,21 +146,22 @@ pub(super) fn self_test_passed(
     link: &mut FirmwareLink,
     number: u16,
 ) -> Result<Option<bool>, TransferError> {
-    let value =
-        link.ask_twice(ctx, &crtp::read_parameter(number), |packet| crtp::parameter_value(number, packet))?;
+    let value = link.ask_twice(ctx, &crtp::parameter_value_request(number), |packet| {
+        crtp::parameter_value(number, packet)
+    })?;
     Ok(value.map(|value| value != 0))
 }
 
 /// Reads the radio settings from the EEPROM. Stops at the first missing reply.
 fn read_radio(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<Option<Radio>, TransferError> {
-    let Some(count) = link.ask(ctx, &crtp::COUNT_MEMORIES, crtp::memories)? else { return Ok(None) };
+    let Some(count) = link.ask(ctx, &crtp::COUNT_MEMORIES, crtp::memory_count)? else { return Ok(None) };
     for number in 0..count.min(MEMORIES) {
-        match link.ask(ctx, &crtp::ask_memory(number), |packet| crtp::is_eeprom(number, packet))? {
+        match link.ask(ctx, &crtp::memory_request(number), |packet| crtp::is_eeprom(number, packet))? {
             None => return Ok(None),
             Some(false) => {}
             Some(true) => {
                 let answer = |packet: &[u8]| crtp::radio_block(number, packet);
-                let block = link.ask(ctx, &crtp::read_radio(number), answer)?;
+                let block = link.ask(ctx, &crtp::radio_request(number), answer)?;
                 return Ok(block.and_then(|block| Radio::of(&block)));
             }
         }

@@ -1,4 +1,5 @@
-//! The jobs that only read flash: `verify` compares it with an image, `backup` returns its contents.
+//! The jobs that only read flash: `verify` compares the flash with an image, and `backup` returns the contents of the
+//! flash.
 
 use super::find::{self, InDfu};
 use super::flash::require_in_flash;
@@ -21,7 +22,8 @@ pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segments: &[Segment]) -> Resu
                 ctx.check_cancelled()?;
                 let from = (block.start().0 - segment.address.0) as usize;
                 let expected = &segment.data[from..from + block.size()];
-                require_in_flash(ctx, session, whole_words(session, block), expected).map_err(differs)?;
+                require_in_flash(ctx, session, whole_words(session, block), expected)
+                    .map_err(into_differs)?;
                 meter.add(ctx, u64::from(block.len()));
             }
         }
@@ -31,7 +33,7 @@ pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segments: &[Segment]) -> Resu
 }
 
 /// Rounds a block up to whole words. A read must be 2 to 2048 bytes long (AN3156 §4), so an image that ends on an odd
-/// byte is read together with the bytes that follow.
+/// byte is read together with the bytes that follow it.
 fn whole_words(session: &Session, block: Span) -> Span {
     let whole = Span::new(block.start(), block.len().next_multiple_of(4));
     whole.filter(|whole| session.map().covers(*whole)).unwrap_or(block)
@@ -51,8 +53,8 @@ pub(super) fn backup(ctx: &mut Ctx<'_>, job: &Job, span: Span) -> Result<Outcome
     })
 }
 
-/// Turns a mismatch into a difference: in a job that writes nothing, a mismatch is a result, not a failed write.
-fn differs(stop: Stop) -> Stop {
+/// Turns `Mismatch` into `Differs`: in a job that writes nothing, a difference is a result, not a failed write.
+fn into_differs(stop: Stop) -> Stop {
     match stop {
         Stop::Failed(FailureKind::Mismatch { address, expected, found }, place) => {
             Stop::Failed(FailureKind::Differs { address, expected, found }, place)
@@ -68,10 +70,10 @@ fn with_session(
     spans: &[Span],
     read: impl FnOnce(&mut Ctx<'_>, &mut Session) -> Result<Outcome, Stop>,
 ) -> Result<Outcome, Stop> {
-    let InDfu { device, transport, by_hand, .. } = find::dfu_device(ctx, job)?;
+    let InDfu { device, transport, by_hand, .. } = find::open_in_dfu(ctx, job)?;
     ctx.report.by_hand = by_hand;
     let mut session = Session::open(ctx, &device, transport)?;
-    ctx.enters(Part::Read);
+    ctx.enter_part(Part::Read);
     let outside = spans.iter().find(|span| !session.map().covers(**span));
     let outcome = match (outside, session.protection(ctx)) {
         (_, Err(stop)) => Err(stop),
@@ -81,7 +83,7 @@ fn with_session(
         (None, Ok(Some(protection))) if protection.read => Err(FailureKind::ReadProtected.into()),
         (None, Ok(_)) => read(ctx, &mut session),
     };
-    let outcome = outcome.map_err(|stop| ctx.verdict(stop));
+    let outcome = outcome.map_err(|stop| ctx.reclassify(stop));
     let answers = outcome.as_ref().err().is_none_or(Stop::still_answers);
     if !by_hand && answers {
         let restarted = restart(ctx, &mut session, &device, Leave::Start, FIRMWARE_BASE);
@@ -90,7 +92,7 @@ fn with_session(
         session.settle(ctx);
     }
     match outcome {
-        // The text of these kinds already names the place.
+        // The messages of these failures already name the place.
         Err(Stop::Failed(
             kind @ (FailureKind::OtherChip | FailureKind::OutOfRange(_) | FailureKind::Differs { .. }),
             _,

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::port::{at, open, require_same_drone, with_permission};
+use super::port::{at, open, require_same_drone, wait_for_permission};
 use super::session::Session;
 use super::timeline::Part;
 use super::watch::{Watched, watch};
-use super::{Ctx, FirstSeen, Stop};
+use super::{Ctx, RunState, Stop};
 use crate::crazyflie::console::Health;
 use crate::crazyflie::{self, Mode, RomVersion};
 use crate::flash::{Address, Sector, Span, is_blank};
@@ -17,21 +17,21 @@ use crate::usb::{TransferError, descriptor};
 
 /// Time limit for the request to enter DFU mode. The firmware resets at once and does not answer.
 const ENTER_LIMIT: Duration = Duration::from_secs(1);
-/// Time limit from the request until 0483:df11 appears: usually under one second, longer if a virtual machine takes
-/// over the device.
+/// Time limit from the request until 0483:df11 appears. The drone usually needs less than one second, but more if a
+/// virtual machine takes over the device.
 const DFU_APPEARS: Duration = Duration::from_secs(10);
 /// How many times cfdfu asks a drone to enter DFU mode.
 ///
-/// One request is not reliable. When the ROM starts, it measures the external oscillator against its internal one. If
-/// it settles on a wrong frequency, it resets, and the firmware starts again. On other F405 boards, 0 to 50 % of the
-/// requests reached the ROM (CircuitPython PR 11270: 5 of 12, and 12 of 12 with retries). The Crazyflie uses the same
-/// ROM. With a success rate of 42 %, two attempts fail in 34 % of cases and eight in 1.3 %.
+/// A single request is not reliable. When the ROM starts, it measures the external oscillator against its internal one.
+/// If the ROM settles on a wrong frequency, it resets, and the firmware starts again. On other F405 boards, 0 to 50 %
+/// of the requests reached the ROM (CircuitPython PR 11270: 5 of 12, and 12 of 12 with retries). The Crazyflie uses the
+/// same ROM. With a success rate of 42 %, two attempts fail in 34 % of cases and eight in 1.3 %.
 const ENTRY_TRIES: u32 = 8;
 /// No new attempt starts after this time.
 const ENTRY_LIMIT: Duration = Duration::from_secs(60);
 /// How long a device may take to disconnect after a request to restart.
 const GONE: Duration = Duration::from_secs(2);
-/// How long to wait for the drone to appear after leave.
+/// How long to wait for the drone to appear after the leave request.
 const APPEARS: Duration = Duration::from_secs(10);
 
 /// The result of one attempt to enter DFU mode.
@@ -64,7 +64,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         let requested = ctx.clock.now();
         let answer = transport.control_out(crazyflie::ENTER_DFU, &[], ENTER_LIMIT);
         // The firmware stops now, even if the wait below is cancelled.
-        ctx.was = FirstSeen::Stopped;
+        ctx.run_state = RunState::Stopped;
         drop(transport);
         if answer.is_ok() {
             // The drone answered, so its firmware is either about to restart or too old to support the request.
@@ -73,7 +73,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
                 Ok(found.is_none_or(|found| found.address != drone.address).then_some(()))
             })?;
             if gone.is_none() {
-                ctx.was = FirstSeen::Running;
+                ctx.run_state = RunState::Running;
                 return Err(FailureKind::TooOld.into());
             }
         }
@@ -91,14 +91,14 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         match result {
             Some(Entered::Dfu(device)) => {
                 let took = Some(ctx.clock.now().saturating_sub(requested));
-                ctx.measured(Measurement::Entered { requests: attempt, took });
-                let device = with_permission(ctx, device)?;
+                ctx.post_measurement(Measurement::Entered { requests: attempt, took });
+                let device = wait_for_permission(ctx, device)?;
                 require_same_drone(&running.strings.serial, &device)?;
                 return Ok(device);
             }
             Some(Entered::Missed(device)) => {
-                ctx.was = FirstSeen::Running;
-                drone = with_permission(ctx, device)?;
+                ctx.run_state = RunState::Running;
+                drone = wait_for_permission(ctx, device)?;
                 require_same_drone(&running.strings.serial, &drone)?;
             }
             None => break,
@@ -109,14 +109,14 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
     }
     let now = at(ctx.bus, &drone.location)?.map(|found| found.mode);
     if now == Some(Mode::Firmware) {
-        ctx.was = FirstSeen::Running;
+        ctx.run_state = RunState::Running;
     }
-    ctx.measured(Measurement::Entered { requests: tries, took: None });
+    ctx.post_measurement(Measurement::Entered { requests: tries, took: None });
     Err(FailureKind::DidNotEnter { tries, limit: appears, now }.into())
 }
 
-/// Waits until the user has brought this drone into DFU mode on its port.
-pub(super) fn appears_in_dfu(
+/// Waits for the user to bring this drone into DFU mode, on the same port.
+pub(super) fn wait_for_dfu_by_hand(
     ctx: &mut Ctx<'_>,
     drone: &Device,
     limit: Duration,
@@ -136,32 +136,32 @@ pub(super) fn appears_in_dfu(
         }
     })?;
     let Some(found) = found else { return Ok(None) };
-    let device = with_permission(ctx, found)?;
+    let device = wait_for_permission(ctx, found)?;
     require_same_drone(&drone.strings.serial, &device)?;
     Ok(Some(device))
 }
 
-/// What a drone did after leave.
+/// The state of a drone after the leave request.
 enum Started {
-    /// It is running. [`watch`] checks whether it keeps running.
+    /// The drone is running. [`watch`] checks whether it keeps running.
     Running(Device),
-    /// It is back in DFU mode. After manual entry, the radio chip makes every reset end in DFU mode.
+    /// The drone is back in DFU mode. After manual entry, the radio chip makes every reset end in DFU mode.
     InDfu,
-    /// It did not appear on USB.
+    /// The drone did not appear on USB.
     Missing,
 }
 
-/// Waits until the drone that was `device` is running or back in DFU mode.
+/// Waits until the drone is running or back in DFU mode. `device` is the drone before the restart.
 fn wait_for_start(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started, Stop> {
     let seen = ctx.wait_for(WaitFor::Start, limit, |ctx| {
         let found = at(ctx.bus, &device.location)?.filter(|found| found.address != device.address);
-        // A device that is still starting may fail in any way when it is opened.
+        // Opening a device that is still starting may fail in any way.
         let answers = |device: &Device| device.open_error.is_none_or(persists);
         Ok(found.filter(answers))
     })?;
     let Some(seen) = seen else { return Ok(Started::Missing) };
     ctx.use_device(seen.clone());
-    // Another drone on this port proves nothing about the one that was flashed.
+    // Another drone on this port proves nothing about the flashed drone.
     if require_same_drone(&device.strings.serial, &seen).is_err() {
         ctx.log(LogEntry::OtherDroneThere(seen.location));
         return Ok(Started::Missing);
@@ -179,7 +179,8 @@ pub(super) struct Restarted {
 }
 
 /// Leaves DFU mode and checks whether the drone starts and stays up. The ROM starts the program at `start`. With
-/// [`Leave::Reset`], it gets a blank address and resets, unless no place in the flash is blank.
+/// [`Leave::Reset`], the leave request names a blank address, so that the ROM resets the chip. If no place in the flash
+/// is blank, the ROM starts the program as usual.
 pub(super) fn restart(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
@@ -187,12 +188,12 @@ pub(super) fn restart(
     leave: Leave,
     start: Address,
 ) -> Restarted {
-    let blank = if leave == Leave::Reset { blank_place(ctx, session) } else { None };
+    let blank = if leave == Leave::Reset { find_blank_place(ctx, session) } else { None };
     if leave == Leave::Reset && blank.is_none() {
         ctx.log(LogEntry::NoBlankPlace);
     }
     let (leave, address) = blank.map_or((Leave::Start, start), |blank| (Leave::Reset, blank));
-    ctx.enters(Part::Restart);
+    ctx.enter_part(Part::Restart);
     let rom = session.rom_version(ctx).unwrap_or(None);
     ctx.log(LogEntry::Rom(rom));
     let not_seen = Restarted { rom, boot: Boot::NotSeen, runs: None, health: Health::default() };
@@ -208,7 +209,7 @@ pub(super) fn restart(
         }
         Ok(()) | Err(Stop::Cancelled) => {}
     }
-    // An earlier `Cancel` has already taken effect. A new one ends the wait.
+    // An earlier `Cancel` has already taken effect. A new `Cancel` ends the wait below.
     ctx.cancelled = false;
     let left_at = ctx.clock.now();
     let started = wait_for_start(ctx, device, APPEARS).unwrap_or(Started::Missing);
@@ -219,20 +220,20 @@ pub(super) fn restart(
     };
     let took = ctx.clock.now().saturating_sub(left_at);
     let took = Some(took).filter(|_| appeared != Appeared::Nothing);
-    ctx.measured(Measurement::Left { leave, by_hand, rom, appeared, took });
+    ctx.post_measurement(Measurement::Left { leave, by_hand, rom, appeared, took });
     let Started::Running(running) = started else {
-        // The job is done. The time spent waiting for a drone that does not start does not count.
+        // The job is done. The time spent waiting for a drone that does not start does not count toward the job.
         ctx.idle += ctx.clock.now().saturating_sub(left_at);
         return not_seen;
     };
-    ctx.was = FirstSeen::Running;
+    ctx.run_state = RunState::Running;
     let Watched { boot, runs, health } = watch(ctx, &running, &device.strings.serial);
     Restarted { rom, boot, runs, health }
 }
 
-/// Finds eight blank bytes at the end of a sector, starting with the last sector. Reads them from the device, after all
-/// writes, to be certain.
-fn blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address> {
+/// Finds eight blank bytes at the end of a sector, starting with the last sector. Reads the bytes from the device,
+/// after all writes, to be certain that they are blank.
+fn find_blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address> {
     let sectors: Vec<Sector> = session.map().sectors().to_vec();
     sectors.into_iter().rev().find_map(|sector| {
         let end = Address(u32::try_from(sector.span.end()).ok()?);

@@ -1,5 +1,5 @@
-//! The retry policy: how often an idempotent request is retried, and with what pauses. [`RetryingBus`] applies it to
-//! GET_DESCRIPTOR and SET_INTERFACE. `worker::session` applies the same pauses to DFU operations.
+//! The retry policy: how often an idempotent request is retried, and how long the pauses are. [`RetryingBus`] applies
+//! the policy to GET_DESCRIPTOR and SET_INTERFACE. `worker::session` applies the same pauses to DFU operations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
 /// The pause before each retry of a failed request.
 ///
-/// There is one policy for all retries, because retries on several levels would multiply, and a job whose device does
-/// not answer could not be cancelled for many seconds. 250 ms in total is enough: a host controller reports errors for
+/// All retries share one policy, because retries on several levels would multiply, and a job whose device does not
+/// answer could not be cancelled for many seconds. 250 ms in total is enough: a host controller reports errors for
 /// about that long before the hub notices that a device was unplugged, and a device that is still starting needs no
-/// longer.
+/// more time.
 ///
-/// Only idempotent operations are retried: GET_DESCRIPTOR, SET_INTERFACE, and the DFU operations of
-/// `worker::session`. A DFU request may move the device to another state, so it is not retried alone: the whole
-/// operation is retried, after a recovery to dfuIDLE. All other control and bulk transfers are sent once.
+/// Only idempotent operations are retried: GET_DESCRIPTOR, SET_INTERFACE, and the DFU operations of `worker::session`.
+/// A DFU request may move the device to another state, so it is not retried on its own: the whole operation is retried,
+/// after a recovery to dfuIDLE. All other control and bulk transfers are sent once.
 pub(super) const PAUSES: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(100)];
 
@@ -56,7 +56,7 @@ impl<B: Bus> Bus for RetryingBus<B> {
 struct RetryingTransport {
     inner: Box<dyn Transport>,
     clock: Arc<dyn Clock>,
-    /// Set after a request was too slow or its last attempt timed out. Further requests are not retried.
+    /// Set once a request was too slow, or its last attempt timed out. Further requests are not retried.
     retries_disabled: bool,
 }
 

@@ -1,11 +1,11 @@
 //! A session with one device in DFU mode: performs the steps of the DFU [`Machine`] on the transport, waits where
-//! required, logs the notes of the machine, and retries operations that are safe to repeat.
+//! required, logs the machine's notes, and retries operations that are safe to repeat.
 
 use std::time::Duration;
 
 use super::retry::PAUSES;
 use super::timeline::{Part, Share};
-use super::{Ctx, FirstSeen, Stop, port};
+use super::{Ctx, RunState, Stop, port};
 use crate::crazyflie::Protection;
 use crate::crazyflie::{self, Board, RomVersion};
 use crate::dfu::DfuError;
@@ -19,10 +19,10 @@ use crate::job::trial::Measurement;
 use crate::job::{Device, FailureKind, LogEntry, Width};
 use crate::usb::{TransferError, Transport, descriptor};
 
-/// Time limit for an operation, whatever the device answers. The machine allows 10 s for the erase of a sector.
+/// Time limit for an operation, whatever the device answers. The machine allows 10 s for erasing a sector.
 const OPERATION: Duration = Duration::from_secs(45);
-/// How long a device may stay silent before the job fails. This is longer than the longest erase of a sector (4 s,
-/// DS8626 table 40), and short enough for a job to end within 15 s if its device stops answering.
+/// How long a device may stay silent before the job fails. This is longer than the longest sector erase (4 s, DS8626
+/// table 40), and short enough for a job to end within 15 s if its device stops answering.
 const SILENCE: Duration = Duration::from_secs(6);
 /// Time limit for reading the names of all memories. Any names that remain are skipped.
 const NAMES: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ const THIRTY_TWO_BITS: [u8; 4] = [0x03, 0xFF, 0xFF, 0xFF];
 /// How long to wait for another program to release the device: see [`Session::claim`].
 const HELD: Duration = Duration::from_secs(3);
 
-/// An open device in DFU mode, in dfuIDLE or partway through a run of blocks.
+/// An open device in DFU mode, either in dfuIDLE or partway through a run of blocks.
 pub(super) struct Session {
     transport: Box<dyn Transport>,
     machine: Machine,
@@ -57,20 +57,20 @@ pub(super) struct Session {
 pub(super) enum Programming {
     /// 8, the ROM's default.
     Bytes,
-    /// 32, according to the ROM. Only the time per block can confirm it.
+    /// 32, according to the ROM. Only the time per block can confirm this width.
     Words,
 }
 
 impl Session {
-    /// Reads the device's descriptors, claims it and brings it to dfuIDLE.
+    /// Reads the device's descriptors, claims the device and brings it to dfuIDLE.
     pub(super) fn open(
         ctx: &mut Ctx<'_>,
         info: &Device,
         mut transport: Box<dyn Transport>,
     ) -> Result<Session, Stop> {
-        ctx.enters(Part::Open);
-        // Read the names again: those read when the device had just appeared may be empty, and another device may be
-        // plugged in by now. Only the selected drone may be used.
+        ctx.enter_part(Part::Open);
+        // Read the names again: the names that were read when the device had just appeared may be empty, and another
+        // device may be plugged in by now. Only the selected drone may be used.
         let names = descriptor::names(&mut *transport);
         ctx.check_cancelled()?;
         let names = names.map_err(DeviceError::from).map_err(FailureKind::NotDfu)?;
@@ -81,7 +81,8 @@ impl Session {
         if !info.strings.serial.is_empty() {
             port::require_same_drone(&info.strings.serial, &current)?;
         } else if !current.strings.serial.is_empty() {
-            // The serial number could not be read before. It is needed for backups and to recognise a lost drone.
+            // The serial number could not be read before. The number is needed for backups and to recognise a lost
+            // drone.
             ctx.use_device(current);
         }
         let started = ctx.clock.now();
@@ -106,7 +107,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Whether the time per block shows the device's own speed. It does not while bwPollTimeout is obeyed.
+    /// Whether the time per block shows the device's own speed. While bwPollTimeout is obeyed, it does not.
     pub(super) fn is_timed(&self) -> bool {
         self.machine.is_eager()
     }
@@ -115,7 +116,7 @@ impl Session {
         self.device.flash().map_or_else(MemoryMap::stm32f405, |flash| flash.map.clone())
     }
 
-    /// The number of the flash's alternate setting.
+    /// Returns the number of the flash's alternate setting.
     pub(super) fn flash_alternate(&self) -> u8 {
         self.device.flash().map_or(0, |flash| flash.number)
     }
@@ -125,7 +126,7 @@ impl Session {
         self.device.alternate_at(address).cloned()
     }
 
-    /// What the descriptors say.
+    /// Returns the contents of the descriptors as a measurement.
     pub(super) fn descriptors(&self) -> Measurement {
         Measurement::Descriptors {
             is_f405: self.quirks.width_switch,
@@ -134,7 +135,7 @@ impl Session {
         }
     }
 
-    /// The numbers of the alternate settings.
+    /// Returns the numbers of all alternate settings.
     pub(super) fn alternates(&self) -> Vec<u8> {
         let mut all: Vec<u8> = self.device.alternates.iter().map(|it| it.number).collect();
         all.extend(&self.device.unnamed);
@@ -154,32 +155,32 @@ impl Session {
         }
         if answer.is_ok() {
             self.alternate = alternate;
-            self.machine.alternate_changed();
+            self.machine.forget_pointer();
         }
         Ok(answer)
     }
 
-    /// The largest read or write in bytes, a multiple of 4.
+    /// Returns the length of the largest read or write in bytes, a multiple of 4.
     pub(super) fn block(&self) -> u32 {
         u32::from(self.device.transfer_size & !3)
     }
 
-    /// Selects an alternate setting. Devices expect this in dfuIDLE only.
+    /// Selects an alternate setting. Devices expect this request only in dfuIDLE.
     pub(super) fn select(&mut self, ctx: &mut Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         if alternate != self.alternate {
             self.run(ctx, &Operation::Idle)?;
             ctx.log(LogEntry::SelectingAlternate(alternate));
             self.select_now(ctx, alternate)?;
-            self.machine.alternate_changed();
+            self.machine.forget_pointer();
         }
         Ok(())
     }
 
     /// Selects `alternate`, which claims the interface.
     ///
-    /// If another program has claimed the interface, this waits for up to [`HELD`]. The other program may be another
-    /// cfdfu, which takes about a second to identify each drone that appears. Without the wait, a flash started just
-    /// after the drone is plugged in would fail. A program that holds the device for longer than three seconds is
+    /// If another program has claimed the interface, this method waits for up to [`HELD`]. The other program may be
+    /// another cfdfu, which takes about a second to identify each drone that appears. Without the wait, a flash started
+    /// just after the drone is plugged in would fail. A program that holds the device for longer than three seconds is
     /// reported. A background identify does not wait.
     fn claim(&mut self, ctx: &mut Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         ctx.log(LogEntry::SelectingAlternate(alternate));
@@ -202,7 +203,7 @@ impl Session {
     }
 
     /// Selects an alternate setting. A refused SET_INTERFACE is only logged: the ROM has one address pointer for all
-    /// its memories, so each of them can be reached through any setting.
+    /// its memories, so every memory can be reached through any setting.
     fn select_now(&mut self, ctx: &Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         match self.transport.select(self.device.interface, alternate) {
             Ok(()) => {}
@@ -225,12 +226,12 @@ impl Session {
         Ok(self.run(ctx, &Operation::Read(span.start(), len))?)
     }
 
-    /// Runs an operation to completion. If the device refuses it or an answer is lost, this pauses, brings the device
-    /// back to dfuIDLE and retries the operation, at most three times ([`PAUSES`]).
+    /// Runs an operation to completion. If the device refuses the operation or an answer is lost, this method pauses,
+    /// brings the device back to dfuIDLE and retries the operation, at most three times ([`PAUSES`]).
     ///
     /// Repeating a read, an erase or a write is harmless: a repeated write programs the same bits again. Retries are
-    /// worthwhile because individual blocks fail at random, on an F411 at 2, 12 and 13 % of the image in three attempts
-    /// (dfu-util tickets 140 and 141).
+    /// worthwhile because individual blocks fail at random: on an F411, at 2, 12 and 13 % of the image in three
+    /// attempts (dfu-util tickets 140 and 141).
     pub(super) fn run(&mut self, ctx: &mut Ctx<'_>, operation: &Operation) -> Result<Vec<u8>, FailureKind> {
         let first = match self.attempt(ctx, operation.clone()) {
             Ok(bytes) => return Ok(bytes),
@@ -246,7 +247,7 @@ impl Session {
             let ready = ready.and_then(|()| self.narrow_for(ctx, operation));
             match ready.and_then(|()| self.attempt(ctx, operation.clone())) {
                 Ok(bytes) => return Ok(bytes),
-                // An error that ends the session explains more than the first one.
+                // An error that ends the session explains more than the first error.
                 Err(error) if error.ends_session() => {
                     return Err(classify_error(ctx, error));
                 }
@@ -300,7 +301,7 @@ impl Session {
         loop {
             let asked = ctx.clock.now();
             let step = self.machine.step();
-            // The machine limits its own waits. This also limits the transfers between them.
+            // The machine limits its own waits. This check also limits the transfers between the waits.
             if took > OPERATION && !matches!(step, Step::Finished(_)) {
                 return Err(DfuError::Busy(took));
             }
@@ -332,7 +333,7 @@ impl Session {
                         ctx.spend(Share::Pause, || ctx.clock.sleep(slice));
                         remaining -= slice;
                     }
-                    self.machine.waited();
+                    self.machine.finish_wait();
                     took += time;
                     continue;
                 }
@@ -363,8 +364,8 @@ impl Session {
             match note {
                 Note::Cleared(status) => {
                     if is_take_over {
-                        let entered = ctx.was == FirstSeen::Stopped;
-                        ctx.measured(Measurement::FirstStatus { status, entered });
+                        let entered = ctx.run_state == RunState::Stopped;
+                        ctx.post_measurement(Measurement::FirstStatus { status, entered });
                     }
                     ctx.log(LogEntry::InError(status));
                     ctx.log(LogEntry::ClearingStatus);
@@ -379,13 +380,13 @@ impl Session {
     ///
     /// The ROM programs 8 bits at a time by default, because a low supply voltage allows no more. At 2.7 to 3.6 V, 32
     /// bits are allowed: programming is four times as fast, and an erase takes half as long (DS8626 table 40).
-    /// Bitcraze's own bootloader uses that range for every radio update, so it is safe on this board. The next reset
-    /// undoes the setting.
+    /// Bitcraze's own bootloader uses that range for every radio update, so the range is safe on this board. The next
+    /// reset undoes the setting.
     ///
-    /// The switch is documented in AN2606 only, and no other host is known to use it, so nothing depends on it. If the
-    /// ROM refuses, programming stays at 8 bits. If it accepts, and the value reads back correctly or cannot be read,
-    /// 32 bits are assumed, and the time per block shows whether that is true (`WidthJudge` in `flash`). Data that was
-    /// written at 32 bits and does not verify is rewritten at 8 bits.
+    /// The switch is documented only in AN2606, and no other host is known to use it, so no job depends on it. If the
+    /// ROM refuses, programming stays at 8 bits. If the ROM accepts, and the value reads back correctly or cannot be
+    /// read, 32 bits are assumed, and the time per block shows whether this is true (`WidthCheck` in `flash`). Data
+    /// that was written at 32 bits and does not verify is rewritten at 8 bits.
     pub(super) fn set_width(&mut self, ctx: &mut Ctx<'_>, width: Width) -> Result<(), Stop> {
         if !self.quirks.width_switch {
             return Ok(());
@@ -433,10 +434,11 @@ impl Session {
         self.select(ctx, before)
     }
 
-    /// Calls `read` with the alternate setting of the memory that contains `address`, then restores the previous
-    /// setting. If the memory's setting is unknown, or `read` fails with it, uses the current setting: all memories
-    /// share one address pointer. Returns `None` for an unknown chip, or if `read` fails with that setting as well.
-    fn read_at_memory_of<T>(
+    /// Calls `read` with the alternate setting of the memory that contains `address`, and then restores the previous
+    /// setting. If the memory's setting is unknown, or `read` fails with it, calls `read` with the current setting
+    /// instead: all memories share one address pointer. Returns `None` for an unknown chip, or if `read` also fails
+    /// with the current setting.
+    fn read_in_memory_of<T>(
         &mut self,
         ctx: &mut Ctx<'_>,
         address: Address,
@@ -478,10 +480,10 @@ impl Session {
     /// Reads the flash protection from the option bytes (RM0090 §3.7). Returns `None` if they could not be read.
     pub(super) fn protection(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Protection>, Stop> {
         const OPTIONS: Address = Address(0x1FFF_C000);
-        let seen = self.read_at_memory_of(ctx, OPTIONS, |session, ctx| {
+        let seen = self.read_in_memory_of(ctx, OPTIONS, |session, ctx| {
             match session.run(ctx, &Operation::Read(OPTIONS, 16)) {
                 Ok(bytes) => Ok(Protection::parse(&bytes)),
-                // Some ROMs report read protection at Set Address, others at the read.
+                // Some ROMs report read protection in reply to Set Address, others in reply to the read.
                 Err(FailureKind::Dfu(DfuError::Status(Status::VENDOR))) => {
                     session.run(ctx, &Operation::Recover)?;
                     Ok(Some(Protection { read: true, sectors: Vec::new() }))
@@ -496,12 +498,12 @@ impl Session {
     pub(super) fn board(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Board>, Stop> {
         const OTP: Address = Address(0x1FFF_7800);
         let read = Operation::Read(OTP, crazyflie::OTP_LEN);
-        let otp = self.read_at_memory_of(ctx, OTP, |session, ctx| session.run(ctx, &read))?;
-        Ok(otp.and_then(|bytes| crazyflie::board(&bytes)))
+        let otp = self.read_in_memory_of(ctx, OTP, |session, ctx| session.run(ctx, &read))?;
+        Ok(otp.and_then(|bytes| crazyflie::parse_board(&bytes)))
     }
 
     /// Reads the ROM's version (AN2606: byte 0x1FFF77DE in system memory). Returns `None` on an unknown chip, or if the
-    /// version could not be read. A read must be at least two bytes long, so this reads the whole word.
+    /// version could not be read. A read must be at least two bytes long, so this method reads the whole word.
     pub(super) fn rom_version(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<RomVersion>, Stop> {
         let place = Span::new(Address(0x1FFF_77DC), 4).filter(|_| self.quirks.width_switch);
         let Some(place) = place else { return Ok(None) };
@@ -532,9 +534,9 @@ impl Session {
     }
 }
 
-/// Turns an error into a disconnect if the drone is lost: see [`Ctx::verdict`].
+/// Turns an error into a disconnect if the drone is lost: see [`Ctx::reclassify`].
 fn classify_error(ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
-    match ctx.verdict(error.into()) {
+    match ctx.reclassify(error.into()) {
         Stop::Failed(kind, _) => kind,
         Stop::Cancelled => error.into(),
     }

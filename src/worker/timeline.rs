@@ -1,6 +1,6 @@
-//! Records how the time of a job was spent: for each part, how long data was on the wire, the chip was busy, and the
-//! host paused at the device's request. The rest of the time was spent on the computer, or waiting for the drone or for
-//! confirmation.
+//! Records how the time of a job was spent: for each part, how long data was on the wire, how long the chip was busy,
+//! and how long the host paused at the device's request. The rest of the time was spent on the computer, or waiting for
+//! the drone or for confirmation.
 
 use std::time::Duration;
 
@@ -22,9 +22,9 @@ pub(super) enum Part {
     Erase,
     Write,
     Verify,
-    /// Reading in a job that writes nothing: a backup, a verify or an identify.
+    /// Reading in a job that writes nothing: a backup, a verification or an identification.
     Read,
-    /// From leave until the drone runs and has reported its version.
+    /// From the leave request until the drone runs and has reported its version.
     Restart,
 }
 
@@ -71,12 +71,12 @@ pub(super) struct Timeline {
 }
 
 impl Timeline {
-    /// Starts with [`Part::Find`].
+    /// Starts the timeline with [`Part::Find`].
     pub(super) fn new(now: Duration) -> Timeline {
         Timeline { rows: vec![PartRow::new(Part::Find)], since: now }
     }
 
-    /// Starts a part, or continues an earlier one in its row.
+    /// Starts a part, or continues an earlier part in its row.
     pub(super) fn enter(&mut self, part: Part, now: Duration) {
         if let Some(row) = self.rows.last_mut() {
             row.total += now.saturating_sub(self.since);
@@ -94,7 +94,7 @@ impl Timeline {
         }
     }
 
-    /// The table for `-v`, without the parts that took no time.
+    /// Returns the table for `-v`, without parts that took less than 1 ms.
     pub(super) fn rows(mut self, now: Duration) -> Vec<LogEntry> {
         if let Some(row) = self.rows.last_mut() {
             row.total += now.saturating_sub(self.since);
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_add_up_and_a_repeated_part_has_one_row() {
+    fn part_times_add_up_and_a_repeated_part_has_one_row() {
         let at = Duration::from_millis;
         let mut timeline = Timeline::new(at(1000));
         timeline.enter(Part::Write, at(1100));

@@ -1,6 +1,6 @@
-//! The trials of `cfdfu qualify`. They measure the behaviour that other jobs rely on. A trial that writes uses only the
-//! last sector of the flash, and only if it is blank. It erases the sector again, so the drone's firmware never
-//! changes.
+//! Runs the trials of `cfdfu qualify`, which measure the behaviour that other jobs rely on. A trial that writes uses
+//! only the last sector of the flash, and only if that sector is blank. Afterwards, the trial erases the sector again,
+//! so the drone's firmware never changes.
 
 use super::find::{self, InDfu};
 use super::reboot::restart;
@@ -13,11 +13,11 @@ use crate::job::{DroneState, FailureKind, Job, Leave, Outcome, Width};
 
 /// How many blocks are read or written for an average.
 const BLOCKS: u32 = 16;
-/// The length of a short last block, the shortest in a public log of a related chip.
+/// The length of a short last block in bytes: the shortest block in a public log of a related chip.
 const SHORT: u32 = 12;
 
 pub(super) fn trial(ctx: &mut Ctx<'_>, job: &Job, trial: Trial) -> Result<Outcome, Stop> {
-    let InDfu { device, transport, by_hand, .. } = find::dfu_device(ctx, job)?;
+    let InDfu { device, transport, by_hand, .. } = find::open_in_dfu(ctx, job)?;
     ctx.report.by_hand = by_hand;
     let mut session = Session::open(ctx, &device, transport)?;
     let result = match trial {
@@ -25,11 +25,11 @@ pub(super) fn trial(ctx: &mut Ctx<'_>, job: &Job, trial: Trial) -> Result<Outcom
         Trial::Write => write(ctx, &mut session),
         Trial::Restart(_) => Ok(()),
     };
-    let result = result.map_err(|stop| ctx.verdict(stop));
+    let result = result.map_err(|stop| ctx.reclassify(stop));
     let answers = result.as_ref().err().is_none_or(Stop::still_answers);
     let leave = match trial {
         Trial::Restart(leave) => Some(leave),
-        // A drone that was found in DFU mode stays there.
+        // A drone that was found in DFU mode stays in DFU mode.
         Trial::Read | Trial::Write => (!by_hand).then_some(Leave::Start),
     };
     match leave {
@@ -43,9 +43,9 @@ pub(super) fn trial(ctx: &mut Ctx<'_>, job: &Job, trial: Trial) -> Result<Outcom
     result.map(|()| Outcome::Identified)
 }
 
-/// Measures everything that needs no write. Reads that may crash the ROM come last.
+/// Measures everything that does not need a write. The reads that may crash the ROM are last.
 fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
-    ctx.measured(session.descriptors());
+    ctx.post_measurement(session.descriptors());
     if !session.map().is_stm32f405() {
         return Err(FailureKind::OtherChip.into());
     }
@@ -53,7 +53,7 @@ fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
     for alternate in session.alternates() {
         ctx.check_cancelled()?;
         let error = session.try_select(ctx, alternate)?.err();
-        ctx.measured(Measurement::Selected { alternate, error });
+        ctx.post_measurement(Measurement::Selected { alternate, error });
     }
     let _ = session.try_select(ctx, before)?;
     read_place(ctx, session, ReadPlace::OptionBytes, Address(0x1FFF_C000), 16)?;
@@ -70,12 +70,12 @@ fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
             return Ok(());
         }
     }
-    ctx.measured(Measurement::ReadBlock(ctx.clock.now().saturating_sub(started) / BLOCKS));
+    ctx.post_measurement(Measurement::ReadBlock(ctx.clock.now().saturating_sub(started) / BLOCKS));
     read_place(ctx, session, ReadPlace::UniqueId, Address(0x1FFF_7A10), 12)?;
     let end = u32::try_from(FLASH_END).unwrap_or(u32::MAX);
     let past = read_place(ctx, session, ReadPlace::PastTheEnd, Address(end), 2048);
     let answers = past.and_then(|()| Ok(session.run(ctx, &Operation::Recover).map(drop)?));
-    ctx.measured(Measurement::AnswersAfterwards(answers.is_ok()));
+    ctx.post_measurement(Measurement::AnswersAfterwards(answers.is_ok()));
     answers
 }
 
@@ -92,7 +92,7 @@ fn read_place(
     session.select(ctx, memory)?;
     let result = session.attempt(ctx, Operation::Read(address, len));
     let error = result.as_ref().err().copied();
-    ctx.measured(Measurement::Read(place, result));
+    ctx.post_measurement(Measurement::Read(place, result));
     match error {
         Some(error) if error.ends_session() => return Err(FailureKind::from(error).into()),
         Some(_) => drop(session.run(ctx, &Operation::Recover)?),
@@ -105,12 +105,12 @@ fn read_place(
 /// Measures erases and writes in the last sector.
 fn write(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
     let Some(sector) = scratch_sector(ctx, session)? else {
-        ctx.measured(Measurement::NoScratchSector);
+        ctx.post_measurement(Measurement::NoScratchSector);
         return Ok(());
     };
     ctx.drone = DroneState::TestData;
     let result = measure_writes(ctx, session, sector);
-    // Erase the sector even after a failure or a cancel.
+    // Erase the sector even after a failure or a cancellation.
     let answers = result.as_ref().err().is_none_or(Stop::still_answers);
     if answers {
         let _ = session.attempt(ctx, Operation::Recover);
@@ -136,16 +136,16 @@ fn measure_writes(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> R
         (Programming::Words, false) => WidthAnswer::NotReadBack,
         (Programming::Bytes, _) => WidthAnswer::Refused,
     };
-    ctx.measured(Measurement::Width(answer));
+    ctx.post_measurement(Measurement::Width(answer));
     if answer != WidthAnswer::Refused {
         measure_width(ctx, session, sector)?;
     }
     if was_eager {
-        ctx.measured(Measurement::EarlyStatus(session.is_timed()));
+        ctx.post_measurement(Measurement::EarlyStatus(session.is_timed()));
     }
     session.program_bytes(ctx)?;
     ctx.check_cancelled()?;
-    // A short last block, and a single word like the one that commits a flash.
+    // A short last block, and a single word, such as the word that commits a flash.
     for (bytes, offset) in [(SHORT, 0), (4, 2048)] {
         let Some(span) = sector.span.start().checked_add(offset).and_then(|at| Span::new(at, bytes)) else {
             continue;
@@ -158,12 +158,12 @@ fn measure_writes(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> R
             }
             Err(stop) => return Err(stop),
         };
-        ctx.measured(Measurement::WrotePiece { bytes, same });
+        ctx.post_measurement(Measurement::WrotePiece { bytes, same });
     }
     Ok(())
 }
 
-/// Writes [`BLOCKS`] blocks to the blank sector, reads them back and erases the sector, at the current width. The times
+/// At the current width, writes [`BLOCKS`] blocks to the blank sector, reads them back and erases the sector. The times
 /// count only if the width is still the same afterwards: a failed write is repeated at 8 bits.
 fn measure_width(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> Result<(), Stop> {
     let width = session.width;
@@ -186,13 +186,13 @@ fn measure_width(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> Re
     let erased = ctx.clock.now().saturating_sub(started);
     if session.width == width {
         let took = Some(wrote).filter(|_| session.is_timed());
-        ctx.measured(Measurement::WroteBlocks { words, took, same });
-        ctx.measured(Measurement::Erased { words, took: erased });
+        ctx.post_measurement(Measurement::WroteBlocks { words, took, same });
+        ctx.post_measurement(Measurement::Erased { words, took: erased });
     }
     Ok(())
 }
 
-/// The blocks that are written.
+/// Returns the blocks of the sector that a trial writes.
 fn test_blocks(session: &Session, sector: Sector) -> Vec<Span> {
     sector.span.blocks(session.block()).take(BLOCKS as usize).collect()
 }
@@ -202,7 +202,7 @@ fn write_and_read(ctx: &mut Ctx<'_>, session: &mut Session, span: Span) -> Resul
     Ok(session.read(ctx, span)? == pattern(span))
 }
 
-/// Test data with every byte value and without equal words.
+/// Returns test data that contains every byte value, but no word twice.
 fn pattern(span: Span) -> Vec<u8> {
     let byte = |at: u32| (at.wrapping_mul(0x9E37_79B1) >> 24).to_le_bytes()[0];
     (span.start().0..).take(span.size()).map(byte).collect()

@@ -1,12 +1,12 @@
 //! Watches a drone that has just started: which version it runs, whether its self-test passes, and whether it stays up.
-//! The firmware prints its self-test on the console and keeps the text until a link reads it. The watch only sends
-//! queries to the drone and always returns the link to the radio.
+//! The firmware prints the result of its self-test on the console and keeps the text until a link reads it. The watch
+//! only sends queries to the drone and always switches the link back to the radio.
 
 use std::time::Duration;
 
 use super::firmware_link::{FirmwareLink, Unopened};
 use super::port::{at, require_same_drone};
-use super::{Ctx, FirstSeen, Stop, query_firmware};
+use super::{Ctx, RunState, Stop, query_firmware};
 use crate::crazyflie::Mode;
 use crate::crazyflie::console::Health;
 use crate::job::{Boot, Device, Event, LogEntry, WaitFor};
@@ -14,23 +14,23 @@ use crate::usb::{CRAZYFLIE, Found, ROM_DFU, TransferError};
 
 /// How long a drone must keep running after the verdict of its self-test to count as staying up.
 const AFTER_VERDICT: Duration = Duration::from_secs(1);
-/// How long a drone must keep running without a verdict, counted from when it appeared. This is also the longest time
-/// that a drone is watched, unless it restarts by itself.
+/// How long a drone must keep running without a verdict, counted from the time at which it appeared. This is also the
+/// longest time that a drone is watched, unless it restarts by itself.
 const STAYS: Duration = Duration::from_secs(3);
 /// The longest time that a drone is watched after it has restarted by itself. The firmware reports the cause only in
 /// its next self-test, about two seconds after the drone appears.
 const RESTARTED: Duration = Duration::from_secs(6);
-/// When the search for the self-test's parameter begins if the console has reported no verdict. The value is read at
-/// the end, because it is 0 until the self-test has passed.
+/// When to start searching for the self-test's parameter if the console has not reported a verdict. The value is read
+/// at the end, because it is 0 until the self-test has passed.
 const FIND_PARAMETER: Duration = Duration::from_secs(2);
 /// How long the search may take.
 const SEARCH: Duration = Duration::from_millis(800);
 /// How long to retry opening the link: firmware that has just started needs a moment.
-const OPEN: Duration = Duration::from_secs(1);
-/// How long to wait for a packet before the bus is read again.
+const OPEN_LIMIT: Duration = Duration::from_secs(1);
+/// How long to wait for a packet before reading the bus list again.
 const LISTEN: Duration = Duration::from_millis(100);
 
-/// What a drone did after it started.
+/// How a drone behaved after it started.
 pub(super) struct Watched {
     pub(super) boot: Boot,
     /// The version that the firmware reports.
@@ -46,14 +46,14 @@ struct Watch {
     /// When the drone appeared.
     seen: Duration,
     /// When the drone reported its version.
-    proved: Option<Duration>,
+    version_seen: Option<Duration>,
     /// When the verdict of the self-test became known.
     verdict: Option<Duration>,
     /// How many times the drone has restarted by itself.
     restarts: u32,
     gone_since: Option<Duration>,
     runs: Option<String>,
-    /// What the drone has reported over earlier links.
+    /// The health that the drone has reported over earlier links.
     before: Health,
     /// A transfer has failed with a transient error since the firmware started.
     failed: bool,
@@ -61,7 +61,7 @@ struct Watch {
     reopen: bool,
     /// The search for the self-test's parameter is over.
     searched: bool,
-    /// The number of that parameter, if it was found.
+    /// The number of the self-test's parameter, if it was found.
     parameter: Option<u16>,
 }
 
@@ -77,7 +77,7 @@ pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device, serial: &str) -> Watched
         serial: serial.to_owned(),
         link,
         seen,
-        proved: None,
+        version_seen: None,
         verdict: None,
         restarts: 0,
         gone_since: None,
@@ -93,13 +93,13 @@ pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device, serial: &str) -> Watched
     health.finish(watch.runs.as_deref());
     drop(watch.link);
     ctx.cancelled = false;
-    ctx.idle += ctx.clock.now().saturating_sub(watch.proved.unwrap_or(seen));
+    ctx.idle += ctx.clock.now().saturating_sub(watch.version_seen.unwrap_or(seen));
     Watched { boot, runs: watch.runs, health }
 }
 
-/// Opens the link. A drone that is on the bus but does not answer counts as asked.
+/// Opens the link. If the drone is on the bus but does not answer, sets [`Health::asked`].
 fn open(ctx: &Ctx<'_>, device: &Device, serial: &str, before: &mut Health) -> Option<FirmwareLink> {
-    match FirmwareLink::open(ctx, device, serial, OPEN) {
+    match FirmwareLink::open(ctx, device, serial, OPEN_LIMIT) {
         Ok(link) => Some(link),
         Err(why) => {
             before.asked |= why == Unopened::Silent;
@@ -150,7 +150,7 @@ impl Watch {
             query_firmware::version(ctx, link).map(|version| {
                 if let Some(version) = version {
                     ctx.log(LogEntry::Runs(version.clone()));
-                    self.proved = Some(ctx.clock.now());
+                    self.version_seen = Some(ctx.clock.now());
                     self.runs = Some(version);
                 }
             })
@@ -172,15 +172,15 @@ impl Watch {
         }
     }
 
-    /// What the running firmware has reported so far.
+    /// Returns the health that the running firmware has reported so far.
     fn health(&self) -> Health {
         match &self.link {
-            Some(link) => link.health.clone().after(&self.before),
+            Some(link) => link.health.clone().merge_earlier(&self.before),
             None => self.before.clone(),
         }
     }
 
-    /// Closes the link after a failed transfer. After a transient error, opens a new one, but only once per run of the
+    /// Closes the link after a failed transfer. After a transient error, opens a new link, but only once per run of the
     /// firmware.
     fn handle_failure(&mut self, ctx: &Ctx<'_>, error: TransferError) {
         ctx.log(LogEntry::NotAsked(error));
@@ -201,7 +201,7 @@ impl Watch {
         self.link = None;
     }
 
-    /// Returns the result once it is certain. The drone must be on the bus.
+    /// Returns the result once the result is certain. The drone must be on the bus.
     fn decide(&mut self, ctx: &mut Ctx<'_>, now: Duration) -> Option<Boot> {
         let watched = now.saturating_sub(self.seen);
         let limit = if self.restarts == 0 { STAYS } else { RESTARTED };
@@ -214,7 +214,7 @@ impl Watch {
         let settled = self.verdict.is_some_and(|verdict| now.saturating_sub(verdict) >= AFTER_VERDICT);
         match self.restarts {
             0 => (settled || watched >= limit).then_some(Boot::StaysUp),
-            // The drone restarted once, and its console now explains why, or shows that all is well.
+            // The drone restarted once. Its console now either explains the cause or shows that all is well.
             _ if settled && self.health().has_passed() => Some(Boot::StaysUp),
             _ => (settled || watched >= limit).then_some(Boot::Restarts),
         }
@@ -230,14 +230,14 @@ impl Watch {
         }
     }
 
-    /// Reads the verdict from the parameter, because the console has not reported it: see [`Health::decide`].
+    /// Reads the verdict from the parameter, because the console has not reported it: see [`Health::apply_self_test_parameter`].
     fn read_parameter(&mut self, ctx: &Ctx<'_>) {
         // This is the last transfer of the watch, so it is retried here.
         for _ in 0..2 {
             self.reopen(ctx);
             let (Some(link), Some(number)) = (&mut self.link, self.parameter) else { return };
             match query_firmware::self_test_passed(ctx, link, number) {
-                Ok(Some(passed)) => return link.health.decide(passed),
+                Ok(Some(passed)) => return link.health.apply_self_test_parameter(passed),
                 Ok(None) => return,
                 Err(error) => self.handle_failure(ctx, error),
             }
@@ -245,7 +245,7 @@ impl Watch {
     }
 
     /// Follows a drone that has restarted by itself, but only once: the next run of the firmware reports the cause. A
-    /// second restart or DFU mode is conclusive: after manual entry, every reset ends in DFU mode.
+    /// second restart, or a restart into DFU mode, is conclusive: after manual entry, every reset ends in DFU mode.
     fn follow(&mut self, ctx: &mut Ctx<'_>, found: &Found) -> Result<Option<Boot>, Stop> {
         self.close_link();
         if self.restarts > 0 || found.id == ROM_DFU {
@@ -267,7 +267,7 @@ impl Watch {
             return Ok(Some(Boot::NotWatched));
         }
         ctx.use_device(device.clone());
-        ctx.was = FirstSeen::Running;
+        ctx.run_state = RunState::Running;
         self.link = open(ctx, &device, &self.serial, &mut self.before);
         self.device = device;
         Ok(None)

@@ -20,7 +20,7 @@ mod bent;
 
 use bent::{Ask, BentTransport, Intercept, InterceptedUsb};
 
-/// The rest of the input, last byte first. Once it is used up, the device behaves correctly.
+/// The unused bytes of the input, last byte first. Once the input is used up, the device behaves correctly.
 #[derive(Clone)]
 struct Input(Arc<Mutex<Vec<u8>>>);
 

@@ -1,5 +1,5 @@
-//! Fuzzes the parsers of image files. Every file must be accepted or refused without a panic, and an image approved
-//! for a flash must never reach into sector 0.
+//! Fuzzes the parsers of image files. Every file must be accepted or refused without a panic, and an image that
+//! is approved for a flash must never extend into sector 0.
 #![no_main]
 
 use cfdfu::flash::{FIRMWARE_BASE, FLASH_END};

@@ -1,5 +1,5 @@
-//! A property test of the interface: with messages in random order, it never panics, draws at any size, and writes only
-//! what was confirmed.
+//! Property tests of the interface: with messages in random order, the interface never panics, draws at any size, and
+//! writes only what was confirmed.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ use crate::releases_page::arrived;
 use crate::support::{World, firmware, flash_job, parse};
 
 fn bus(scenario: &str) -> Msg {
-    Msg::Bus(BusState::Devices(scan::devices(&World::new(scenario).bus).unwrap()))
+    Msg::Bus(BusState::Devices(scan::list_devices(&World::new(scenario).bus).unwrap()))
 }
 
 fn preview(found: Comparison) -> Event {
@@ -65,7 +65,7 @@ pub fn disconnected() -> Outcome {
 }
 
 fn device(scenario: &str) -> Device {
-    scan::devices(&World::new(scenario).bus).unwrap().remove(0)
+    scan::list_devices(&World::new(scenario).bus).unwrap().remove(0)
 }
 
 fn keys() -> impl Strategy<Value = Key> {
@@ -141,7 +141,7 @@ fn messages() -> impl Strategy<Value = Msg> {
             Msg::Ended(ended) => Msg::RowEnded(id, ended),
             other => other,
         }),
-        1 => Just(Msg::Bus(BusState::Others(scan::others(&World::new("px4").bus).unwrap()))),
+        1 => Just(Msg::Bus(BusState::Others(scan::list_related_devices(&World::new("px4").bus).unwrap()))),
         1 => Just(Msg::Detached),
         1 => Just(Msg::Doctor(Vec::new())),
         1 => Just(Msg::OtherInstances(vec![RunningInstance { pid: 7, port: "1-1".to_owned(), ..RunningInstance::default() }])),
@@ -164,7 +164,8 @@ fn release_answers() -> impl Strategy<Value = ReleasesMsg> {
     ]
 }
 
-/// Keys and answers on the page of releases. An answer is to the last request more often than not.
+/// Steps on the releases page: a message, usually a key press, and an answer to the last request. The answer is sent
+/// only if there is no message.
 fn page_steps() -> impl Strategy<Value = (Option<Msg>, ReleasesMsg)> {
     let keys = prop::sample::select(vec![
         Key::Tab,
@@ -190,30 +191,29 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_page_of_releases_handles_keys_and_answers_in_any_order(
+    fn the_releases_page_handles_keys_and_answers_in_any_order(
         steps in prop::collection::vec(page_steps(), 1..60),
     ) {
         let mut app = App::new(None);
         let mut now = Duration::ZERO;
-        let mut asked_for_network = 0;
+        let mut network_requests = 0;
         for key in [Key::Char('i'), Key::Tab] {
             update(&mut app, now, Msg::Key(key));
         }
         for (message, answer) in steps {
             now += Duration::from_millis(300);
-            let is_key = matches!(message, Some(Msg::Key(Key::Enter | Key::Right | Key::Char('u'))));
+            let may_use_network = matches!(message, Some(Msg::Key(Key::Enter | Key::Right | Key::Char('u'))));
             let message = message.unwrap_or(Msg::Releases(app.release_requests, answer));
             for effect in update(&mut app, now, message) {
                 if matches!(effect, Effect::Releases(_, ReleasesEffect::List(_) | ReleasesEffect::File(..))) {
-                    // Only these keys may use the network.
-                    prop_assert!(is_key);
-                    asked_for_network += 1;
+                    prop_assert!(may_use_network);
+                    network_requests += 1;
                 }
             }
             let drawn = draw(&app, &Theme::new(Glyphs::Ascii, Colours::None), 80, 24);
             prop_assert!(drawn.area.width == 80);
         }
-        prop_assert!(asked_for_network < 60);
+        prop_assert!(network_requests < 60);
     }
 }
 
@@ -259,13 +259,13 @@ proptest! {
                         prop_assert!(batch_was_asking && is_key || batch_was_confirmed);
                         batch_was_confirmed = true;
                     }
-                    // The plan of the next batch has to be confirmed again.
+                    // The plan of the next batch must be confirmed, too.
                     Effect::Batch(BatchEffect::Start(..)) if app.batch().is_some_and(|view| view.stage == BatchStage::Identifying) => {
                         batch_was_confirmed = false;
                     }
                     Effect::Batch(_) => {}
-                    // A job is cancelled once. A background identify is also cancelled when the interface quits or a
-                    // batch starts.
+                    // A job is cancelled at most once. A background identify is also cancelled when the interface quits
+                    // or a batch starts.
                     Effect::Cancel if was_identifying && (quits || app.batch().is_some()) => {}
                     Effect::Cancel => {
                         // While the job asks for confirmation, a second cancel is harmless.

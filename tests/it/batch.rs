@@ -1,13 +1,14 @@
-//! Runs a whole batch on simulated drones, as both front ends do: `Fleet` decides, and `Crews` has a worker and a
-//! supervisor for each drone. Returns what happened to each drone. Used by `isolation` and `speed`.
+//! Runs a whole batch on simulated drones, as both front ends do: `Fleet` decides what to do, and `BatchWorkers` runs a
+//! worker and a supervisor for each drone. Records the events and effects of each drone. Used by `isolation` and
+//! `speed`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use cfdfu::batch_workers::{BatchWorkers, BusyPorts, WorkerBus};
 use cfdfu::clock::{Clock, TeamClock};
-use cfdfu::crews::{BusyPorts, Crews, WorkerBus};
 use cfdfu::fleet::{Fleet, FleetEffect, FleetMsg, Policy};
 use cfdfu::job::{Device, Event, Job};
 use cfdfu::scan;
@@ -25,7 +26,7 @@ pub fn drones(scenario: &str, count: usize) -> Vec<SimDrone> {
     all
 }
 
-/// The policy of a batch that runs `job` on this many drones at once.
+/// The policy of a batch that runs `job` on the given number of drones at once.
 pub fn policy(job: Job, drones: usize) -> Policy {
     Policy {
         job,
@@ -41,7 +42,7 @@ pub fn policy(job: Job, drones: usize) -> Policy {
 
 /// What happened to one drone of a batch, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Story {
+pub struct RowHistory {
     /// The events from the drone's worker; the last one is the report.
     pub events: Vec<Event>,
     /// What the batch did with the drone.
@@ -51,7 +52,7 @@ pub struct Story {
 /// A batch that has ended.
 pub struct Ran {
     pub fleet: Fleet,
-    pub stories: Vec<Story>,
+    pub histories: Vec<RowHistory>,
 }
 
 enum Input {
@@ -62,42 +63,42 @@ enum Input {
 pub struct Batch {
     clock: Arc<TeamClock>,
     fleet: Fleet,
-    crews: Crews,
+    workers: BatchWorkers,
     inputs: Sender<Input>,
     inbox: Receiver<Input>,
-    stories: Vec<Story>,
+    histories: Vec<RowHistory>,
     /// The rows whose workers have not sent an event yet; `None` if the clock may advance.
     silent: Option<HashSet<usize>>,
 }
 
 impl Batch {
-    pub fn new(for_worker: WorkerBus, clock: &Arc<TeamClock>, policy: Policy) -> Batch {
+    pub fn new(new_bus: WorkerBus, clock: &Arc<TeamClock>, policy: Policy) -> Batch {
         let (inputs, inbox) = channel();
         let outbox = inputs.clone();
         let send = move |id, event| outbox.send(Input::Event(id, event)).is_ok();
-        let crews = Crews::new(for_worker, clock.clone(), send, Waits::No, 0);
+        let workers = BatchWorkers::new(new_bus, clock.clone(), send, Waits::No, 0);
         let fleet = Fleet::new(policy, clock.now());
-        Batch { clock: clock.clone(), fleet, crews, inputs, inbox, stories: Vec::new(), silent: None }
+        Batch { clock: clock.clone(), fleet, workers, inputs, inbox, histories: Vec::new(), silent: None }
     }
 
     /// The ports whose drones have a job.
     pub fn busy(&self) -> BusyPorts {
-        self.crews.busy.clone()
+        self.workers.busy.clone()
     }
 
-    /// Runs the batch without a scanner, on the drones that `bus` lists now. All workers start at the same time on the
-    /// clock, so every run of the same batch takes the same course.
+    /// Runs the batch without a scanner, on the drones that `bus` currently lists. All workers start at the same time
+    /// on the clock, so every run of the same batch produces the same events.
     pub fn run(mut self, bus: &dyn Bus) -> Ran {
         // The clock does not advance while this thread is a member of its team.
         self.clock.begin_work();
         self.silent = Some(HashSet::new());
-        let devices = scan::devices(bus).unwrap();
+        let devices = scan::list_devices(bus).unwrap();
         self.inputs.send(Input::Bus(devices)).unwrap();
         self.follow(&mut |_, _| {})
     }
 
-    /// Runs the batch with the scanner of the command line. Another cfdfu uses the ports in `used`. `watch` is called
-    /// with each effect before the effect is performed.
+    /// Runs the batch with the scanner of the command line. The ports in `used` count as used by another cfdfu. `watch`
+    /// is called with each effect before the effect is performed.
     pub fn run_with_scanner(
         self,
         bus: Arc<dyn Bus>,
@@ -107,7 +108,7 @@ impl Batch {
         let outbox = self.inputs.clone();
         let send = move |devices| outbox.send(Input::Bus(devices)).is_ok();
         let _watcher =
-            watch_drones(bus, self.clock.clone(), self.crews.busy.clone(), move || used.clone(), send);
+            watch_drones(bus, self.clock.clone(), self.workers.busy.clone(), move || used.clone(), send);
         self.follow(watch)
     }
 
@@ -132,17 +133,17 @@ impl Batch {
                 self.clock.end_work();
             }
         }
-        let Batch { fleet, crews, stories, .. } = self;
-        crews.end();
-        Ran { fleet, stories }
+        let Batch { fleet, workers, histories, .. } = self;
+        workers.end();
+        Ran { fleet, histories }
     }
 
     fn observe(&mut self, id: usize, event: Event) -> Option<FleetMsg> {
         if let Some(silent) = &mut self.silent {
             silent.remove(&id);
         }
-        self.stories[id].events.push(event.clone());
-        Some(match self.crews.observe(self.clock.now(), id, event)? {
+        self.histories[id].events.push(event.clone());
+        Some(match self.workers.observe(self.clock.now(), id, event)? {
             Observed::Event(event) => FleetMsg::Event(id, event),
             Observed::Ended(ended) => {
                 let resume = if let Next::Resume(job) = ended.next { Some(job) } else { None };
@@ -153,7 +154,7 @@ impl Batch {
 
     fn perform(&mut self, effect: FleetEffect) {
         let rows = self.fleet.rows.len();
-        self.stories.resize_with(rows, Story::default);
+        self.histories.resize_with(rows, RowHistory::default);
         let id = match &effect {
             FleetEffect::Start(id, _)
             | FleetEffect::Resume(id, _)
@@ -163,22 +164,22 @@ impl Batch {
             | FleetEffect::Show(id) => *id,
             FleetEffect::AlreadyDone(_) | FleetEffect::Paused | FleetEffect::End => return,
         };
-        self.stories[id].effects.push(effect.clone());
+        self.histories[id].effects.push(effect.clone());
         let row = &self.fleet.rows[id];
         match effect {
             FleetEffect::Start(id, job) => {
-                let other = self.crews.start(id, &row.device, job);
+                let other = self.workers.start(id, &row.device, job);
                 assert_eq!(other, None, "no other cfdfu uses a simulated drone");
                 if let Some(silent) = &mut self.silent {
                     silent.insert(id);
                 }
             }
-            FleetEffect::Resume(id, job) => self.crews.resume(id, job),
-            FleetEffect::Show(id) if row.is_final() => self.crews.finish(id, &row.device.location),
+            FleetEffect::Resume(id, job) => self.workers.resume(id, job),
+            FleetEffect::Show(id) if row.is_final() => self.workers.finish(id, &row.device.location),
             _ => {}
         }
     }
 }
 
-/// The longest real time without an event from any worker.
+/// How long to wait for the next input, in real time, before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,11 +1,12 @@
-//! A bus that lets a test replace individual opens and answers; everything else passes through unchanged. Because the
-//! bus is between host and device, neither contains code for injected errors. [`crate::fault`] drives it with a script.
+//! A bus that lets a test intercept individual `open` calls and requests; everything else passes through unchanged.
+//! Because the bus is between host and device, neither contains code for injected errors. `fault` uses this bus to make
+//! one transfer of a job fail.
 
 use std::time::Duration;
 
 use cfdfu::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
-/// Lists the devices of `bus`, and opens each one with `open`, which receives the bus and the device.
+/// Lists the devices of `bus` and opens each of them with the function `open`, which receives the bus and the device.
 pub struct InterceptedUsb<B, F> {
     pub bus: B,
     pub open: F,
@@ -43,7 +44,7 @@ pub type AnswerChange = Box<dyn FnOnce(&mut [u8])>;
 pub enum Intercept {
     /// Pass it on unchanged.
     Pass,
-    /// Do not pass it on; answer with these bytes. A write ignores them.
+    /// Do not pass it on; answer with these bytes. A write ignores the bytes.
     Answer(Vec<u8>),
     /// Do not pass it on; return this error.
     Fail(TransferError),
@@ -66,7 +67,7 @@ impl From<Option<Result<Vec<u8>, TransferError>>> for Intercept {
     }
 }
 
-/// A transport that calls `bend` for each request to decide what to do with it.
+/// A transport that calls `bend` to decide what to do with each request.
 pub struct BentTransport<F> {
     pub inner: Box<dyn Transport>,
     pub bend: F,

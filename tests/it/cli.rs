@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{SEED_LEN, firmware};
 
-/// A command that is still running after this time is killed. A whole flash takes about 7 s in real time.
+/// A command that is still running after this time is killed. A complete flash takes about 7 s in real time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Folder(pub TempDir);
@@ -25,7 +25,7 @@ impl Folder {
     /// Creates a folder that contains a valid image, `cf2.bin`.
     pub fn with_image() -> Folder {
         let folder = Folder::new();
-        folder.file("cf2.bin", firmware("2026.08", SEED_LEN));
+        folder.write_file("cf2.bin", firmware("2026.08", SEED_LEN));
         folder
     }
 
@@ -33,7 +33,7 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    pub fn file(&self, name: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+    pub fn write_file(&self, name: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
         fs::write(self.path(name), bytes).unwrap();
     }
 
@@ -103,7 +103,7 @@ pub struct Ran {
 
 impl Ran {
     /// Checks that the command succeeded, and returns its standard output.
-    pub fn done(self) -> String {
+    pub fn success(self) -> String {
         assert_eq!(self.code, 0, "{}", self.err);
         self.out
     }
@@ -123,7 +123,7 @@ impl Ran {
     }
 
     /// Returns standard output followed by standard error.
-    pub fn all(&self) -> String {
+    pub fn combined_output(&self) -> String {
         format!("{}{}", self.out, self.err)
     }
 }

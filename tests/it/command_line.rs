@@ -1,4 +1,4 @@
-//! Runs the real binary with `--demo` and piped output. Checks what it prints, on which stream, and its exit status.
+//! Runs the real binary with `--demo` and piped output. Checks the text on each output stream, and the exit status.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::support::{SEED_LEN, firmware};
 
 #[test]
 fn a_flash_with_piped_output_prints_plain_lines() {
-    let text = Folder::with_image().run("flash cf2.bin --demo").done();
+    let text = Folder::with_image().run("flash cf2.bin --demo").success();
     assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text}");
     for line in [
         "Image: firmware 2026.08 for CF20, CF21, 243176 bytes, linked for 0x08004000",
@@ -25,7 +25,7 @@ fn a_flash_with_piped_output_prints_plain_lines() {
 }
 
 #[test]
-fn flash_json_prints_one_object_per_line_and_ends_with_a_single_result() {
+fn flash_with_json_prints_one_object_per_line_and_ends_with_a_single_result() {
     let ran = Folder::with_image().json("flash cf2.bin --demo");
     assert_eq!(ran.code, 0);
     let objects = ran.objects();
@@ -59,15 +59,15 @@ fn flash_json_prints_one_object_per_line_and_ends_with_a_single_result() {
 #[test]
 fn bad_files_are_refused_before_the_drone_is_touched() {
     let folder = Folder::with_image();
-    folder.file("empty.bin", b"");
-    folder.file("large.bin", vec![1; 1024 * 1024 + 1]);
-    folder.file("blank.bin", [0xFF; 5000]);
-    folder.file("noise.bin", &firmware("2026.08", 9000)[5000..]);
-    folder.file("elf.bin", [&b"\x7fELF\x01\x01"[..], &[0; 100]].concat());
+    folder.write_file("empty.bin", b"");
+    folder.write_file("large.bin", vec![1; 1024 * 1024 + 1]);
+    folder.write_file("blank.bin", [0xFF; 5000]);
+    folder.write_file("noise.bin", &firmware("2026.08", 9000)[5000..]);
+    folder.write_file("elf.bin", [&b"\x7fELF\x01\x01"[..], &[0; 100]].concat());
     folder.run("demo-image loader.bin --kind loader");
     let mut radio = vec![9; 4000];
     radio[..8].copy_from_slice(&[0x00, 0x40, 0x00, 0x20, 0xC1, 0xB2, 0x01, 0x00]);
-    folder.file("radio.bin", radio);
+    folder.write_file("radio.bin", radio);
     let table = [
         ("empty.bin", 65, "the file is empty"),
         ("large.bin", 65, "1048577 bytes, more than the 1048576"),
@@ -162,17 +162,17 @@ fn every_error_has_an_exit_status_and_advice() {
     }
 }
 
-/// The log shows the address that is written, not the start of the image: in a recovery that does not write the
-/// bootloader, the bootloader's address would alarm the reader.
+/// The start of the image would be the bootloader's address. In a recovery that does not write the bootloader, that
+/// address would alarm the user.
 #[test]
 fn the_log_shows_the_address_that_is_written() {
     let folder = Folder::with_image();
-    folder.run("demo-image loader.bin --kind loader").done();
-    let text = folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=dfu").done();
+    folder.run("demo-image loader.bin --kind loader").success();
+    let text = folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=dfu").success();
     for words in ["Download 0x08004000 243176 bytes", "Verify   0x08004000 243176 bytes"] {
         assert!(text.contains(words), "{words:?} is not in:\n{text}");
     }
-    let text = folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=overwritten").done();
+    let text = folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=overwritten").success();
     assert!(text.contains("Download 0x08000000 7256 bytes, 0x08004000 243176 bytes"), "{text}");
 }
 
@@ -181,14 +181,14 @@ fn the_log_shows_the_address_that_is_written() {
 fn the_demo_works_without_an_image_file() {
     let folder = Folder::new();
     for line in ["flash --demo", "--demo=dfu flash", "restore-bootloader --demo=overwritten"] {
-        let text = folder.run(line).done();
+        let text = folder.run(line).success();
         assert!(text.contains("Flashed and verified"), "{line}: {text}");
     }
-    let text = folder.run("restore-bootloader --demo=dfu").done();
+    let text = folder.run("restore-bootloader --demo=dfu").success();
     assert!(text.contains("The bootloader was already in place."), "{text}");
     let Ran { code, err, .. } = folder.run("flash");
     assert!(code == 2 && err.contains("<IMAGE>"), "{err}");
-    let text = folder.run("--demo=help").done();
+    let text = folder.run("--demo=help").success();
     assert!(text.contains("overwritten      in DFU mode, its bootloader overwritten"), "{text}");
 }
 
@@ -241,7 +241,7 @@ fn identify_reports_the_drone_and_its_contents() {
         let reported =
             json!([board["type"], board["bootloader"], version, board["read_protected"], board["rom"]]);
         assert_eq!((ran.code, reported), (0, expected), "{scenario}");
-        let text = folder.run(&format!("identify --demo={scenario}")).done();
+        let text = folder.run(&format!("identify --demo={scenario}")).success();
         assert!(text.contains(words), "{scenario}: {text}");
         assert!(!text.contains("Claiming"), "{text}");
     }
@@ -252,26 +252,26 @@ fn identify_reports_the_drone_and_its_contents() {
 #[test]
 fn list_prints_one_line_per_device() {
     let folder = Folder::with_image();
-    let text = folder.run("list --demo=two").done();
+    let text = folder.run("list --demo=two").success();
     assert_eq!(text.lines().count(), 2);
     assert!(text.lines().all(|line| line.contains("SIMULATED")));
     let objects = folder.json("list --demo=two").objects();
     assert_eq!(objects[1]["serial"], "338133883034");
-    assert_eq!(folder.run("list --demo=two --device 338133883034").done().lines().count(), 1);
+    assert_eq!(folder.run("list --demo=two --device 338133883034").success().lines().count(), 1);
 }
 
 #[test]
-fn a_backup_holds_the_whole_flash_and_replaces_a_file_only_with_force() {
+fn a_backup_contains_the_whole_flash_and_replaces_a_file_only_with_force() {
     let folder = Folder::with_image();
-    folder.run("backup mine.bin --demo").done();
+    folder.run("backup mine.bin --demo").success();
     let backup = fs::read(folder.path("mine.bin")).unwrap();
     assert_eq!(backup.len(), 1024 * 1024);
     assert_eq!(backup[0x4000..0x4000 + 276_672], firmware("2025.02", 276_672));
-    folder.file("mine.bin", b"precious");
+    folder.write_file("mine.bin", b"precious");
     assert_eq!(folder.run("backup mine.bin --demo").code, 73);
     assert_eq!(fs::read(folder.path("mine.bin")).unwrap(), b"precious");
     assert_eq!(folder.run("backup missing/mine.bin --demo").code, 73);
-    folder.run("backup mine.bin --demo --force").done();
+    folder.run("backup mine.bin --demo --force").success();
     assert_eq!(folder.run("backup other.bin --demo=read-protected").code, 74);
     assert!(!folder.path("other.bin").exists(), "a failed backup must not create a file");
 }
@@ -279,7 +279,7 @@ fn a_backup_holds_the_whole_flash_and_replaces_a_file_only_with_force() {
 #[test]
 fn a_backup_is_accepted_by_restore_and_refused_by_flash() {
     let folder = Folder::with_image();
-    folder.run("backup mine.bin --demo=dfu").done();
+    folder.run("backup mine.bin --demo=dfu").success();
     let objects = folder.json("inspect mine.bin").objects();
     assert_eq!((&objects[0]["kind"], &objects[0]["version"]), (&"backup".into(), &"2025.02".into()));
     let Ran { code, err, .. } = folder.run("flash mine.bin --demo=dfu");
@@ -288,12 +288,12 @@ fn a_backup_is_accepted_by_restore_and_refused_by_flash() {
     let objects = ran.objects();
     let result = objects.last().unwrap();
     assert_eq!((ran.code, &result["verified"], &result["bytes"]), (0, &true.into(), &(1024 * 1024).into()));
-    folder.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten").done();
+    folder.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten").success();
     // A backup that has no bootloader is refused unless --allow-mismatch is given.
-    folder.run("backup broken.bin --demo=overwritten").done();
+    folder.run("backup broken.bin --demo=overwritten").success();
     let Ran { code, err, .. } = folder.run("restore-bootloader broken.bin --demo=dfu");
     assert!(code == 65 && err.contains("without the Bitcraze bootloader"), "{err}");
-    folder.run("restore-bootloader broken.bin --demo=dfu --allow-mismatch").done();
+    folder.run("restore-bootloader broken.bin --demo=dfu --allow-mismatch").success();
 }
 
 #[test]
@@ -313,24 +313,24 @@ fn a_drone_that_does_not_return_is_reported_without_firmware() {
     }
 }
 
-/// So you can use the demo to try the README's advice for a drone that does not start.
+/// With the demo, you can try the README's advice for a drone that does not start.
 #[test]
 fn the_demo_puts_its_drone_into_dfu_mode_while_a_command_waits() {
     for scenario in ["dead", "unplugged"] {
-        let text = Folder::with_image().run(&format!("flash cf2.bin --wait 60 --demo={scenario}")).done();
+        let text = Folder::with_image().run(&format!("flash cf2.bin --wait 60 --demo={scenario}")).success();
         assert!(text.contains("the drone is put into DFU mode by hand after 3 s"), "{text}");
         assert!(text.contains("Flashed and verified"), "{text}");
     }
 }
 
 #[test]
-fn undo_without_a_kept_copy_fails() {
+fn undo_fails_if_no_copy_was_kept() {
     let Ran { code, err, .. } = Folder::with_image().run("undo --demo");
     assert!(code == 66 && err.contains("51004F000551343036333233 on port 1-1"), "{err}");
     assert_eq!(Folder::with_image().run("undo --demo=none").code, 69);
 }
 
-/// The warning goes to stderr: stdout lists the drones, one per line.
+/// The warning goes to stderr, because stdout lists the drones, one per line.
 #[test]
 fn list_warns_about_a_foreign_boot_rom_beside_a_crazyflie() {
     let Ran { code, out, err } = Folder::with_image().run("list --demo=beside");
@@ -339,17 +339,17 @@ fn list_warns_about_a_foreign_boot_rom_beside_a_crazyflie() {
     assert!(err.contains("a GigaDevice GD32 in DFU mode on port 1-1 is not a Crazyflie"), "{err}");
 }
 
-/// Without a serial number, cfdfu cannot find the copy for this drone and must report a failure.
+/// Without a serial number, cfdfu cannot find the copy that was kept for this drone and must report a failure.
 #[test]
 fn an_undo_of_a_drone_without_a_serial_number_fails() {
     let Ran { code, err, .. } = Folder::with_image().run("undo --demo=no-serial");
     assert!(code == 74 && err.contains("could not be read"), "{code}: {err}");
 }
 
-/// A bug report says what was built, and from what.
+/// A bug report must show which revision was built, and with which features.
 #[test]
-fn the_version_names_the_revision_and_the_features() {
-    let out = Folder::new().run("--version").done();
+fn the_version_output_shows_the_revision_and_the_features() {
+    let out = Folder::new().run("--version").success();
     let rest = out
         .strip_prefix(concat!("cfdfu ", env!("CARGO_PKG_VERSION"), " ("))
         .unwrap_or_else(|| panic!("{out}"));
@@ -367,7 +367,7 @@ fn doctor_reports_its_findings_and_their_remedies() {
         let drone = ran.objects().into_iter().find(|object| object["name"] == "drone").unwrap();
         (ran.code, drone)
     };
-    let text = folder.run("doctor --demo").done();
+    let text = folder.run("doctor --demo").success();
     assert!(text.lines().all(|line| !line.trim().is_empty()), "{text}");
     let (code, drone) = doctor("relatives");
     assert_eq!((code, &drone["verdict"]), (69, &json!("bad")));
@@ -389,9 +389,9 @@ fn doctor_reports_its_findings_and_their_remedies() {
 #[test]
 fn the_program_prints_its_udev_rules_completions_and_manual() {
     let folder = Folder::with_image();
-    let rules = folder.run("udev").done();
+    let rules = folder.run("udev").success();
     let Ran { code, out, .. } = folder.run("udev --check --demo");
-    // Whether this user has access depends on the machine, but the verdict and the exit status must agree.
+    // Whether the current user has access depends on the machine, but the verdict and the exit status must agree.
     let bad = out.contains("NO  rules");
     assert_eq!(code, if bad { 77 } else { 0 }, "{out}");
     assert!(out.contains("rules, DFU mode") || out.contains("no udev"), "{out}");
@@ -399,10 +399,10 @@ fn the_program_prints_its_udev_rules_completions_and_manual() {
         assert!(rules.lines().any(|line| line.contains(product) && line.contains("uaccess")), "{rules}");
     }
     for shell in ["bash", "zsh", "fish"] {
-        let script = folder.run(&format!("completions {shell}")).done();
+        let script = folder.run(&format!("completions {shell}")).success();
         assert!(script.contains("restore-bootloader") && script.contains("no-undo"), "{shell}");
     }
-    let manual = folder.run("man").done();
+    let manual = folder.run("man").success();
     for words in [
         ".TH CFDFU 1 20",
         ".SH ENVIRONMENT",
@@ -419,7 +419,7 @@ fn the_program_prints_its_udev_rules_completions_and_manual() {
 }
 
 #[test]
-fn the_log_file_holds_the_log_of_the_job() {
+fn the_log_file_contains_the_log_of_the_job() {
     let folder = Folder::with_image();
     folder.run("flash cf2.bin --demo --log-file log.txt");
     let log = fs::read_to_string(folder.path("log.txt")).unwrap();
@@ -429,7 +429,7 @@ fn the_log_file_holds_the_log_of_the_job() {
 }
 
 #[test]
-fn a_pipe_gets_no_colour_unless_it_is_requested() {
+fn piped_output_has_no_colour_unless_requested() {
     let folder = Folder::with_image();
     assert!(!folder.run("flash missing.bin --demo").err.contains('\u{1b}'));
     assert!(folder.run("flash missing.bin --demo --color always").err.contains("\u{1b}[1;31m"));
@@ -459,7 +459,7 @@ fn a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
 fn a_truncated_bootloader_is_refused_and_the_right_file_is_named() {
     let folder = Folder::new();
     let loader = cfdfu::sim::images::loader();
-    folder.file("ld.bin", &loader[..loader.len() - 40]);
+    folder.write_file("ld.bin", &loader[..loader.len() - 40]);
     let Ran { code, err, .. } = folder.cfdfu("restore-bootloader ld.bin --demo=dfu").run();
     assert!(code == 65 && err.contains("cf2loader-1.0.bin"), "{err}");
     assert!(!err.contains("crazyflie-firmware"), "{err}");

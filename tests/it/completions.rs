@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use portable_pty::CommandBuilder;
 
 use crate::cli::Folder;
-use crate::pty::{PATIENCE, Session};
-use crate::support::program;
+use crate::pty::{Session, TIMEOUT};
+use crate::support::find_program;
 
 /// The text typed before Tab, and the text that the screen must show afterwards.
 const COMPLETED: &[(&str, &str)] = &[
@@ -27,11 +27,11 @@ const HIDDEN: &[(&str, &str)] = &[("cfdfu demo-im", "demo-image"), ("cfdfu list 
 /// Starts a shell and loads the completions. Returns the session at the prompt, or `None` if the shell is not
 /// installed.
 fn start_shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
-    let program = program(name)?;
+    let program = find_program(name)?;
     let folder = Folder::new();
-    folder.file("_cfdfu", folder.cfdfu(&format!("completions {name}")).run().done());
+    folder.write_file("_cfdfu", folder.cfdfu(&format!("completions {name}")).run().success());
     fs::create_dir(folder.path("images")).unwrap();
-    folder.file("images/build.bin", "");
+    folder.write_file("images/build.bin", "");
     let mut command = CommandBuilder::new(program);
     command.args(arguments);
     command.cwd(folder.0.path());
@@ -42,7 +42,7 @@ fn start_shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
     session.press(setup);
     // The quotes distinguish the command's output from its echo.
     session.press("echo lo''aded\n");
-    session.until("loaded");
+    session.wait_for("loaded");
     Some(session)
 }
 
@@ -51,14 +51,14 @@ fn press_tab(session: &mut Session, typed: &str, words: &str) -> String {
     // Ctrl-U clears the line, and Ctrl-L clears the screen.
     session.press("\u{15}\u{c}");
     session.press(typed);
-    session.until(typed);
+    session.wait_for(typed);
     session.press("\t");
     let mut screen = session.screen();
     let mut last_change = Instant::now();
     let start = last_change;
     while !screen.contains(words)
         && last_change.elapsed() < Duration::from_secs(1)
-        && start.elapsed() < PATIENCE
+        && start.elapsed() < TIMEOUT
     {
         thread::sleep(Duration::from_millis(20));
         let now = session.screen();

@@ -1,6 +1,6 @@
-//! Pulls the cable or cancels the job at any moment, even in the middle of a transfer. Afterwards either the first word
-//! of the firmware is blank, the whole image is written, or nothing has changed yet; and running the same job again
-//! succeeds. `matrix` covers faults in single transfers.
+//! Pulls the cable or cancels the job at any moment, even in the middle of a transfer. Afterwards, either the first
+//! word of the firmware is blank, or the whole image is written, or nothing after the first sector of the firmware has
+//! changed. Running the same job again succeeds. `matrix` covers faults in single transfers.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
@@ -16,14 +16,14 @@ use cfdfu::sim::scenario::Scenario;
 use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::worker::Worker;
 
-use crate::support::{World, firmware, flash_job, outcome, run, with};
+use crate::support::{World, change_flash_task, firmware, flash_job, run, wait_for_outcome};
 
 /// Covers sectors 1 to 3 and one block of sector 4: every kind of step, but few transfers.
 const LEN: usize = 50 * 1024;
 const BLANK: [u8; 4] = [0xFF; 4];
 
 fn keep_in_dfu(job: Job) -> Job {
-    with(job, |task| task.leave = Leave::Stay)
+    change_flash_task(job, |task| task.leave = Leave::Stay)
 }
 
 /// Pulling the cable in the middle of a transfer, an erase or a write interrupts that operation halfway.
@@ -37,8 +37,8 @@ fn incomplete_firmware_cannot_boot_after_a_cut_at_any_moment_of_a_flash() {
     }
 }
 
-/// Host controllers report transfer errors for a while before they report the disconnect. Whenever the errors begin,
-/// the job must recognise that the drone is lost.
+/// Host controllers report transfer errors for a while before they report the disconnect. No matter when the errors
+/// begin, the job must recognise that the drone is lost.
 #[test]
 fn a_cable_that_works_loose_at_any_moment_is_reported_as_a_lost_drone() {
     for (scenario, moments) in [("dfu", 300), ("twins", 60), ("byte-mode", 60)] {
@@ -57,7 +57,7 @@ fn a_drone_lost_again_while_resuming_is_reported_as_lost_and_can_be_resumed() {
     };
     for at in 0..60 {
         let world = World::new("dfu");
-        let bus_that_unplugs = |world: &World, at: u64| {
+        let unplugging_bus = |world: &World, at: u64| {
             let bus = world.bus.clone();
             let script = Script { at, fault: Fault::Unplug };
             let faults = Faults::new(Some(script), move || {
@@ -66,7 +66,7 @@ fn a_drone_lost_again_while_resuming_is_reported_as_lost_and_can_be_resumed() {
             Arc::new(faulty(world.bus.clone(), faults))
         };
         let first =
-            run(bus_that_unplugs(&world, 110), world.clock.clone(), keep_in_dfu(flash_job(&image))).report;
+            run(unplugging_bus(&world, 110), world.clock.clone(), keep_in_dfu(flash_job(&image))).report;
         let state = lost(&first).expect("the drone is lost while flashing");
         assert_eq!(state, DroneState::WithoutFirmware);
         world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
@@ -77,22 +77,23 @@ fn a_drone_lost_again_while_resuming_is_reported_as_lost_and_can_be_resumed() {
                 device: Selector::At("1-1".parse().unwrap()),
                 ..keep_in_dfu(flash_job(&image))
             };
-            with(job, |task| *task = task.clone().resumed(state))
+            change_flash_task(job, |task| *task = task.clone().resumed(state))
         };
-        let second = run(bus_that_unplugs(&world, at), world.clock.clone(), resumed()).report;
+        let second = run(unplugging_bus(&world, at), world.clock.clone(), resumed()).report;
         assert_eq!(lost(&second), Some(state), "at {at}: {:?}", second.outcome);
         world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
         assert_eq!(world.run(resumed()).report.outcome, Outcome::Flashed, "at {at}");
     }
 }
 
-/// The drone was lost, or it disappeared before it was selected, in which case a job with a wait time keeps waiting.
+/// Returns whether the drone was lost or disappeared before it was selected. In the second case, a job with a wait time
+/// keeps waiting.
 fn is_gone(failure: &Failure) -> bool {
     failure.is_lost() || matches!(failure.kind, FailureKind::NoDevice | FailureKind::NoMatch(_))
 }
 
-/// Applies `action` at `moments` moments of a job. Returns how many runs ended with a half-erased sector, and how many
-/// with an incomplete image.
+/// Runs a job `moments` times, and applies `action` at a later moment each time. Returns how many runs ended with a
+/// half-erased sector, and how many with an incomplete image.
 fn cut_everywhere(scenario: &str, moments: u32, action: fn(&mut SimDrone, Duration)) -> (u32, u32) {
     let image = firmware("2026.08", LEN);
     let job = || Job { device: Selector::At("1-1".parse().unwrap()), ..keep_in_dfu(flash_job(&image)) };
@@ -102,7 +103,7 @@ fn cut_everywhere(scenario: &str, moments: u32, action: fn(&mut SimDrone, Durati
     let before = World::new(scenario).flash();
     let (mut half_erased, mut incomplete) = (0, 0);
     for moment in (0..moments).map(|n| whole_job * n / moments) {
-        let (clock, bus) = PowerCut::at(moment, scenario, action);
+        let (clock, bus) = PowerCutClock::at(moment, scenario, action);
         let outcome = run(Arc::new(bus.clone()), clock.clone(), job()).report.outcome;
         assert!(
             !matches!(&outcome, Outcome::Failed(failure) if !is_gone(failure)),
@@ -134,28 +135,28 @@ fn cut_everywhere(scenario: &str, moments: u32, action: fn(&mut SimDrone, Durati
 }
 
 /// A clock that applies `action` to the first drone at `moment`, no matter which thread is waiting.
-pub struct PowerCut {
+pub struct PowerCutClock {
     time: FastClock,
     moment: Duration,
     action: fn(&mut SimDrone, Duration),
     bus: OnceLock<SimBus>,
 }
 
-impl PowerCut {
+impl PowerCutClock {
     /// Returns the clock and a bus with the drones of `scenario`.
     pub fn at(
         moment: Duration,
         scenario: &str,
         action: fn(&mut SimDrone, Duration),
-    ) -> (Arc<PowerCut>, SimBus) {
-        let clock = Arc::new(PowerCut { time: FastClock::new(), moment, action, bus: OnceLock::new() });
+    ) -> (Arc<PowerCutClock>, SimBus) {
+        let clock = Arc::new(PowerCutClock { time: FastClock::new(), moment, action, bus: OnceLock::new() });
         let bus = SimBus::new(Scenario::by_name(scenario).unwrap().drones(Duration::ZERO), clock.clone());
         assert!(clock.bus.set(bus.clone()).is_ok());
         (clock, bus)
     }
 }
 
-impl Clock for PowerCut {
+impl Clock for PowerCutClock {
     fn now(&self) -> Duration {
         self.time.now()
     }
@@ -190,7 +191,7 @@ fn a_cancelled_job_stops_at_a_safe_point_and_can_be_run_again() {
         let worker = Worker::spawn(bus, world.clock.clone());
         assert!(commands.set(Mutex::new(worker.commands.clone())).is_ok());
         worker.commands.send(Command::Run(Box::new(keep_in_dfu(flash_job(&image))))).unwrap();
-        let outcome = outcome(&worker).unwrap();
+        let outcome = wait_for_outcome(&worker).unwrap();
         let after = world.flash();
         let whole = after[0x4000..0x4000 + LEN] == image;
         match outcome {

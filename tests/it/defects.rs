@@ -1,6 +1,6 @@
-//! Regression tests for defects found by attacking the release binary, where the simulated bus can reproduce them. Test
-//! names start with the number of the defect: H means high, M medium and L low severity; S means that the defect was
-//! suspected from the code. Defects that need a kernel's USB stack are tested in `tests/vm`.
+//! Regression tests for defects that were found by attacking the release binary and that the simulated bus can
+//! reproduce. Test names start with the number of the defect: H means high, M medium and L low severity; S means that
+//! the defect was suspected from the code. Defects that need a kernel's USB stack are tested in `tests/vm`.
 
 use std::slice;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,9 +28,11 @@ use cfdfu::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, Setup, Tran
 use cfdfu::worker::Worker;
 
 use crate::bent::{Ask, BentTransport, InterceptedUsb};
-use crate::support::{Run, SEED_LEN, World, firmware, flash_job, job, outcome, restore_job, run, with};
+use crate::support::{
+    Run, SEED_LEN, World, change_flash_task, firmware, flash_job, job, restore_job, run, wait_for_outcome,
+};
 
-/// Returns the drones of a scenario with `change` applied to the first one.
+/// Returns the drones of a scenario, with `change` applied to the first drone.
 fn changed(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
     let world = World::new(scenario);
     world.bus.with(0, |drone, _| change(drone));
@@ -55,7 +57,7 @@ fn new_image() -> Vec<u8> {
 }
 
 fn with_mismatch_allowed(job: Job) -> Job {
-    with(job, |task| task.mismatch = Mismatch::Take)
+    change_flash_task(job, |task| task.mismatch = Mismatch::Allow)
 }
 
 // ---- H4: another board with the same chip
@@ -81,9 +83,9 @@ fn h4_a_board_from_another_maker_is_overwritten_only_with_allow_mismatch() {
     }
 }
 
-/// If the OTP is blank, any one of the cases below shows that the drone is a Crazyflie.
+/// If the OTP is blank, each of the cases below is enough to show that the drone is a Crazyflie.
 #[test]
-fn h4_a_crazyflie_with_a_blank_otp_is_recognised_by_what_is_in_its_flash() {
+fn h4_a_crazyflie_with_a_blank_otp_is_still_recognised() {
     let blank = |drone: &mut SimDrone| drone.memory.otp = [0xFF; 528];
     let erase = |drone: &mut SimDrone, from: usize, to: usize| {
         drone.memory.flash.place(nor::START + from as u32, &vec![0xFF; to - from]);
@@ -117,28 +119,28 @@ fn h4_undo_and_resume_do_not_check_for_a_crazyflie_again() {
     let copy = Segment { address: LOADER_BASE, data: images::foreign(40_000) };
     let overrides = Overrides { allow_mismatch: true, ..Overrides::default() };
     let undo = job(admission::undo(copy, overrides).unwrap());
-    let undo = with(undo, |task: &mut FlashTask| task.change = Change::Undo);
+    let undo = change_flash_task(undo, |task: &mut FlashTask| task.change = Change::Undo);
     assert_eq!(World::new("foreign").run(undo).report.outcome, Outcome::Flashed);
-    let resumed = with(flash_job(&new_image()), |task| task.left = DroneState::WithoutFirmware);
+    let resumed = change_flash_task(flash_job(&new_image()), |task| task.left = DroneState::WithoutFirmware);
     assert_eq!(World::new("foreign").run(resumed).report.outcome, Outcome::Flashed);
 }
 
 // ---- H2: an undo after another program has flashed the drone
 
-/// cfdfu flashes the drone, which is then flashed again over radio. The copy is older than both and must not replace
-/// the second firmware without confirmation.
+/// cfdfu flashes the drone, which is then flashed again over radio. The copy for undo is older than both and must not
+/// replace the second firmware without confirmation.
 #[test]
-fn h2_an_undo_overwrites_what_another_program_wrote_only_after_confirmation() {
+fn h2_an_undo_overwrites_the_firmware_of_another_program_only_after_confirmation() {
     let world = World::new("dfu");
     let old = world.flash();
     let keep_copy = |task: &mut FlashTask| (task.keep, task.leave) = (Keep::Copy, Leave::Stay);
-    let flashed = world.run(with(flash_job(&new_image()), keep_copy));
+    let flashed = world.run(change_flash_task(flash_job(&new_image()), keep_copy));
     let preview = ready(&flashed);
     let history =
         History::default().begin(preview.plan.pieces(), preview.before.as_ref(), Change::Flash).end();
     let undo = || {
         let copy = history.target().unwrap().clone();
-        with(job(admission::undo(copy, Overrides::default()).unwrap()), |task| {
+        change_flash_task(job(admission::undo(copy, Overrides::default()).unwrap()), |task| {
             keep_copy(task);
             (task.change, task.expected) = (Change::Undo, history.expected().to_vec());
         })
@@ -151,7 +153,7 @@ fn h2_an_undo_overwrites_what_another_program_wrote_only_after_confirmation() {
     assert_eq!(failure(&world.run(undo())), &FailureKind::ChangedSince);
     assert!(world.flash() == before);
     // With confirmation or --allow-mismatch, the undo replaces the second firmware.
-    let asked = world.run(with(undo(), |task| task.mismatch = Mismatch::Ask));
+    let asked = world.run(change_flash_task(undo(), |task| task.mismatch = Mismatch::Ask));
     assert!(ready(&asked).changed_since);
     assert!(world.flash() == old);
     flash_over_radio();
@@ -159,10 +161,10 @@ fn h2_an_undo_overwrites_what_another_program_wrote_only_after_confirmation() {
     assert!(world.flash() == old);
 }
 
-// ---- M1, M2: another program is using the boot ROM, or this user may not open it
+// ---- M1, M2: another program is using the boot ROM, or the user has no access to it
 
 /// Flashes on a bus where devices in DFU mode cannot be opened (`Access`) or claimed (`Busy`) before the time `until`.
-fn flash_while_held(scenario: &str, until: Duration, error: TransferError) -> (World, Run) {
+fn flash_while_inaccessible(scenario: &str, until: Duration, error: TransferError) -> (World, Run) {
     let world = World::new(scenario);
     let clock = world.clock.clone();
     let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
@@ -172,8 +174,8 @@ fn flash_while_held(scenario: &str, until: Duration, error: TransferError) -> (W
         }
         let (rom, clock) = (found.id == ROM_DFU, clock.clone());
         let bend = move |ask: Ask<'_>| {
-            let is_held = rom && error == TransferError::Busy && clock.now() < until;
-            (is_held && matches!(ask, Ask::Select(_))).then_some(Err(error))
+            let is_claimed = rom && error == TransferError::Busy && clock.now() < until;
+            (is_claimed && matches!(ask, Ask::Select(_))).then_some(Err(error))
         };
         Ok(Box::new(BentTransport { inner, bend }))
     };
@@ -182,20 +184,20 @@ fn flash_while_held(scenario: &str, until: Duration, error: TransferError) -> (W
     (world, run)
 }
 
-/// If the drone can be opened after a moment, the job waits. If it never can, the drone stays in DFU mode.
+/// If the drone can be opened after a moment, the job waits. If the drone cannot be opened, it stays in DFU mode.
 #[test]
 fn m1_a_drone_that_cannot_be_opened_is_reported_as_still_in_dfu_mode() {
     for error in [TransferError::Busy, TransferError::Access] {
         for scenario in ["healthy", "dfu"] {
-            let (_, run) = flash_while_held(scenario, Duration::from_secs(2), error);
+            let (_, run) = flash_while_inaccessible(scenario, Duration::from_secs(2), error);
             assert_eq!(run.report.outcome, Outcome::Flashed, "{scenario} {error:?}");
-            let (world, run) = flash_while_held(scenario, Duration::MAX, error);
+            let (world, run) = flash_while_inaccessible(scenario, Duration::MAX, error);
             let Outcome::Failed(failure) = &run.report.outcome else { panic!("{:?}", run.report.outcome) };
             let state = if scenario == "healthy" { DroneState::Stopped } else { DroneState::Untouched };
             assert_eq!(failure.drone, state, "{scenario} {error:?}: {failure}");
-            let advice = report::failed(failure).advice;
+            let advice = report::failure_problem(failure).advice;
             assert_eq!(
-                advice.to_string().contains("Unplug USB and battery, then switch the drone on again"),
+                advice.to_string().contains("Unplug USB and the battery, then switch the drone on again"),
                 scenario == "healthy",
                 "{advice}"
             );
@@ -206,7 +208,7 @@ fn m1_a_drone_that_cannot_be_opened_is_reported_as_still_in_dfu_mode() {
 
 /// Missing access to the boot ROM is reported before the drone enters DFU mode.
 #[test]
-fn m1_a_drone_does_not_enter_dfu_mode_if_the_user_may_not_open_its_boot_rom() {
+fn m1_a_drone_does_not_enter_dfu_mode_if_the_user_has_no_access_to_its_boot_rom() {
     let world = World::new("healthy");
     let run = world.run(Job { enter: Enter::NotAllowed, ..flash_job(&new_image()) });
     assert!(matches!(failure(&run), FailureKind::NoAccess(ROM_DFU)));
@@ -216,15 +218,15 @@ fn m1_a_drone_does_not_enter_dfu_mode_if_the_user_may_not_open_its_boot_rom() {
 // ---- M9: a signal while a flash resumes
 
 #[test]
-fn m9_a_resumed_flash_is_not_stopped_by_a_hang_up() {
+fn m9_a_resumed_flash_is_not_stopped_by_a_hang_up_signal() {
     let world = World::new("dfu");
-    let resumed = with(flash_job(&new_image()), |task| task.left = DroneState::WithoutFirmware);
+    let resumed = change_flash_task(flash_job(&new_image()), |task| task.left = DroneState::WithoutFirmware);
     let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
     worker.commands.send(Command::Run(Box::new(resumed))).unwrap();
     let report = loop {
         match worker.events.recv().unwrap() {
             Event::Finished(report) => break report,
-            // During the comparison, this session has not written anything yet.
+            // During the comparison, the resumed flash has not written anything yet.
             Event::Progress { phase: Phase::Compare, .. } => {
                 worker.commands.send(Command::CancelIfUntouched).unwrap();
             }
@@ -240,17 +242,17 @@ fn m9_a_resumed_flash_is_not_stopped_by_a_hang_up() {
 fn m7_resuming_stops_when_a_flash_makes_no_progress() {
     let mut headway = Headway::default();
     let stuck: Vec<bool> =
-        [900, 500, 500, 400, 400, 400, 400].map(|left| headway.is_stuck(Some(left))).into();
+        [900, 500, 500, 400, 400, 400, 400].map(|left| headway.count_attempt(Some(left))).into();
     assert_eq!(stuck, [false, false, false, false, false, false, true]);
     // A resumed job compares first and skips what is already written, even if the user asked for a full rewrite.
-    let full = with(flash_job(&new_image()), |task| task.compare = Compare::Skip);
+    let full = change_flash_task(flash_job(&new_image()), |task| task.compare = Compare::Skip);
     let Task::Flash(task) = full.task else { panic!() };
     assert_eq!(task.resumed(DroneState::WithoutFirmware).compare, Compare::First);
 }
 
 // ---- M14: the process is suspended while flashing
 
-/// A clock that jumps forward during a transfer, as when the process is suspended with Ctrl-Z and continued with `fg`.
+/// A clock that jumps forward during a transfer, as if the process were suspended with Ctrl-Z and continued with `fg`.
 struct JumpingClock {
     time: FastClock,
     at: Duration,
@@ -281,8 +283,8 @@ fn m14_a_flash_continues_after_the_process_was_suspended_for_minutes() {
 
 // ---- M8: a command that a killed session sent but did not start
 
-/// An erase of the firmware's first sector is pending, and the next GETSTATUS would start it. A job that only reads
-/// must not send GETSTATUS.
+/// An erase of the firmware's first sector is pending, and the next GETSTATUS would start the erase. A job that only
+/// reads must not send GETSTATUS.
 #[test]
 fn m8_a_job_that_only_reads_does_not_start_the_pending_erase_of_a_killed_session() {
     let erase = [0x41, 0x00, 0x40, 0x00, 0x08];
@@ -316,15 +318,15 @@ fn m8_a_job_that_only_reads_does_not_start_the_pending_erase_of_a_killed_session
     }
 }
 
-// ---- M3: a foreign 0483:5740 device that this user may not open
+// ---- M3: a foreign 0483:5740 device that the user has no access to
 
 /// A bus that lists another STM32 board before the drones. The board cannot be opened; the system may know its names.
-struct WithForeignBoard {
+struct ForeignBoardBus {
     bus: SimBus,
     names: Option<Strings>,
 }
 
-impl Bus for WithForeignBoard {
+impl Bus for ForeignBoardBus {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         let location: Location = "2-1".parse().unwrap();
         let names = self.names.clone();
@@ -355,29 +357,30 @@ fn m3_a_foreign_board_that_cannot_be_opened_does_not_prevent_a_flash() {
     {
         for scenario in ["healthy", "dfu"] {
             let world = World::new(scenario);
-            let bus = Arc::new(WithForeignBoard { bus: world.bus.clone(), names: names.clone() });
-            assert_eq!(scan::devices(&bus).unwrap().len(), 1 + usize::from(names.is_none()));
+            let bus = Arc::new(ForeignBoardBus { bus: world.bus.clone(), names: names.clone() });
+            assert_eq!(scan::list_devices(&bus).unwrap().len(), 1 + usize::from(names.is_none()));
             let run = run(bus, world.clock.clone(), flash_job(&new_image()));
             assert_eq!(run.report.outcome, Outcome::Flashed, "{scenario} {names:?}");
         }
-        // The drone is plugged in later: the job waits for it, even if it is selected by serial number.
+        // The drone is plugged in later: the job waits for the drone, even if a serial number selects it.
         for device in [Selector::Only, Selector::Serial("51004F000551343036333233".to_owned())] {
             let plugged_in = Duration::from_secs(10);
-            let (clock, bus) = crate::cuts::PowerCut::at(plugged_in, "healthy", SimDrone::plug_or_unplug);
+            let (clock, bus) =
+                crate::cuts::PowerCutClock::at(plugged_in, "healthy", SimDrone::plug_or_unplug);
             bus.with(0, |drone, now| drone.plug_or_unplug(now));
-            let bus = Arc::new(WithForeignBoard { bus, names: names.clone() });
+            let bus = Arc::new(ForeignBoardBus { bus, names: names.clone() });
             let job = Job { device, wait: Duration::from_secs(30), ..flash_job(&new_image()) };
             let outcome = run(bus, clock, job).report.outcome;
             assert_eq!(outcome, Outcome::Flashed, "{names:?}");
         }
     }
-    // Alone on the bus, the board is not reported as a Crazyflie with missing udev rules if its names show otherwise.
+    // A board that is alone on the bus and has foreign names is not reported as a Crazyflie with missing udev rules.
     let world = World::new("none");
-    let bus = WithForeignBoard { bus: world.bus, names: names("Betaflight", "STM32F405") };
-    assert!(matches!(scan::choose(&bus, &Selector::Only), Err(FailureKind::NoDevice)));
+    let bus = ForeignBoardBus { bus: world.bus, names: names("Betaflight", "STM32F405") };
+    assert!(matches!(scan::choose_device(&bus, &Selector::Only), Err(FailureKind::NoDevice)));
 }
 
-// ---- M12, L7: a device that slows everything down
+// ---- M12, L7: a device that delays every job
 
 /// The device has hundreds of memories and never answers requests for their names.
 #[test]
@@ -421,7 +424,7 @@ fn l1_an_image_with_an_odd_length_is_verified_to_its_last_byte() {
     for odd in [1, 2, 3, 5] {
         let image = firmware("2026.08", 60 * 2048 + odd);
         let world = World::new("dfu");
-        let flash = with(flash_job(&image), |task| task.leave = Leave::Stay);
+        let flash = change_flash_task(flash_job(&image), |task| task.leave = Leave::Stay);
         assert_eq!(world.run(flash).report.outcome, Outcome::Flashed);
         let verify = Task::Verify(vec![Segment { address: FIRMWARE_BASE, data: image.clone() }]);
         let run = world.run(Job { enter: Enter::Never, task: verify, ..flash_job(&image) });
@@ -460,7 +463,8 @@ fn s1_no_copy_is_kept_of_a_huge_sector() {
         Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
     };
     let bus = InterceptedUsb { bus: world.bus.clone(), open };
-    let job = with(with_mismatch_allowed(flash_job(&new_image())), |task| task.keep = Keep::Copy);
+    let job =
+        change_flash_task(with_mismatch_allowed(flash_job(&new_image())), |task| task.keep = Keep::Copy);
     let run = run(Arc::new(bus), world.clock.clone(), job);
     let is_logged = |event: &Event| matches!(event, Event::Log(_, LogEntry::NoCopyOfHugeSectors));
     assert!(run.events.iter().any(is_logged), "{:?}", run.report);
@@ -469,11 +473,11 @@ fn s1_no_copy_is_kept_of_a_huge_sector() {
 
 // ---- L7: a device that is busy for hours
 
-/// A boot ROM that always reports that it will be busy for hours. Calls `asked` for each such answer.
-fn always_busy(bus: SimBus, asked: impl Fn() + Send + Sync + 'static) -> impl Bus {
-    let asked = Arc::new(asked);
+/// A boot ROM that always reports that it will be busy for hours. Calls `on_answer` before each such answer.
+fn always_busy(bus: SimBus, on_answer: impl Fn() + Send + Sync + 'static) -> impl Bus {
+    let on_answer = Arc::new(on_answer);
     let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
-        let asked = Arc::clone(&asked);
+        let on_answer = Arc::clone(&on_answer);
         let bend = move |ask: Ask<'_>| {
             let Ask::In(Setup { request_type: 0xA1, request, .. }, _) = ask else { return None };
             let answer = match request {
@@ -481,7 +485,7 @@ fn always_busy(bus: SimBus, asked: impl Fn() + Send + Sync + 'static) -> impl Bu
                 5 => vec![4],
                 _ => return None,
             };
-            asked();
+            on_answer();
             Some(Ok(answer))
         };
         Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
@@ -500,11 +504,11 @@ fn flash_and_cancel<B: Bus + 'static>(
     let worker = Worker::spawn(Arc::new(bus(Box::new(cancel))), world.clock.clone());
     assert!(commands.set(Mutex::new(worker.commands.clone())).is_ok());
     worker.commands.send(Command::Run(Box::new(flash_job(&new_image())))).unwrap();
-    outcome(&worker).expect("the job ends")
+    wait_for_outcome(&worker).expect("the job did not end")
 }
 
-/// The devices ignore every descriptor request, or only those for strings. Each run sends the cancel during a different
-/// one of these requests.
+/// The devices ignore every descriptor request, or only requests for strings. Each run sends the cancel during a
+/// different one of these requests.
 #[test]
 fn l7_a_cancel_takes_effect_while_devices_do_not_send_their_names() {
     const GET_DESCRIPTOR: u8 = 6;
@@ -539,7 +543,7 @@ fn l7_a_cancel_takes_effect_while_devices_do_not_send_their_names() {
                     };
                     InterceptedUsb { bus: world.bus.clone(), open }
                 });
-                // The job may have ended before the cancel.
+                // The job may have ended before the cancel was sent.
                 let Some(cancelled) = cancelled.get() else { continue };
                 assert_eq!(
                     outcome,
@@ -553,7 +557,7 @@ fn l7_a_cancel_takes_effect_while_devices_do_not_send_their_names() {
     }
 }
 
-/// Without a cancel, the job fails within 15 s. With one, it ends within 2 s.
+/// Without a cancel, the job fails within 15 s. With a cancel, the job ends within 2 s.
 #[test]
 fn l7_a_cancel_takes_effect_while_a_device_reports_that_it_is_busy() {
     let world = World::new("dfu");
@@ -570,13 +574,13 @@ fn l7_a_cancel_takes_effect_while_a_device_reports_that_it_is_busy() {
 
 // ---- H3: a restore that is interrupted and then undone
 
-/// The restore is interrupted at any moment, run again to completion, and then undone.
+/// The restore is interrupted at 60 different moments, run again to completion, and then undone.
 #[test]
 fn h3_undo_after_an_interrupted_restore_puts_back_the_flash_from_before_the_first_attempt() {
     const LEN: usize = 50 * 1024;
     let (image, loader) = (firmware("2026.08", LEN), images::loader());
     let restore = || {
-        with(restore_job(&loader, Some(&image)), |task| {
+        change_flash_task(restore_job(&loader, Some(&image)), |task| {
             task.leave = Leave::Stay;
             task.keep = Keep::Copy;
         })
@@ -594,7 +598,7 @@ fn h3_undo_after_an_interrupted_restore_puts_back_the_flash_from_before_the_firs
     let whole_job = changed("dfu", other_loader).run(restore()).report.took;
     let before = changed("dfu", other_loader).flash();
     for moment in (0..60).map(|n| whole_job * n / 60) {
-        let (clock, bus) = crate::cuts::PowerCut::at(moment, "dfu", SimDrone::cut_power);
+        let (clock, bus) = crate::cuts::PowerCutClock::at(moment, "dfu", SimDrone::cut_power);
         bus.with(0, |drone, _| other_loader(drone));
         let flash = || bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
         let mut history = History::default();
@@ -611,7 +615,7 @@ fn h3_undo_after_an_interrupted_restore_puts_back_the_flash_from_before_the_firs
         let copy = history.target().unwrap_or_else(|why| panic!("at {moment:?}: {why}")).clone();
         let undo =
             job(admission::undo(copy, Overrides { allow_mismatch: true, ..Overrides::default() }).unwrap());
-        let undo = with(undo, |task| {
+        let undo = change_flash_task(undo, |task| {
             task.leave = Leave::Stay;
             task.change = Change::Undo;
         });
@@ -621,9 +625,9 @@ fn h3_undo_after_an_interrupted_restore_puts_back_the_flash_from_before_the_firs
 }
 
 /// A bus that calls a function whenever its list of devices is empty.
-struct NotifyWhenEmpty<F>(SimBus, F);
+struct EmptyListNotifier<F>(SimBus, F);
 
-impl<F: Fn() + Send + Sync> Bus for NotifyWhenEmpty<F> {
+impl<F: Fn() + Send + Sync> Bus for EmptyListNotifier<F> {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         let list = self.0.list()?;
         if list.is_empty() {
@@ -643,22 +647,22 @@ impl<F: Fn() + Send + Sync> Bus for NotifyWhenEmpty<F> {
 
 /// The cancel is sent while the drone restarts into DFU mode, so the outcome must not report the drone as running.
 #[test]
-fn m1_a_job_cancelled_while_the_drone_enters_dfu_mode_does_not_report_it_as_untouched() {
+fn m1_a_job_cancelled_while_the_drone_enters_dfu_mode_does_not_report_an_untouched_drone() {
     let world = World::new("late");
     let commands = Arc::new(OnceLock::<Mutex<Sender<Command>>>::new());
     let to_worker = Arc::clone(&commands);
     let cancel = move || drop(to_worker.get().unwrap().lock().unwrap().send(Command::Cancel));
-    let worker = Worker::spawn(Arc::new(NotifyWhenEmpty(world.bus.clone(), cancel)), world.clock.clone());
+    let worker = Worker::spawn(Arc::new(EmptyListNotifier(world.bus.clone(), cancel)), world.clock.clone());
     assert!(commands.set(Mutex::new(worker.commands.clone())).is_ok());
     let wait = Duration::from_secs(60);
     worker.commands.send(Command::Run(Box::new(Job { wait, ..flash_job(&new_image()) }))).unwrap();
-    assert_eq!(outcome(&worker), Some(Outcome::Cancelled(DroneState::Stopped)));
+    assert_eq!(wait_for_outcome(&worker), Some(Outcome::Cancelled(DroneState::Stopped)));
 }
 
 // ---- H2, H5: incomplete firmware is not kept as a copy, no matter which program wrote it
 
-/// Incomplete firmware from another program's interrupted flash never ran. If a copy of it were kept, undo would stop a
-/// drone that was just repaired.
+/// Incomplete firmware from another program's interrupted flash never ran. If cfdfu kept a copy of this firmware, undo
+/// would break a drone that was just repaired.
 #[test]
 fn h2_incomplete_firmware_from_another_program_is_not_kept_as_a_copy() {
     let whole = new_image();

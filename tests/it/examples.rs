@@ -8,10 +8,10 @@ use std::process::{Command, Output};
 use cfdfu::sim::images;
 use tempfile::TempDir;
 
-use crate::support::{SEED_LEN, firmware, program};
+use crate::support::{SEED_LEN, find_program, firmware};
 
-/// Returns a folder with images where a build puts them, and a PATH that includes cfdfu. A wrapper script keeps cfdfu
-/// away from real drones plugged into this computer by selecting the scenario in DEMO instead.
+/// Returns a folder with images in the places where a build puts them, and a PATH that includes a wrapper script for
+/// cfdfu. The wrapper selects the scenario in DEMO, so that cfdfu does not use real drones plugged into this computer.
 fn folder() -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("build")).unwrap();
@@ -53,7 +53,7 @@ fn text(output: &Output) -> String {
 #[test]
 fn every_target_of_the_makefile_flashes() {
     let (folder, path) = folder();
-    let Some(program) = program("make") else { return };
+    let Some(program) = find_program("make") else { return };
     let make = |target: &str, demo: &str, argument: &str| {
         let mut make = example_command(&program);
         make.args(["-f", &example("Makefile"), target, argument]).current_dir(&folder);
@@ -127,7 +127,7 @@ fn the_steps_of_the_ci_workflow_succeed() {
     }
     let last = steps.last().unwrap();
     assert!(text(&step(last, "healthy")).contains("\"outcome\":\"flashed\""));
-    assert!(!step(last, "write-protected").status.success(), "a drone that is not flashed fails the job");
+    assert!(!step(last, "write-protected").status.success(), "a failed flash must fail the step");
 }
 
 /// Returns the `run` commands of a workflow, whether they are on one line or in a block.

@@ -7,7 +7,7 @@ use cfdfu::usb::{Bus, Found, Setup, TransferError, Transport};
 
 use crate::bent::{Ask, BentTransport, Intercept, InterceptedUsb};
 
-/// bRequest of GETSTATUS in the class requests of DFU (DFU 1.1 §6.1.2).
+/// bRequest of GETSTATUS, a class request of DFU (DFU 1.1 §6.1.2).
 const GETSTATUS: u8 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Fault {
     Busy,
 }
 
-/// A fault and the transfer it hits, counted from 0 across all devices.
+/// A fault and the number of the transfer that it affects, counted from 0 across all devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Script {
     pub at: u64,
@@ -47,7 +47,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Prepares a fault. `on_unplug` must cut the power of the simulated device.
+    /// Prepares a fault, if any. `on_unplug` must cut the power of the simulated device.
     pub fn new(script: Option<Script>, on_unplug: impl FnMut() + Send + 'static) -> Arc<Faults> {
         Arc::new(Faults {
             script,
@@ -61,7 +61,7 @@ impl Faults {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Counts a transfer, and returns the fault that hits it, if any.
+    /// Counts a transfer, and returns its fault, if any.
     fn next(&self, is_status: bool) -> Option<Fault> {
         let now = self.count.fetch_add(1, Ordering::SeqCst);
         let Script { at, fault } = self.script?;
@@ -92,7 +92,7 @@ pub fn faulty<B: Bus>(inner: B, faults: Arc<Faults>) -> impl Bus {
     InterceptedUsb { bus: inner, open }
 }
 
-/// Decides what happens to one transfer, and pulls the cable if its fault is `Unplug`.
+/// Decides what happens to one transfer, and pulls the cable if the fault is `Unplug`.
 fn bend(faults: &Faults, is_gone: &mut bool, ask: &Ask<'_>) -> Intercept {
     let is_status = matches!(ask, Ask::In(Setup { request_type: 0xA1, request: GETSTATUS, .. }, _));
     let fault = faults.next(is_status);

@@ -1,4 +1,4 @@
-//! Writes image files for the test corpus and as seeds for fuzzing. The writers share no code with the program's
+//! Builds image files for the test corpus and for the fuzzing seeds. The functions share no code with the program's
 //! parsers.
 
 use std::io::{Cursor, Write};
@@ -17,7 +17,7 @@ pub fn crc(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Appends a DFU suffix for this device to `bytes`.
+/// Appends a DFU suffix for the given USB device to `bytes`.
 pub fn suffixed(mut bytes: Vec<u8>, (vendor, product): (u16, u16), version: u16) -> Vec<u8> {
     for number in [0_u16, product, vendor, version] {
         bytes.extend(number.to_le_bytes());
@@ -61,7 +61,7 @@ pub fn dfuse(targets: &[Target<'_>]) -> Vec<u8> {
     suffixed(dfuse_body(targets), (0x0483, 0xDF11), 0x011A)
 }
 
-/// A DfuSe file with `change` applied, and a valid checksum.
+/// A DfuSe file with `change` applied to its body, and a valid checksum.
 pub fn bent(targets: &[Target<'_>], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut body = dfuse_body(targets);
     change(&mut body);
@@ -90,7 +90,8 @@ pub fn hex(address: u32, bytes: &[u8]) -> String {
     text + &line(5, 0, &[8, 0, 0x4A, 0x01]) + ":00000001FF\r\n"
 }
 
-/// A linked ARM program with two sections. As with the GNU linker, its first segment starts with the file's headers.
+/// A linked ARM program with code and data. As in files from the GNU linker, the first segment starts with the file's
+/// headers.
 pub fn elf(address: u32, bytes: &[u8]) -> Vec<u8> {
     const OFFSET: u32 = 0x1000;
     let (text, data) = bytes.split_at((bytes.len() / 2) & !3);
@@ -142,7 +143,7 @@ pub fn zip(files: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// A manifest like those of the release tool.
+/// A manifest like those that Bitcraze's release tool writes.
 pub fn manifest(version: u32, platform: &str) -> String {
     let stm32 = json!({"platform": "cf2", "target": "stm32", "type": "fw", "release": "2026.04"});
     let nrf51 = json!({"platform": "cf2", "target": "nrf51", "type": "fw", "requires": ["sd-s130"]});

@@ -1,4 +1,5 @@
-//! How a job selects its device, brings it into DFU mode and back, and handles devices that cannot be opened.
+//! Tests how a job selects its device, switches the device to DFU mode and back, and handles devices that cannot be
+//! opened.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +22,7 @@ use crate::bent::InterceptedUsb;
 use crate::support::{SEED_LEN, World, firmware, flash_job, parse, run};
 
 #[test]
-fn no_enter_does_not_touch_a_running_crazyflie() {
+fn a_job_with_no_enter_does_not_touch_a_running_crazyflie() {
     let world = World::new("healthy");
     let before = world.bus.with(0, |drone, _| drone.enumeration());
     let job = Job { enter: Enter::Never, ..flash_job(&firmware("2026.08", SEED_LEN)) };
@@ -38,13 +39,13 @@ fn one_of_two_drones_is_selected_by_either_form_of_its_serial_number_or_by_its_p
         let selector: Selector = name.parse().unwrap();
         let job = Job { device: selector, ..flash_job(&image) };
         assert_eq!(world.run(job).report.outcome, Outcome::Flashed, "{name}");
-        let holds = |n: usize| {
+        let has_image = |n: usize| {
             world
                 .bus
                 .with(n, |drone, _| drone.memory.flash.bytes()[0x4000..0x4000 + SEED_LEN] == image)
                 .unwrap()
         };
-        assert_eq!((holds(n), holds(1 - n)), (true, false), "{name}");
+        assert_eq!((has_image(n), has_image(1 - n)), (true, false), "{name}");
     }
 }
 
@@ -88,7 +89,7 @@ fn a_job_waits_for_a_late_device_until_its_wait_time_is_over() {
 }
 
 #[test]
-fn a_drone_that_restarts_its_firmware_instead_of_the_rom_is_sent_into_dfu_mode_at_most_eight_times() {
+fn a_drone_that_restarts_its_firmware_instead_of_the_rom_is_asked_to_enter_dfu_mode_at_most_eight_times() {
     let image = firmware("2026.08", images::FIRMWARE_MIN);
     let outcome = |missed: u8| {
         let world = World::new("healthy");
@@ -132,7 +133,7 @@ fn devices_other_than_a_crazyflie_receive_only_descriptor_requests() {
     }
 }
 
-/// A GD32 speaks DfuSe, so every write would succeed: its vendor and product IDs alone must stop cfdfu.
+/// A GD32 supports DfuSe, so every write would succeed. Its vendor and product IDs alone must make cfdfu refuse it.
 #[test]
 fn a_foreign_boot_rom_is_reported_and_never_opened() {
     let image = firmware("2026.08", SEED_LEN);
@@ -142,7 +143,7 @@ fn a_foreign_boot_rom_is_reported_and_never_opened() {
             let world = World::new("clone");
             let before = world.flash();
             let opened = Arc::new(AtomicU32::new(0));
-            let bus = Arc::new(CountOpens(world.bus.clone(), Arc::clone(&opened)));
+            let bus = Arc::new(OpenCounter(world.bus.clone(), Arc::clone(&opened)));
             let job = Job { device, task: task.clone(), ..flash_job(&image) };
             let Outcome::Failed(failure) = run(bus, world.clock.clone(), job).report.outcome else {
                 panic!("{task:?} did not fail")
@@ -200,18 +201,18 @@ fn identify_queries_a_running_drone_over_usb_and_switches_its_link_back_to_the_r
         .collect();
     assert_eq!(commands, [1, 0], "to USB, then back to the radio");
     let report = world.run(flash_job(&firmware("2026.08", SEED_LEN))).report;
-    assert_eq!(report.runs.as_deref(), Some("2026.08"), "the drone runs what was flashed");
+    assert_eq!(report.runs.as_deref(), Some("2026.08"), "the drone runs the new firmware");
 }
 
 /// A bus that keeps listing a disconnected device for a while. As on Linux, opening that device fails, first with a
 /// disconnect, then with another error.
-struct Lingering {
+struct LingeringBus {
     inner: SimBus,
     last: Mutex<Option<Found>>,
     failed_opens: AtomicU32,
 }
 
-impl Bus for Lingering {
+impl Bus for LingeringBus {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         let mut list = self.inner.list()?;
         let mut previous = self.last.lock().unwrap();
@@ -242,7 +243,8 @@ impl Bus for Lingering {
 #[test]
 fn a_disconnected_device_that_is_still_listed_is_not_mistaken_for_a_reconnected_one() {
     let world = World::new("healthy");
-    let bus = Lingering { inner: world.bus.clone(), last: Mutex::new(None), failed_opens: AtomicU32::new(0) };
+    let bus =
+        LingeringBus { inner: world.bus.clone(), last: Mutex::new(None), failed_opens: AtomicU32::new(0) };
     let report = run(Arc::new(bus), world.clock.clone(), flash_job(&firmware("2026.08", SEED_LEN))).report;
     assert_eq!((report.booted(), report.outcome), (Some(true), Outcome::Flashed));
 }
@@ -305,18 +307,22 @@ fn repeated_scans_of_the_bus_open_each_device_once() {
     let opened = Arc::new(AtomicU32::new(0));
     for (scenario, drones) in [("two", 2), ("relatives", 0), ("px4", 0), ("clone", 0), ("other-chip", 1)] {
         let world = World::new(scenario);
-        let bus = CountOpens(world.bus.clone(), Arc::clone(&opened));
+        let bus = OpenCounter(world.bus.clone(), Arc::clone(&opened));
         let mut cache = scan::ScanCache::default();
         opened.store(0, Ordering::SeqCst);
         let first = cache.refresh(&bus, HashSet::new).unwrap();
-        assert_eq!(first.0, scan::devices(&world.bus).unwrap(), "{scenario}");
-        assert_eq!((first.0.len(), &first.1), (drones, &scan::others(&world.bus).unwrap()), "{scenario}");
+        assert_eq!(first.0, scan::list_devices(&world.bus).unwrap(), "{scenario}");
+        assert_eq!(
+            (first.0.len(), &first.1),
+            (drones, &scan::list_related_devices(&world.bus).unwrap()),
+            "{scenario}"
+        );
         let opens = opened.load(Ordering::SeqCst);
         assert_eq!(cache.refresh(&bus, HashSet::new).unwrap(), first);
         assert_eq!(opened.load(Ordering::SeqCst), opens, "{scenario}: opened again");
         world.bus.with(0, |drone, now| drone.cut_power(now));
         let (remaining, _) = cache.refresh(&bus, HashSet::new).unwrap();
-        assert_eq!(remaining, scan::devices(&world.bus).unwrap(), "{scenario}");
+        assert_eq!(remaining, scan::list_devices(&world.bus).unwrap(), "{scenario}");
     }
     // The scan retries a device that could not be opened.
     let world = World::new("dfu");
@@ -327,9 +333,9 @@ fn repeated_scans_of_the_bus_open_each_device_once() {
 }
 
 /// A bus that counts how often a device is opened.
-struct CountOpens(SimBus, Arc<AtomicU32>);
+struct OpenCounter(SimBus, Arc<AtomicU32>);
 
-impl Bus for CountOpens {
+impl Bus for OpenCounter {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         self.0.list()
     }
@@ -374,7 +380,10 @@ fn blink_returns_the_leds_to_the_firmware_and_the_link_to_the_radio() {
     let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
     worker.commands.send(Command::Run(Box::new(Job::new(Task::Blink(Duration::from_secs(3600)))))).unwrap();
     worker.commands.send(Command::Cancel).unwrap();
-    assert!(matches!(crate::support::outcome(&worker), Some(Outcome::Cancelled(DroneState::Untouched))));
+    assert!(matches!(
+        crate::support::wait_for_outcome(&worker),
+        Some(Outcome::Cancelled(DroneState::Untouched))
+    ));
     assert_eq!(world.bus.with(0, |drone, _| drone.led_parameter().0), Some(0));
     // The job fails on a drone in DFU mode, and without a drone.
     let kind = |scenario: &str| {

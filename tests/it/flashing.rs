@@ -1,4 +1,4 @@
-//! Whole jobs on the simulated chip: the resulting contents of the flash, the order of changes, the number of
+//! Tests complete jobs on the simulated chip: the resulting contents of the flash, the order of changes, the number of
 //! transfers, and the time.
 
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use cfdfu::sim::images;
 use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::worker::Worker;
 
-use crate::support::{SEED_LEN, World, firmware, flash_job, job, parse, restore_job, run, with};
+use crate::support::{SEED_LEN, World, change_flash_task, firmware, flash_job, job, parse, restore_job, run};
 
 /// Returns the offsets at which the flash has changed.
 fn changed(before: &[u8], after: &[u8]) -> Vec<usize> {
@@ -44,22 +44,23 @@ fn a_running_crazyflie_is_flashed_and_verified_and_runs_again() {
 #[test]
 fn flashing_the_same_image_again_writes_nothing_unless_compare_is_skipped() {
     let world = World::new("dfu");
-    let job = || with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.leave = Leave::Stay);
+    let job =
+        || change_flash_task(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.leave = Leave::Stay);
     assert_eq!(world.run(job()).report.outcome, Outcome::Flashed);
     let again = world.run(job()).report;
     println!("{:.3} s of the simulated chip's time for the same image again", again.took.as_secs_f64());
     assert_eq!(again.outcome, Outcome::Unchanged);
     assert_eq!((again.written, again.erased_sectors, again.verified), (0, 0, true));
-    let full = world.run(with(job(), |task| task.compare = Compare::Skip)).report;
+    let full = world.run(change_flash_task(job(), |task| task.compare = Compare::Skip)).report;
     assert_eq!(full.outcome, Outcome::Flashed);
     assert_eq!((full.written, full.erased_sectors), (SEED_LEN as u64, 5));
 }
 
 #[test]
-fn a_change_in_the_last_sector_rewrites_only_the_first_and_the_last() {
+fn a_change_in_the_last_sector_rewrites_only_the_first_and_last_sectors() {
     let world = World::new("dfu");
     let mut image = firmware("2026.08", SEED_LEN);
-    let stay = |image: &[u8]| with(flash_job(image), |task| task.leave = Leave::Stay);
+    let stay = |image: &[u8]| change_flash_task(flash_job(image), |task| task.leave = Leave::Stay);
     world.run(stay(&image));
     image[SEED_LEN - 1] ^= 0x10;
     let report = world.run(stay(&image)).report;
@@ -75,7 +76,8 @@ fn a_flash_never_touches_the_bootloader() {
             for compare in [Compare::First, Compare::Skip] {
                 let world = World::new(scenario);
                 let before = world.flash();
-                let job = with(flash_job(&firmware("2026.08", len)), |task| task.compare = compare);
+                let job =
+                    change_flash_task(flash_job(&firmware("2026.08", len)), |task| task.compare = compare);
                 assert_eq!(world.run(job).report.outcome, Outcome::Flashed, "{scenario} {len}");
                 assert_eq!(world.flash()[..0x4000], before[..0x4000], "{scenario} {len}");
                 assert_eq!(world.bus.with(0, |drone, _| drone.memory.flash.erases[0]), Some(0));
@@ -111,7 +113,7 @@ fn a_restore_of_the_bootloader_alone_does_not_change_the_firmware() {
     assert!(changed(&before, &world.flash()).iter().all(|&at| at < 0x4000));
 }
 
-/// Runs a job, and returns its transfers in order, with its outcome.
+/// Runs a job. Returns its transfers, in order, and its outcome.
 fn record_transfers(world: &World, job: Job) -> (Vec<Transfer>, Outcome) {
     let recorded = Arc::new(Mutex::new(Vec::new()));
     let listener = Arc::clone(&recorded);
@@ -146,7 +148,7 @@ fn a_block_takes_three_transfers_to_write_and_one_to_read() {
 #[test]
 fn the_poll_time_is_ignored_on_a_recognised_rom() {
     let world = World::new("dfu");
-    let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.leave = Leave::Stay);
+    let job = change_flash_task(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.leave = Leave::Stay);
     let from = world.clock.now();
     assert_eq!(world.run(job).report.outcome, Outcome::Flashed);
     let took = world.clock.now() - from;
@@ -159,7 +161,7 @@ fn the_poll_time_is_ignored_on_a_recognised_rom() {
 fn byte_mode_and_a_worn_chip_take_longer_but_succeed() {
     let seconds = |scenario: &str, width: Width| {
         let world = World::new(scenario);
-        let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
+        let job = change_flash_task(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
             task.width = width;
             task.leave = Leave::Stay;
         });
@@ -174,12 +176,12 @@ fn byte_mode_and_a_worn_chip_take_longer_but_succeed() {
     assert!(seconds("slow", Width::Byte) > 30.0);
 }
 
-/// The programming width outlives a session, so byte mode must be set explicitly.
+/// The chip keeps the programming width after a session ends, so byte mode must be set explicitly.
 #[test]
 fn byte_mode_is_used_even_after_a_session_in_word_mode() {
     let world = World::new("dfu");
     let seconds = |version: &str, width: Width| {
-        let job = with(flash_job(&firmware(version, SEED_LEN)), |task| {
+        let job = change_flash_task(flash_job(&firmware(version, SEED_LEN)), |task| {
             task.width = width;
             task.leave = Leave::Stay;
         });
@@ -214,9 +216,9 @@ fn unsuitable_drones_are_refused_before_anything_is_changed() {
     assert!(matches!(refusal("two"), FailureKind::Several(devices) if devices.len() == 2));
 }
 
-/// The option bytes do not show the protection when the job reads them.
+/// When the job reads the option bytes, the sector is not protected yet.
 #[test]
-fn a_sector_that_silently_keeps_its_content_is_detected_by_reading_back() {
+fn a_sector_that_silently_keeps_its_contents_is_detected_by_reading_back() {
     let world = World::new("dfu");
     // Sector 3 becomes protected only after sector 1 is erased, long after the option bytes have been read.
     let bus = world.bus.clone();
@@ -266,7 +268,7 @@ fn verify_and_backup_change_nothing_and_restart_the_drone() {
 #[test]
 fn a_flash_without_verification_is_not_reported_as_verified() {
     let world = World::new("dfu");
-    let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.verify = Verify::Skip);
+    let job = change_flash_task(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.verify = Verify::Skip);
     let report = world.run(job).report;
     assert_eq!((report.outcome, report.verified), (Outcome::Flashed, false));
 }
@@ -286,7 +288,7 @@ fn each_of_several_flashes_in_a_row_starts_at_zero_progress() {
 
 /// Runs a flash that asks for confirmation, and replies with `answer`. Returns the preview and the report.
 fn flash_and_answer(world: &World, answer: &Command) -> (Preview, Report) {
-    let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
+    let job = change_flash_task(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
         task.keep = Keep::Copy;
         task.confirm = Confirm::Ask;
     });
@@ -353,7 +355,7 @@ fn undo_puts_back_every_overwritten_byte() {
     {
         let world = World::new(scenario);
         let before = world.flash();
-        let run = world.run(with(job(image), |task| task.keep = Keep::Copy));
+        let run = world.run(change_flash_task(job(image), |task| task.keep = Keep::Copy));
         assert_eq!(run.report.outcome, Outcome::Flashed);
         assert_ne!(world.flash(), before);
         let kept = run.events.iter().find_map(|event| match event {
@@ -367,12 +369,12 @@ fn undo_puts_back_every_overwritten_byte() {
     }
 }
 
-/// The copy of working firmware is not replaced by a copy of what an interrupted flash wrote.
+/// The copy of working firmware is not replaced by a copy of the incomplete firmware that an interrupted flash wrote.
 #[test]
 fn incomplete_firmware_and_a_blank_flash_are_not_kept_for_undo() {
     let image = firmware("2026.08", SEED_LEN);
     let flash_and_keep = |world: &World, history: &mut History| {
-        let run = world.run(with(flash_job(&image), |task| task.keep = Keep::Copy));
+        let run = world.run(change_flash_task(flash_job(&image), |task| task.keep = Keep::Copy));
         let previews = run.events.iter().filter_map(|event| match event {
             Event::Ready(preview) => Some(preview),
             _ => None,
@@ -396,8 +398,9 @@ fn incomplete_firmware_and_a_blank_flash_are_not_kept_for_undo() {
 
 #[test]
 fn a_drone_that_runs_a_version_other_than_the_flashed_one_is_reported() {
-    let job =
-        with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.version = Some("2026.09".to_owned()));
+    let job = change_flash_task(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
+        task.version = Some("2026.09".to_owned());
+    });
     let report = World::new("healthy").run(job).report;
     assert!(report.runs_other && report.runs.as_deref() == Some("2026.08"));
     assert!(!World::new("healthy").run(flash_job(&firmware("2026.08", SEED_LEN))).report.runs_other);
@@ -409,7 +412,8 @@ fn a_cancel_stops_only_the_job_it_was_sent_to() {
     let world = World::new("dfu");
     let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
     let identify = Job::new(Task::Identify);
-    let asking = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.confirm = Confirm::Ask);
+    let asking =
+        change_flash_task(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.confirm = Confirm::Ask);
     for command in [Command::Run(Box::new(identify)), Command::Run(Box::new(asking)), Command::Cancel] {
         worker.commands.send(command).unwrap();
     }
@@ -438,7 +442,7 @@ fn a_background_identify_yields_to_a_flash() {
         })
         .take(2)
         .collect();
-    // The identify may have ended before the second command.
+    // The background identify may have ended before the second command.
     assert!(matches!(ends[0], Outcome::Cancelled(DroneState::Untouched) | Outcome::Identified));
     assert_eq!(ends[1], Outcome::Flashed);
 }
@@ -449,7 +453,7 @@ fn a_confirmation_is_not_lost_however_early_it_arrives() {
     let image = firmware("2026.08", images::FIRMWARE_MIN);
     for _ in 0..300 {
         let world = World::new("erased");
-        let job = with(flash_job(&image), |task| task.confirm = Confirm::Ask);
+        let job = change_flash_task(flash_job(&image), |task| task.confirm = Confirm::Ask);
         let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
         worker.commands.send(Command::Run(Box::new(job))).unwrap();
         let report = loop {
@@ -491,7 +495,7 @@ fn a_flash_interrupted_by_unplugging_is_reported_and_completes_when_run_again() 
 fn a_resumed_job_that_finds_no_drone_reports_the_state_after_the_first_attempt() {
     let world = World::new("dfu");
     world.bus.with(0, |drone, now| drone.cut_power(now));
-    let resumed = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
+    let resumed = change_flash_task(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
         *task = task.clone().resumed(DroneState::WithoutFirmware);
     });
     let Outcome::Failed(failure) = world.run(resumed.clone()).report.outcome else {
@@ -522,9 +526,9 @@ fn a_restore_interrupted_twice_reports_that_the_bootloader_is_missing() {
         for at in [first, second] {
             world.bus.with(0, |drone, now| {
                 drone.power_on_by_hand(now);
-                drone.traits.mishap = Some((at, SimFault::Unplugged));
+                drone.traits.fault = Some((at, SimFault::Unplugged));
             });
-            let job = with(restore.clone(), |task| *task = task.clone().resumed(state));
+            let job = change_flash_task(restore.clone(), |task| *task = task.clone().resumed(state));
             let Outcome::Failed(failure) = world.run(job).report.outcome else { continue };
             state = failure.drone;
             if world.flash()[..4] == [0xFF; 4] {

@@ -1,5 +1,5 @@
-//! Flashes many drones at once, with workers alone and with the real binary. Checks the result of each drone and how
-//! long all of them take together.
+//! Flashes many drones at once, with workers alone and with the real binary. Checks the result of each drone and the
+//! total time.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use cfdfu::usb::Location;
 use cfdfu::worker::Worker;
 
 use crate::cli::{Folder, Ran};
-use crate::support::{SEED_LEN, firmware, flash_job, with};
+use crate::support::{SEED_LEN, change_flash_task, firmware, flash_job};
 
 /// Drones in DFU mode, each with its own serial number.
 fn drones(count: usize) -> Vec<SimDrone> {
@@ -25,8 +25,8 @@ fn drones(count: usize) -> Vec<SimDrone> {
     (0..count).map(numbered).collect()
 }
 
-/// Returns ports 1 to `count` of the root hub, each with its own wire, or ports spread evenly over this many hubs. The
-/// drones on a hub share one wire.
+/// Returns ports 1 to `count` of the root hub, each with its own wire. With `hubs`, the ports are spread evenly over
+/// that many hubs instead, and all drones on one hub share a wire.
 fn locations(count: usize, hubs: Option<usize>) -> Vec<Location> {
     let ports = |n: usize| match hubs {
         None => vec![n as u8 + 1],
@@ -63,7 +63,7 @@ fn run_jobs(
         .iter()
         .map(|location| {
             let worker = Worker::spawn(bus.clone(), clock.clone());
-            let job = with(flash_job(image), |task| {
+            let job = change_flash_task(flash_job(image), |task| {
                 (task.keep, task.leave) = (Keep::Copy, Leave::Stay);
                 change(task);
             });
@@ -72,7 +72,7 @@ fn run_jobs(
             worker
         })
         .collect();
-    // The first event shows that the worker is a member of the team, too.
+    // The first event shows that the worker has joined the team, too.
     for worker in &workers {
         worker.events.recv().unwrap();
     }
@@ -114,7 +114,8 @@ fn many_drones_at_once_are_flashed_within_their_time_limits() {
 #[test]
 fn each_drone_gets_the_image_for_its_board() {
     let folder = Folder::with_image();
-    folder.file("bl.bin", images::firmware("2026.08", &[("C21B", "Crazyflie 2.1 Brushless")], SEED_LEN));
+    folder
+        .write_file("bl.bin", images::firmware("2026.08", &[("C21B", "Crazyflie 2.1 Brushless")], SEED_LEN));
     let ran = folder.json("flash cf2.bin bl.bin --demo=fleet --all --report report.csv");
     let objects = ran.objects();
     let batch = objects.last().unwrap();
@@ -155,7 +156,7 @@ fn a_drone_without_a_matching_image_is_refused_and_the_others_are_flashed() {
 #[test]
 fn two_images_for_one_board_are_refused_before_any_drone_is_touched() {
     let folder = Folder::with_image();
-    folder.file("other.bin", firmware("2026.04", SEED_LEN));
+    folder.write_file("other.bin", firmware("2026.04", SEED_LEN));
     let ran = folder.run("flash cf2.bin other.bin --demo=fleet --all");
     assert_eq!(ran.code, 65);
     assert!(ran.err.contains("two images are for CF20"), "{}", ran.err);
@@ -163,9 +164,10 @@ fn two_images_for_one_board_are_refused_before_any_drone_is_touched() {
 }
 
 #[test]
-fn a_single_drone_gets_the_one_of_several_images_that_is_for_its_board() {
+fn a_single_drone_gets_the_image_for_its_board_out_of_several_images() {
     let folder = Folder::with_image();
-    folder.file("bl.bin", images::firmware("2026.08", &[("C21B", "Crazyflie 2.1 Brushless")], SEED_LEN));
+    folder
+        .write_file("bl.bin", images::firmware("2026.08", &[("C21B", "Crazyflie 2.1 Brushless")], SEED_LEN));
     let ran = folder.run("flash bl.bin cf2.bin --demo=dfu");
     assert_eq!(ran.code, 0, "{}", ran.err);
     let ran = folder.run("flash bl.bin cf2.bin --demo=wrong-board");
@@ -178,7 +180,7 @@ fn a_single_drone_gets_the_one_of_several_images_that_is_for_its_board() {
 }
 
 #[test]
-fn only_the_selected_drones_take_part() {
+fn a_batch_includes_only_the_selected_drones() {
     let folder = Folder::with_image();
     let ran = folder.json("flash cf2.bin --demo=fleet --all --device 1-1.2 --device 1-2.1 --device 1-9");
     let batch = ran.objects().pop().unwrap();
@@ -188,7 +190,7 @@ fn only_the_selected_drones_take_part() {
     assert_eq!(ran.code, 2, "{}", ran.err);
 }
 
-/// A second backup does not replace the first.
+/// A second backup does not overwrite the first.
 #[test]
 fn every_drone_is_backed_up_to_its_own_file() {
     let folder = Folder::with_image();
@@ -204,7 +206,7 @@ fn every_drone_is_backed_up_to_its_own_file() {
     assert_eq!(ran.code, 73, "{}", ran.out);
 }
 
-/// After Enter, the station flashes each drone that is plugged in, and counts the drones that are done.
+/// After Enter, the station flashes each drone that is plugged in, and counts the finished drones.
 #[test]
 fn a_station_ends_after_the_given_number_of_drones() {
     let folder = Folder::with_image();
@@ -224,21 +226,21 @@ fn a_station_ends_after_the_given_number_of_drones() {
     assert!(ran.out.contains("Press Enter") && ran.out.contains("1 of 1 done"), "{}", ran.out);
 }
 
-/// Three drones share one wire, and each fault hits the middle one at every third of its first 60 DFU requests. The
-/// other two are flashed, with the same result each time.
+/// Three drones share one wire. Each fault affects the middle drone, once at every third of its first 60 DFU requests.
+/// The other two drones are flashed, with the same result each time.
 #[test]
 fn a_fault_on_one_drone_does_not_touch_the_others() {
     let image = firmware("2026.08", 20_000);
     let mut expected = None;
     let mut cases = 0;
     for fault in [SimFault::Unplugged, SimFault::Loose, SimFault::Hung, SimFault::Panic] {
-        // The first run is without a fault: no job has so many transfers.
+        // In the first run, the fault never occurs, because no job has that many requests.
         let first = expected.is_none().then_some(u32::MAX);
         for at in first.into_iter().chain((0..60).step_by(3)) {
             let clock = Arc::new(TeamClock::new());
             let locations = locations(3, Some(1));
             let mut drones = drones(3);
-            drones[1].traits.mishap = Some((at, fault));
+            drones[1].traits.fault = Some((at, fault));
             let bus = Arc::new(SimBus::at(drones, locations.clone(), clock.clone()));
             let reports = run_all(&bus, &clock, &locations, &image);
             let flash = |n: usize| bus.with(n, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
@@ -262,7 +264,7 @@ fn strict_writes_nothing_if_one_drone_has_no_image() {
     let folder = Folder::with_image();
     let Ran { code, out, .. } = folder.cfdfu("flash cf2.bin --all --strict --demo=fleet").fast().run();
     assert_eq!(code, 65, "{out}");
-    assert!(out.contains("1-1.6  E7E7E7E756  no image is for its board, C21B"), "{out}");
+    assert!(out.contains("1-1.6  E7E7E7E756  no image for its board, C21B"), "{out}");
     assert!(out.contains("Nothing was written to any drone"), "{out}");
     assert!(!out.contains("asked to enter DFU mode"), "{out}");
     assert!(!out.contains("  erase ") && !out.contains("  write "), "{out}");
@@ -270,9 +272,9 @@ fn strict_writes_nothing_if_one_drone_has_no_image() {
     assert!(code == 0 && out.contains("8 drones: 8 flashed"), "{out}");
 }
 
-/// `--strict` reads the radio address of each running drone. The later lines and the report include that address.
+/// `--strict` reads the radio address of each running drone. The later output and the report include that address.
 #[test]
-fn the_lines_and_the_report_of_a_batch_name_the_drones() {
+fn the_output_and_the_report_of_a_batch_include_the_radio_addresses() {
     let folder = Folder::with_image();
     let line = "flash cf2.bin --all --strict --demo=fleet-running --report report.csv";
     let Ran { code, out, err } = folder.cfdfu(line).fast().run();

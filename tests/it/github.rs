@@ -1,5 +1,5 @@
-//! A local server in place of GitHub: lists releases and serves their files, or misbehaves in a way that a test
-//! chooses. Records the requests.
+//! A local server in place of GitHub. It lists releases, serves their files, and records the requests. A test can make
+//! the server misbehave.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ const LOADER: &str = "bitcraze/crazyflie2-stm-bootloader";
 
 /// How the server handles a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum ServerBehaviour {
     Good,
     /// Answers with this status and these headers.
     Status(u16, &'static str),
@@ -30,7 +30,7 @@ pub enum Manner {
     Other,
     /// Redirects to this address.
     Redirect(String),
-    /// Redirects to the same address again and again.
+    /// Redirects every request to the requested address itself.
     Loop,
     /// Ignores the `Range` of a request.
     Whole,
@@ -57,8 +57,8 @@ struct State {
     /// The repository, tag, name and bytes of each file.
     files: Vec<(&'static str, String, String, Vec<u8>)>,
     hashes: Hashes,
-    list: Manner,
-    file: Manner,
+    list: ServerBehaviour,
+    file: ServerBehaviour,
     requests: Vec<String>,
 }
 
@@ -74,8 +74,8 @@ impl GitHub {
         let state = Arc::new(Mutex::new(State {
             files: Vec::new(),
             hashes: Hashes::Right,
-            list: Manner::Good,
-            file: Manner::Good,
+            list: ServerBehaviour::Good,
+            file: ServerBehaviour::Good,
             requests: Vec::new(),
         }));
         let shared = Arc::clone(&state);
@@ -89,12 +89,12 @@ impl GitHub {
         GitHub { address, state }
     }
 
-    pub fn firmware(&self, tag: &str, platform: &str, bytes: Vec<u8>) {
+    pub fn add_firmware(&self, tag: &str, platform: &str, bytes: Vec<u8>) {
         let name = format!("firmware-{platform}-{tag}.zip");
         self.state.lock().unwrap().files.push((FIRMWARE, tag.to_owned(), name, bytes));
     }
 
-    pub fn loader(&self, tag: &str, bytes: Vec<u8>) {
+    pub fn add_loader(&self, tag: &str, bytes: Vec<u8>) {
         let name = format!("cf2loader-{tag}.bin");
         self.state.lock().unwrap().files.push((LOADER, tag.to_owned(), name, bytes));
     }
@@ -105,25 +105,25 @@ impl GitHub {
         state.files.iter_mut().filter(|(_, at, ..)| at == tag).for_each(|file| file.3 = bytes.to_vec());
     }
 
-    pub fn hashes(&self, hashes: Hashes) {
+    pub fn set_hashes(&self, hashes: Hashes) {
         self.state.lock().unwrap().hashes = hashes;
     }
 
-    pub fn list(&self, manner: Manner) {
+    pub fn set_list_behaviour(&self, manner: ServerBehaviour) {
         self.state.lock().unwrap().list = manner;
     }
 
-    pub fn file(&self, manner: Manner) {
+    pub fn set_file_behaviour(&self, manner: ServerBehaviour) {
         self.state.lock().unwrap().file = manner;
     }
 
     /// Returns the requests since the last call, for example `GET /repos/… range=bytes=5- token`.
-    pub fn requests(&self) -> Vec<String> {
+    pub fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 }
 
-/// Waits until this many files have been requested since the last call of `requests`.
+/// Waits until this many files have been requested since the last call to `requests`.
 fn wait_for_downloads(state: &Mutex<State>, count: usize) {
     for _ in 0..500 {
         let state = state.lock().unwrap();
@@ -160,22 +160,26 @@ fn serve(stream: TcpStream, shared: &Mutex<State>) -> std::io::Result<()> {
     let manner = if path.contains("/download/") { state.file.clone() } else { state.list.clone() };
     let answer = answer(&state, &path, range.as_deref(), etag.as_deref(), &manner);
     drop(state);
-    if manner == Manner::Silent {
+    if manner == ServerBehaviour::Silent {
         thread::sleep(Duration::from_secs(30));
     }
-    if let Manner::Together(all) = manner {
+    if let ServerBehaviour::Together(all) = manner {
         wait_for_downloads(shared, all);
     }
     let mut stream = stream;
     let Answer { status, headers, body, announced } = answer;
     let length = announced.unwrap_or(body.len());
     write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n")?;
-    let cut = if let Manner::Cut(n) | Manner::Stalls(n) = manner { n.min(body.len()) } else { body.len() };
+    let cut = if let ServerBehaviour::Cut(n) | ServerBehaviour::Stalls(n) = manner {
+        n.min(body.len())
+    } else {
+        body.len()
+    };
     stream.write_all(&body[..cut])?;
-    if let Manner::Stalls(_) = manner {
+    if let ServerBehaviour::Stalls(_) = manner {
         thread::sleep(Duration::from_secs(30));
     }
-    if manner == Manner::Endless {
+    if manner == ServerBehaviour::Endless {
         loop {
             stream.write_all(&[0; 4096])?;
         }
@@ -192,14 +196,22 @@ struct Answer {
     announced: Option<usize>,
 }
 
-fn answer(state: &State, path: &str, range: Option<&str>, etag: Option<&str>, manner: &Manner) -> Answer {
+fn answer(
+    state: &State,
+    path: &str,
+    range: Option<&str>,
+    etag: Option<&str>,
+    manner: &ServerBehaviour,
+) -> Answer {
     let with =
         |status: u16, headers: &str| Answer { status, headers: headers.to_owned(), ..Answer::default() };
     match manner {
-        Manner::Status(status, headers) if !path.ends_with("/latest") => return with(*status, headers),
-        Manner::Redirect(to) => return with(302, &format!("location: {to}\r\n")),
-        Manner::Loop => return with(302, &format!("location: {path}\r\n")),
-        Manner::Page => {
+        ServerBehaviour::Status(status, headers) if !path.ends_with("/latest") => {
+            return with(*status, headers);
+        }
+        ServerBehaviour::Redirect(to) => return with(302, &format!("location: {to}\r\n")),
+        ServerBehaviour::Loop => return with(302, &format!("location: {path}\r\n")),
+        ServerBehaviour::Page => {
             let body = b"<html>We are having trouble. Please try again.</html>".to_vec();
             return Answer { status: 200, body, ..Answer::default() };
         }
@@ -227,19 +239,19 @@ fn answer(state: &State, path: &str, range: Option<&str>, etag: Option<&str>, ma
     let Some((.., bytes)) = state.files.iter().find(is_requested) else { return with(404, "") };
     let mut bytes = bytes.clone();
     match manner {
-        Manner::Shorter => drop(bytes.pop()),
-        Manner::Other => bytes.iter_mut().for_each(|byte| *byte ^= 1),
+        ServerBehaviour::Shorter => drop(bytes.pop()),
+        ServerBehaviour::Other => bytes.iter_mut().for_each(|byte| *byte ^= 1),
         _ => {}
     }
     let from: Option<usize> =
         range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     match (from, manner) {
-        (Some(from), Manner::OtherRange) => {
+        (Some(from), ServerBehaviour::OtherRange) => {
             let headers = format!("content-range: bytes 0-{}/{}\r\n", bytes.len() - 1, bytes.len());
             let body = bytes.split_off(from);
             Answer { status: 206, headers, body, announced: None }
         }
-        (Some(from), Manner::Whole) if from <= bytes.len() => {
+        (Some(from), ServerBehaviour::Whole) if from <= bytes.len() => {
             Answer { status: 200, body: bytes, ..Answer::default() }
         }
         (Some(from), _) if from < bytes.len() => {
@@ -247,7 +259,7 @@ fn answer(state: &State, path: &str, range: Option<&str>, etag: Option<&str>, ma
             Answer { status: 206, headers, body: bytes.split_off(from), announced: None }
         }
         (Some(_), _) => with(416, ""),
-        (None, Manner::Endless) => {
+        (None, ServerBehaviour::Endless) => {
             Answer { status: 200, body: bytes, announced: Some(1 << 40), ..Answer::default() }
         }
         (None, _) => Answer { status: 200, body: bytes, ..Answer::default() },

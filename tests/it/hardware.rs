@@ -3,7 +3,8 @@
 //! `docs/hardware.md`.
 //!
 //! Every value comes from a recording. For the simulator, [`rig`] sends single requests to a simulated drone and
-//! records them; for real chips, the files in `tests/recordings` are read. [`evidence`] extracts the values from both.
+//! records them. For real chips, this module reads the files in `tests/recordings`. [`evidence`] extracts the values
+//! from both.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -26,7 +27,7 @@ struct Claim {
     text: &'static str,
     source: &'static str,
     verdict: Verdict,
-    /// The value to expect according to the source.
+    /// The value that the source leads to expect.
     expected: Expected,
     /// Sends the requests that show the behaviour to a simulated drone.
     drive: fn() -> Vec<Line>,
@@ -36,9 +37,9 @@ struct Claim {
 
 /// What published material says about a claim.
 enum Verdict {
-    /// A log or a listing of an STM32F405 or F407 shows it, or a program in use relies on it there.
+    /// A log or a listing of an STM32F405 or F407 shows the behaviour, or a program in use relies on it there.
     Confirmed(&'static str),
-    /// Only a document says so, or only a related chip shows it, or nothing is known.
+    /// Only a document describes the behaviour, or only a related chip shows it, or nothing is known.
     Open(&'static str),
     /// Another board, chip or host behaves differently.
     Contradicted(&'static str, Variant),
@@ -54,9 +55,9 @@ struct Variant {
 enum Expected {
     Text(&'static str),
     OneOf(&'static [&'static str]),
-    /// Every time is in this range of milliseconds.
+    /// Every duration is in this range of milliseconds.
     Millis(u64, u64),
-    /// The sources do not say.
+    /// The sources do not state a value.
     Unknown,
 }
 
@@ -200,7 +201,7 @@ const CLAIMS: &[Claim] = &[
         text: "CLRSTATUS in any other state is refused.",
         source: "DFU 1.1 annex A",
         verdict: Confirmed(
-            "CubeProgrammer 2.2 fails on an F405 in an endless loop of refused CLRSTATUS (td-p/315451)",
+            "CubeProgrammer 2.2 fails on an F405 in an endless loop of refused CLRSTATUS requests (td-p/315451)",
         ),
         expected: Text("stall"),
         drive: || {
@@ -228,7 +229,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C13",
-        text: "GETSTATE does not start a command that was sent, and ABORT drops that command.",
+        text: "GETSTATE does not start a pending command, and ABORT discards that command.",
         source: "DFU 1.1 §6.1.5",
         verdict: Open("no log"),
         expected: Text("dfuDNLOAD-SYNC, not erased after ABORT"),
@@ -262,7 +263,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C15",
-        text: "The first GETSTATUS after the command to erase reports dfuDNBUSY and a bwPollTimeout of 100 ms.",
+        text: "The first GETSTATUS after an erase command reports dfuDNBUSY and a bwPollTimeout of 100 ms.",
         source: "AN3156 §5.3",
         verdict: Open("the log of an F469 (modm)"),
         expected: Text("dfuDNBUSY, 100 ms"),
@@ -339,7 +340,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C21",
-        text: "Set Address first answers dfuDNBUSY for the address 0, and then refuses it with errTARGET.",
+        text: "For address 0, Set Address first reports dfuDNBUSY and then fails with errTARGET.",
         source: "AN3156 §5.2",
         verdict: Confirmed("an F407 (td-p/341906)"),
         expected: Text("dfuDNBUSY, then dfuERROR with errTARGET"),
@@ -358,7 +359,7 @@ const CLAIMS: &[Claim] = &[
     Claim {
         id: "C23",
         text: "The address of a short last block is computed with 2048, not with the length of the block.",
-        source: "AN3156 §5.1, which can be read either way",
+        source: "AN3156 §5.1, which is ambiguous",
         verdict: Confirmed("Betaflight's configurator relies on it on F405 boards"),
         expected: Text("at pointer + (block - 2) × 2048"),
         drive: || write_block_3(&[0x5A; 12]),
@@ -431,7 +432,8 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C29",
-        text: "The OTP memory is also readable through alternate setting 0: the address pointer belongs to the device.",
+        text: "The OTP memory is also readable through alternate setting 0, because all alternate settings share one \
+               address pointer.",
         source: "no document",
         verdict: Open("follows from C30"),
         expected: Text("512 bytes"),
@@ -483,7 +485,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C34",
-        text: "The effect of a read past the end of flash is not known. Only `cfdfu qualify` sends one.",
+        text: "The effect of a read past the end of the flash is not known. Only `cfdfu qualify` sends such a read.",
         source: "no document",
         verdict: Open("such a read crashed another ST ROM (dfu-util mailing list, October 2020)"),
         expected: Unknown,
@@ -581,7 +583,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C43",
-        text: "A block of 2048 bytes at 8 bits takes 33 ms of programming and about 5 ms on the wire.",
+        text: "A block of 2048 bytes at 8 bits takes 33 ms to program and about 5 ms on the wire.",
         source: "DS8626 table 40: 16 µs for each byte",
         verdict: Confirmed("37.7 ms, computed from three CubeProgrammer logs of F405 boards"),
         expected: Millis(34, 45),
@@ -590,7 +592,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C44",
-        text: "A block of 2048 bytes at 32 bits takes 8 ms of programming and about 5 ms on the wire.",
+        text: "A block of 2048 bytes at 32 bits takes 8 ms to program and about 5 ms on the wire.",
         source: "DS8626 table 40: 16 µs for each word",
         verdict: Open("no log; an F745 writes 1832 bytes in 12 ms (fwupd #1944)"),
         expected: Millis(9, 22),
@@ -618,7 +620,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C47",
-        text: "The boot ROM is on USB less than 10 s after the request.",
+        text: "The boot ROM appears on USB less than 10 s after the request.",
         source: "AN2606 tables 227 and 229: 85 ms and 270 ms",
         verdict: Contradicted(
             "Bitcraze's script waits 1 s; a virtual machine may need 20 s to take over the device",
@@ -630,7 +632,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C48",
-        text: "One request is enough.",
+        text: "One request to enter DFU mode is enough.",
         source: "`usb-bootloader.py` of crazyflie-firmware",
         verdict: Contradicted(
             "5 of 12 requests succeed on another F405 board with a 12 MHz clock (CircuitPython PR 11270)",
@@ -697,7 +699,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C53",
-        text: "The firmware is on USB less than 10 s after leaving.",
+        text: "The firmware appears on USB less than 10 s after leaving.",
         source: "no document",
         verdict: Open("no log"),
         expected: Millis(100, 10_000),
@@ -706,7 +708,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C54",
-        text: "Leaving for a blank address resets the chip, and the firmware starts with every ROM version.",
+        text: "Leaving for a blank address resets the chip, and the firmware then starts, whatever the ROM version.",
         source: "AN2662, p. 80",
         verdict: Open("an F072 (td-p/446385)"),
         expected: Text("0483:5740"),
@@ -715,7 +717,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C55",
-        text: "After DFU mode was entered by hand, every reset ends in the boot ROM until the power is cut.",
+        text: "After DFU mode was entered by hand, every reset starts the boot ROM until the power is cut.",
         source: "`bootpin.c` of crazyflie2-stm-bootloader",
         verdict: Open("Bitcraze's `dfu.md`: \"the only way to reset it is to disconnect the power\""),
         expected: Text("0483:df11"),
@@ -729,7 +731,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C56",
-        text: "The bootloader starts no firmware whose first word is erased.",
+        text: "The bootloader does not start firmware whose first word is erased.",
         source: "`main.c` of crazyflie2-stm-bootloader",
         verdict: Open("no log"),
         expected: Text("nothing on USB"),
@@ -790,7 +792,7 @@ fn read_protected_flash(late: bool) -> Vec<Line> {
     rig.lines()
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
+#[allow(clippy::needless_pass_by_value, reason = "the callers create the rig in place")]
 fn clear_first_status(rig: Rig) -> Vec<Line> {
     let mut chip = rig.open(ROM_DFU);
     chip.get_status();
@@ -799,7 +801,7 @@ fn clear_first_status(rig: Rig) -> Vec<Line> {
     rig.lines()
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
+#[allow(clippy::needless_pass_by_value, reason = "the callers create the rig in place")]
 fn select_alternates(rig: Rig) -> Vec<Line> {
     let mut chip = rig.rom();
     (0..4).for_each(|alternate| chip.select(alternate));
@@ -825,7 +827,7 @@ fn erase_sector(address: u32, wide: bool) -> Vec<Line> {
 }
 
 /// Writes a full block to blank flash.
-#[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
+#[allow(clippy::needless_pass_by_value, reason = "the callers create the rig in place")]
 fn write_full_block(rig: Rig, wide: bool) -> Vec<Line> {
     let mut chip = rig.rom();
     if wide {
@@ -837,7 +839,7 @@ fn write_full_block(rig: Rig, wide: bool) -> Vec<Line> {
 }
 
 /// Sends one request to enter DFU mode.
-#[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
+#[allow(clippy::needless_pass_by_value, reason = "the callers create the rig in place")]
 fn request_entry(rig: Rig) -> Vec<Line> {
     rig.request_dfu();
     rig.wait_for(ROM_DFU, Duration::from_secs(20));
@@ -856,8 +858,8 @@ fn request_until_entered() -> Vec<Line> {
     rig.lines()
 }
 
-/// Enters DFU mode by a request, reads the version of the ROM, and leaves for this address.
-#[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
+/// Enters DFU mode by a request, reads the version of the ROM, and leaves for the given address.
+#[allow(clippy::needless_pass_by_value, reason = "the callers create the rig in place")]
 fn enter_and_leave(rig: Rig, address: u32) -> Vec<Line> {
     rig.request_dfu();
     let mut chip = rig.rom();
@@ -877,8 +879,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
 }
 
-/// The recordings of real chips: their paths below `tests/recordings`, and their lines. A recording of the simulator
-/// is no evidence.
+/// Returns the recordings of real chips: their paths below `tests/recordings`, and their lines. A recording of the
+/// simulator is not evidence.
 fn recordings() -> Vec<(String, Vec<Line>)> {
     let mut files = Vec::new();
     for folder in ["", "published/"] {
@@ -901,7 +903,7 @@ fn is_real(lines: &[Line]) -> bool {
 }
 
 fn shown_by(claim: &Claim, drive: fn() -> Vec<Line>) -> Shown {
-    (claim.show)(&drive()).unwrap_or_else(|| panic!("{}: the simulator does not show it", claim.id))
+    (claim.show)(&drive()).unwrap_or_else(|| panic!("{}: the simulator does not show a value", claim.id))
 }
 
 /// Formats the values that the recordings show, each with its files.
@@ -963,18 +965,18 @@ cfdfu was developed without a drone. This table lists what its code assumes abou
 about the Crazyflie, with the source of each assumption. Of the {} claims, {confirmed} are confirmed, {open} are open,
 and {contradicted} are contradicted by another board, chip or host.
 
-- **evidence**: what others have published. *Confirmed*: a log or a listing of an STM32F405 or F407 shows it, or a
-  program in use relies on it there. *Open*: only a document says so, or only a related chip shows it, or nothing is
-  known. *Contradicted elsewhere*: another board, chip or host behaves differently. The next drone may, too, so the
-  simulator has a variant with that behaviour.
-- **simulated**: what the simulator does, measured by a test that sends it these requests. Every value in this column
-  comes from the simulator, not from a drone. After the semicolon: what the variant does.
+- **evidence**: what others have published. *Confirmed*: a log or a listing of an STM32F405 or F407 shows the behaviour,
+  or a program in use relies on it there. *Open*: only a document describes the behaviour, or only a related chip shows
+  it, or nothing is known. *Contradicted elsewhere*: another board, chip or host behaves differently. Another drone may,
+  too, so the simulator has a variant with that behaviour.
+- **simulated**: what the simulator does, measured by a test that sends requests to the simulator. No value in this
+  column comes from a drone. After the semicolon: what the variant does.
 - **recorded**: what a recording of a real chip shows. Files in `published` were written by hand from published logs,
-  some of them from related chips. The first line of each states what its source contains and what was filled in.
+  some of them from related chips. The first line of each file states what its source contains and what was filled in.
 
 You can add to the last column: run `cfdfu qualify` on your drone as described in [real-drone.md](real-drone.md), and
-attach the report and the recording to an issue. A value that does not fit its claim is marked. In that case, the claim,
-the simulator, and perhaps cfdfu must change.
+attach the report and the recording to an issue. A value that does not fit its claim is marked as differing. In that
+case, the claim, the simulator, and perhaps cfdfu must change.
 
 `UPDATE=1 cargo test --test it hardware` writes this file from [tests/it/hardware.rs](../tests/it/hardware.rs). AN3156,
 AN2606 and AN2662 are application notes by ST. DS8626 is the data sheet of the chip, and RM0090 its reference manual.
@@ -998,7 +1000,7 @@ fn the_document_lists_every_claim_about_the_hardware() {
 }
 
 #[test]
-fn the_text_above_the_table_fits_into_120_columns() {
+fn the_text_above_the_table_fits_in_120_columns() {
     for line in introduction().lines() {
         assert!(line.chars().count() <= 120, "{line}");
     }
@@ -1013,7 +1015,7 @@ fn the_claims_are_numbered_without_gaps() {
 }
 
 #[test]
-fn the_simulator_behaves_as_each_claim_says() {
+fn the_simulator_behaves_as_each_claim_states() {
     for claim in CLAIMS {
         let shown = shown_by(claim, claim.drive);
         assert!(claim.expected.fits(&shown), "{}: {shown}", claim.id);

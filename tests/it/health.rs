@@ -1,5 +1,6 @@
-//! How cfdfu judges a drone that has started: by the verdict of its self-test, an error that restarts it, or silence.
-//! Also tests the console: its packets may be cut anywhere, and it always switches the link back to the radio.
+//! Tests how cfdfu judges a drone after its start: by the verdict of the self-test, an error that restarts the drone,
+//! or silence. Also tests the console: lines may be split anywhere across packets, and cfdfu always switches the link
+//! back to the radio.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ fn flash(scenario: &str) -> (Report, World) {
     (report, world)
 }
 
-/// Identifies a running drone, and returns the health that it reports.
+/// Identifies a running drone and returns the health that it reports.
 fn identify(scenario: &str) -> Health {
     let events = World::new(scenario).run(Job::new(Task::Identify)).events;
     let known = events.into_iter().find_map(|event| match event {
@@ -43,13 +44,13 @@ fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
         ("bad-deck", Some(SelfTest::Failed(vec![Module::Deck])), false),
         ("bad-sensor", Some(SelfTest::Failed(vec![Module::Sensors])), false),
         ("bad-eeprom", Some(SelfTest::Failed(vec![Module::Settings])), false),
-        // The console has no verdict, so the parameter decides.
+        // The console no longer contains the verdict, so cfdfu reads it from a parameter.
         ("console-read", Some(SelfTest::Passed), true),
         ("console-floods", Some(SelfTest::Passed), true),
         ("radio-silent", Some(SelfTest::Passed), false),
-        // The drone answers only after the link is switched again.
+        // The drone answers only after cfdfu has switched the link to USB a second time.
         ("slow-eeprom", Some(SelfTest::Passed), true),
-        // The self-test takes longer than three seconds, or never begins.
+        // cfdfu waits three seconds, but these self-tests take longer or never start.
         ("slow-deck", Some(SelfTest::NotYet), false),
         ("hung-deck", Some(SelfTest::NotYet), false),
         ("hung-start", None, false),
@@ -70,12 +71,12 @@ fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
     assert_eq!(deck.health.decks, [Deck { number: Some(0), driver: "bcFlow2".to_owned() }]);
 }
 
-/// The link was switched to USB and finally back to the radio.
+/// Whether the link was switched to USB and finally back to the radio.
 fn link_is_back_on_radio(world: &World) -> bool {
-    world.bus.with(0, |drone, _| drone.link_is_given_back()).unwrap()
+    world.bus.with(0, |drone, _| drone.link_was_returned()).unwrap()
 }
 
-/// A failed transfer while the drone is watched must neither keep the link on USB nor cause a wrong verdict.
+/// A transfer that fails while cfdfu watches the drone must neither leave the link on USB nor cause a wrong verdict.
 #[test]
 fn the_link_is_switched_back_to_the_radio_after_any_fault() {
     for scenario in ["healthy", "bad-deck", "console-read"] {
@@ -87,17 +88,17 @@ fn the_link_is_switched_back_to_the_radio_after_any_fault() {
             let report = run(Arc::new(bus), world.clock.clone(), job).report;
             (report, world, faults.count())
         };
-        let (whole, _, transfers) = flash(None);
+        let (expected, _, transfers) = flash(None);
         assert!(transfers > 150, "{transfers}");
         for fault in [Fault::Stall, Fault::Timeout, Fault::LostAnswer] {
-            // The transfers after the flash, while the drone is watched.
+            // These transfers occur after the flash, while cfdfu watches the drone.
             for at in transfers - 60..transfers {
                 let (report, world, _) = flash(Some(Script { at, fault }));
                 assert_eq!(report.outcome, Outcome::Flashed, "{scenario}, {fault:?} at {at}");
                 let verdict = &report.health.self_test;
                 assert!(
-                    // The lost packet may have named the module that failed.
-                    *verdict == whole.health.self_test
+                    // The lost packet may have contained the name of the failed module.
+                    *verdict == expected.health.self_test
                         || scenario == "bad-deck" && fault == Fault::LostAnswer,
                     "{scenario}, {fault:?} at {at} of {transfers}: {verdict:?}, {:?}",
                     report.boot
@@ -109,16 +110,16 @@ fn the_link_is_switched_back_to_the_radio_after_any_fault() {
 }
 
 #[test]
-fn a_running_drone_reports_what_is_wrong_with_it() {
+fn identify_reports_the_health_of_a_running_drone() {
     assert_eq!(identify("healthy").self_test, Some(SelfTest::Passed));
     assert_eq!(identify("bad-sensor").self_test, Some(SelfTest::Failed(vec![Module::Sensors])));
-    assert_eq!(identify("console-read").self_test, Some(SelfTest::Passed), "the parameter has the verdict");
+    assert_eq!(identify("console-read").self_test, Some(SelfTest::Passed), "the verdict is in a parameter");
     assert!(identify("hung-start").is_silent());
     assert_eq!(identify("radio-silent").radio_chip, RadioChip::Silent);
-    assert!(identify("hung-start").printed, "the first lines are printed before the hang");
+    assert!(identify("hung-start").printed, "the firmware prints its first lines before it hangs");
 }
 
-/// The firmware stops, the watchdog restarts it, and only the next run reports why.
+/// The firmware stops, the watchdog restarts it, and only the next run reports the cause.
 #[test]
 fn a_failed_assertion_is_reported_with_its_location() {
     let (report, world) = flash("asserting");
@@ -126,15 +127,15 @@ fn a_failed_assertion_is_reported_with_its_location() {
     assert_eq!(report.health.crash, Some(Crash::Assert("src/modules/src/stabilizer.c:245".to_owned())));
     assert_eq!(report.health.self_test, Some(SelfTest::Failed(vec![Module::LastRun])));
     assert!(link_is_back_on_radio(&world));
-    // A drone that keeps restarting never runs long enough to report why.
+    // A drone that keeps restarting never runs long enough to report the cause.
     let (report, _) = flash("restarting");
     assert_eq!((report.boot, report.health.crash), (Boot::Restarts, None));
 }
 
-/// The simulated drone ends its self-test 1.7 s after its start.
+/// The simulated drone finishes its self-test 1.7 s after its start.
 #[test]
-fn watching_ends_soon_after_the_verdict_and_has_a_limit() {
-    let watched = |scenario: &str| {
+fn cfdfu_stops_watching_soon_after_the_verdict_or_at_a_time_limit() {
+    let watch = |scenario: &str| {
         let (report, world) = flash(scenario);
         (world.clock.now() - report.took).as_secs_f64()
     };
@@ -147,34 +148,34 @@ fn watching_ends_soon_after_the_verdict_and_has_a_limit() {
         ("asserting", 3.0, 6.5),
     ];
     for (scenario, least, most) in limits {
-        let seconds = watched(scenario);
+        let seconds = watch(scenario);
         assert!((least..most).contains(&seconds), "{scenario}: {seconds} s");
     }
 }
 
 #[test]
-fn a_console_line_is_read_the_same_however_its_packets_are_cut() {
+fn console_lines_do_not_depend_on_how_they_are_split_into_packets() {
     let text = "SYS: About to run tests in system.c.\nSYS: NRF51 version: 2023.11\nSYS: deck [FAIL]\n\
         SYS: Assert failed at src/modules/src/kalman.c:12\nIMU: BMI088 Gyro connection [FAIL]\n";
     let whole = read_lines(&[text.as_bytes()]);
     assert_eq!(whole.len(), 5);
-    let expected = health(&whole);
+    let expected = read_health(&whole);
     assert_eq!(expected.self_test, Some(SelfTest::Failed(vec![Module::Deck])));
     assert_eq!(expected.crash, Some(Crash::Assert("src/modules/src/kalman.c:12".to_owned())));
     assert_eq!(expected.radio_chip, RadioChip::Runs("2023.11".to_owned()));
-    for one in 0..text.len() {
-        let (a, b) = text.as_bytes().split_at(one);
-        assert_eq!(read_lines(&[a, b]), whole, "cut at {one}");
+    for at in 0..text.len() {
+        let (first, second) = text.as_bytes().split_at(at);
+        assert_eq!(read_lines(&[first, second]), whole, "split at {at}");
     }
     for size in 1..=30 {
         let parts: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
-        assert_eq!(read_lines(&parts), whole, "packets of {size}");
+        assert_eq!(read_lines(&parts), whole, "packets of {size} bytes");
     }
 }
 
 #[test]
 fn malformed_console_output_is_harmless() {
-    // `<F>`, which the firmware prints when its queue is full, ends with a NUL.
+    // The firmware prints `<F>` when its queue is full, and ends this line with a NUL.
     assert_eq!(read_lines(&[b"SYS: a<F>\n\0", b"SYS: b\n"]), [line("SYS: a", true), line("SYS: b", false)]);
     assert_eq!(read_lines(&[b"\xFF\xC3\x28\x1b[2J\xE2\x80\xAEx\n"]).len(), 1);
     assert!(!read_lines(&[b"\x1b[2J\xE2\x80\xAEx\n"])[0].text.contains(['\u{1b}', '\u{202E}']));
@@ -194,12 +195,12 @@ fn malformed_console_output_is_harmless() {
     assert_eq!(
         ConsoleFact::of("SYS: Assert failed src/x.c:1"),
         Some(ConsoleFact::Assert("src/x.c:1".to_owned())),
-        "the last line of the run that failed"
+        "the last line of a run that ends with a failed assertion"
     );
-    assert_eq!(ConsoleFact::of("APP: Self test passed!"), None, "only the system task decides");
+    assert_eq!(ConsoleFact::of("APP: Self test passed!"), None, "only the system task reports the verdict");
 }
 
-/// Returns the lines that these console packets contain.
+/// Returns the lines in these console packets.
 fn read_lines(packets: &[&[u8]]) -> Vec<ConsoleLine> {
     let with_header = |packet: &&[u8]| [&[0x00], *packet].concat();
     let packets: Vec<Vec<u8>> = packets.iter().map(with_header).collect();
@@ -211,7 +212,7 @@ fn line(text: &str, cut: bool) -> ConsoleLine {
     ConsoleLine { text: text.to_owned(), cut }
 }
 
-fn health(lines: &[ConsoleLine]) -> Health {
+fn read_health(lines: &[ConsoleLine]) -> Health {
     let mut health = Health::default();
     for line in lines {
         health.read(line);
@@ -219,7 +220,7 @@ fn health(lines: &[ConsoleLine]) -> Health {
     health
 }
 
-/// The drone is unplugged and plugged in again, and then the user stops the console.
+/// The drone is unplugged and plugged in again, and then the console job is cancelled.
 #[test]
 fn the_console_continues_after_a_restart_and_switches_the_link_back_to_the_radio() {
     let world = World::new("healthy");
@@ -254,42 +255,44 @@ fn the_console_continues_after_a_restart_and_switches_the_link_back_to_the_radio
     assert!(texts.iter().any(|text| text == "SYS: Crazyflie 2.1 is up and running!"), "{texts:?}");
 }
 
-/// The drone sends each line only once.
+/// The drone sends each line only once, so the interface must keep the lines.
 #[test]
-fn a_console_that_is_opened_again_shows_the_lines_from_before_it_was_closed() {
+fn a_reopened_console_shows_the_earlier_lines_until_the_drone_restarts() {
     let mut ui = Interface::new("bad-deck");
     let shown = |ui: &Interface| text(&draw(&ui.app, &theme(), 100, 40));
     let close = |ui: &mut Interface| {
         ui.send(Msg::Key(Key::Esc));
-        ui.until(|event| matches!(event, Event::Finished(_)));
+        ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
         assert!(ui.app.console().is_none());
     };
-    ui.key('c');
-    ui.until(|event| matches!(event, Event::Log(_, LogEntry::Listening)));
+    ui.press('c');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Log(_, LogEntry::Listening)));
     ui.world.bus.with(0, |drone, now| drone.cut_power(now));
-    ui.until(|event| matches!(event, Event::Log(_, LogEntry::ConsoleLost(_))));
+    ui.handle_until_and_scan(|event| matches!(event, Event::Log(_, LogEntry::ConsoleLost(_))));
     ui.world.bus.with(0, |drone, now| drone.power_on(now));
-    ui.until(|event| matches!(event, Event::Console { line, .. } if line.text == "SYS: deck [FAIL]"));
+    ui.handle_until_and_scan(
+        |event| matches!(event, Event::Console { line, .. } if line.text == "SYS: deck [FAIL]"),
+    );
     let before = shown(&ui);
     close(&mut ui);
-    ui.key('c');
+    ui.press('c');
     let lines = |shown: &str| shown.lines().filter(|line| line.contains("DECK_CORE:")).count();
     assert!(lines(&before) >= 3 && lines(&shown(&ui)) == lines(&before), "{before}\n{}", shown(&ui));
     // After the drone has restarted, the old lines are gone.
     close(&mut ui);
     ui.world.bus.with(0, |drone, now| drone.cut_power(now));
-    ui.look();
+    ui.scan_bus();
     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
-    ui.look();
+    ui.scan_bus();
     ui.world.bus.with(0, |drone, now| drone.cut_power(now));
-    ui.look();
+    ui.scan_bus();
     ui.world.bus.with(0, |drone, now| drone.power_on(now));
     ui.wait(Duration::from_secs(1));
-    ui.key('c');
+    ui.press('c');
     assert!(lines(&shown(&ui)) < lines(&before), "{}", shown(&ui));
 }
 
-/// The verdict is missing if a key skipped the wait for it, or if the drone was unplugged.
+/// The verdict is missing if the user skipped the wait for it with a key or unplugged the drone.
 #[test]
 fn a_drone_whose_verdict_is_missing_is_not_ready_to_fly() {
     let report = |asked: bool, self_test: Option<SelfTest>| {
@@ -298,21 +301,21 @@ fn a_drone_whose_verdict_is_missing_is_not_ready_to_fly() {
     };
     assert!(!report(true, None).flies());
     assert!(report(true, Some(SelfTest::Passed)).flies());
-    assert!(report(false, None).flies(), "another program uses the link of this drone");
+    assert!(report(false, None).flies(), "another program uses the link to this drone");
 }
 
-/// cfdfu sends only queries: it sets no parameter, and the firmware still controls the LEDs.
+/// cfdfu sends only queries: it does not set any parameter, and the firmware still controls the LEDs.
 #[test]
-fn listening_changes_nothing_on_the_drone() {
+fn watching_a_drone_changes_nothing_on_it() {
     for scenario in ["healthy", "console-read", "bad-deck", "asserting"] {
         let (_, world) = flash(scenario);
         assert_eq!(world.bus.with(0, |drone, _| drone.led_parameter()), Some((0, 0)), "{scenario}");
-        assert_eq!(world.bus.with(0, |drone, _| drone.strange_packets()), Some(0), "{scenario}");
+        assert_eq!(world.bus.with(0, |drone, _| drone.unknown_packets()), Some(0), "{scenario}");
     }
 }
 
-/// The command line, JSON and the plain interface report the same about each drone. Without `--require-boot`, the
-/// status is 0, because the image is on the drone.
+/// The command line, JSON and the plain interface report the same problem for each drone. Without `--require-boot`, the
+/// exit status is 0, because the drone was flashed.
 #[test]
 fn each_problem_is_reported_in_every_output() {
     let folder = Folder::with_image();
@@ -324,7 +327,7 @@ fn each_problem_is_reported_in_every_output() {
         ("asserting", 76, "failed", "stabilizer.c:245"),
         ("restarting", 76, "", "keeps restarting"),
         ("hung-start", 76, "", "does not answer"),
-        // This drone answers before it stops.
+        // This drone still answers cfdfu before its firmware stops.
         ("stops-at-start", 76, "", "has not reported its self-test"),
         ("hung-deck", 76, "", "has not reported its self-test"),
         ("slow-deck", 76, "", "has not reported its self-test"),
@@ -348,7 +351,7 @@ fn each_problem_is_reported_in_every_output() {
         let result = folder.json(&line).objects().pop().unwrap();
         assert_eq!(result["self_test"].as_str().unwrap_or_default(), self_test, "{scenario}: {result}");
         assert_eq!(result["radio_chip_silent"] == true, scenario == "radio-silent", "{scenario}: {result}");
-        // The plain interface runs in real time.
+        // The plain interface runs in real time, so test only one scenario.
         if scenario == "bad-deck" {
             let plain = folder.cfdfu(&format!("cf2.bin --plain --demo={scenario}")).input("f\nw\n").run();
             assert!(on_one_line(&plain.out).contains(words), "{scenario}: {}", plain.out);
@@ -356,7 +359,8 @@ fn each_problem_is_reported_in_every_output() {
     }
 }
 
-/// Firmware 2024.2 or newer does not work with older firmware on the radio chip, which cannot be updated over USB.
+/// Firmware 2024.2 or newer does not work with older firmware on the radio chip, and the radio chip cannot be updated
+/// over USB.
 #[test]
 fn incompatible_versions_are_reported() {
     let world = World::new("healthy");
@@ -371,18 +375,18 @@ fn incompatible_versions_are_reported() {
     let all = folder.run("flash cf2.bin --all --demo=radio-old").out;
     let at = |text: &str| all.find(text).unwrap_or_else(|| panic!("no {text} in:\n{all}"));
     assert!(at("Warning: The radio chip runs 2023.11") < at("flashed"), "{all}");
-    // The interface warns, too, even if the background identify has already read the console.
+    // The interface also warns if the background identify has already read the console.
     world.bus.with(0, |drone, now| drone.cut_power(now));
     world.bus.with(0, |drone, now| drone.power_on(now));
     world.clock.sleep(Duration::from_secs(3));
     let mut ui = Interface::on(world, "healthy");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.09", SEED_LEN));
-    ui.look();
-    ui.key('f');
-    ui.until(|event| matches!(event, Event::Ready(_)));
+    ui.scan_bus();
+    ui.press('f');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
     let plan = text(&draw(&ui.app, &theme(), 200, 60));
     assert!(plan.contains("The radio chip runs 2023.11"), "{plan}");
-    folder.file("old.bin", firmware("2021.06", SEED_LEN));
+    folder.write_file("old.bin", firmware("2021.06", SEED_LEN));
     let ran = folder.run("inspect old.bin");
     assert!(ran.out.contains("cannot enter DFU mode by itself"), "{}", ran.out);
     assert!(!folder.run("inspect cf2.bin").out.contains("cannot enter"));

@@ -1,5 +1,5 @@
-//! Devices and files with random content: nothing panics, every job ends in bounded time, and no job reports a success
-//! that did not happen. `benches/fuzz.rs` feeds random content to every parser ten million times.
+//! Tests devices and files with random content: nothing panics, every job ends in bounded time, and no job falsely
+//! reports success. `benches/fuzz.rs` feeds random content to every parser ten million times.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,13 +21,13 @@ use crate::files;
 use crate::rng::Rng;
 use crate::support::{SEED_LEN, firmware, flash_job, run};
 
-/// A device with random answers. Some answers match a real device, so that the host gets further into a job.
+/// A device with random answers. Some answers are realistic, so that the host gets further into a job.
 #[derive(Clone)]
 struct FakeDevice {
     rng: Arc<Mutex<Rng>>,
     clock: Arc<FastClock>,
     id: Id,
-    /// The percentage of answers that match a real device.
+    /// The percentage of answers that are realistic.
     realistic: usize,
 }
 
@@ -44,14 +44,14 @@ const STRINGS: [&str; 6] = [
 ];
 
 impl FakeDevice {
-    /// Returns the answer of a real device, or a random one.
+    /// Returns either a realistic answer or a random one.
     fn answer(&self, setup: Setup, len: usize) -> Result<Vec<u8>, TransferError> {
         let mut rng = self.rng.lock().unwrap();
-        let mut noise = || {
+        let mut random_bytes = || {
             let len = [0, 1, 2, 6, len / 2, len][rng.below(6)].min(len);
             (0..len).map(|_| rng.roll() as u8).collect::<Vec<u8>>()
         };
-        let random = noise();
+        let random = random_bytes();
         if rng.below(100) >= self.realistic {
             return match rng.below(6) {
                 0 => Err(TransferError::Stall),
@@ -120,7 +120,7 @@ impl Transport for FakeDevice {
 impl Bus for FakeDevice {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         let mut rng = self.rng.lock().unwrap();
-        // The device appears and disappears, in changing modes and with a new address each time.
+        // Each list is random: the device may be missing, in another mode, or at another address.
         let id = if rng.below(100) < self.realistic { self.id } else { [ROM_DFU, CRAZYFLIE][rng.below(2)] };
         let location = Location { bus: 1, ports: vec![1] };
         let found =
@@ -166,7 +166,7 @@ fn every_job_on_a_device_with_random_answers_ends_in_bounded_time() {
                 );
                 assert_ne!(ended.report.outcome, Outcome::Flashed, "seed {seed}: the device has no flash");
                 if let Outcome::Failed(failure) = &ended.report.outcome {
-                    let problem = report::failed(failure);
+                    let problem = report::failure_problem(failure);
                     let text = format!("{} {}", problem.message, problem.advice);
                     assert!(text.chars().all(descriptor::is_printable), "seed {seed}: {text:?}");
                     failed += 1;
@@ -175,10 +175,10 @@ fn every_job_on_a_device_with_random_answers_ends_in_bounded_time() {
             }
         }
     }
-    println!("{jobs} jobs on devices with random answers, {failed} of them failed");
+    println!("{jobs} jobs on devices with random answers, of which {failed} failed");
 }
 
-/// A bus with the given number of devices in DFU mode, none of which can be opened. Counts the attempts to open one.
+/// A bus with this many devices in DFU mode, none of which can be opened.
 struct ManyDevices(usize);
 
 impl Bus for ManyDevices {
@@ -204,10 +204,10 @@ impl Bus for ManyDevices {
 #[test]
 fn hundreds_of_devices_are_reported_in_a_few_lines() {
     let bus = ManyDevices(400);
-    assert_eq!(scan::devices(&bus).unwrap().len(), 400);
-    let kind = scan::choose(&bus, &Selector::Only).unwrap_err();
+    assert_eq!(scan::list_devices(&bus).unwrap().len(), 400);
+    let kind = scan::choose_device(&bus, &Selector::Only).unwrap_err();
     let failure = cfdfu::job::Failure { kind, place: None, drone: cfdfu::job::DroneState::Untouched };
-    let problem = report::failed(&failure);
+    let problem = report::failure_problem(&failure);
     assert!(
         problem.message.contains("400 devices") && problem.advice.to_string().len() < 1000,
         "{}",
@@ -215,7 +215,7 @@ fn hundreds_of_devices_are_reported_in_a_few_lines() {
     );
 }
 
-/// Returns a valid file in each format.
+/// Returns valid files, at least one in each format.
 fn seeds() -> Vec<Vec<u8>> {
     let bin = firmware("2026.04", 5000);
     let (first, second) = bin.split_at(3000);
@@ -234,7 +234,7 @@ fn seeds() -> Vec<Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// An accepted image never exceeds the size of the flash.
+    /// An accepted image is never larger than the flash.
     #[test]
     fn a_damaged_file_is_refused_or_parsed_as_an_image(
         seed in 0..8_usize,

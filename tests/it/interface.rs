@@ -1,5 +1,5 @@
-//! Runs the interface on a simulated drone without a terminal. The keys, bus, worker and simulated chip are those of
-//! the real program, on a fast clock.
+//! Runs the interface on simulated drones, without a terminal and on a fast clock. The key handling, the worker and the
+//! simulator are those of the real program.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -24,18 +24,18 @@ use ratatui::buffer::Buffer;
 
 use crate::support::{World, parse};
 
-/// The interface on a simulated drone, without a terminal.
+/// The interface on simulated drones, without a terminal.
 pub struct Interface {
     pub app: App,
     pub world: World,
     worker: Worker,
     supervisor: Supervisor,
     pub effects: Vec<Effect>,
-    /// The chosen files, in memory.
+    /// The contents of the chosen files. They exist only in memory.
     files: HashMap<PathBuf, Vec<u8>>,
-    /// The list of releases that was fetched earlier.
+    /// The cached list of releases.
     pub kept_list: Option<ReleaseList>,
-    /// The jobs that a batch has started, and that `row` and `rows` have not run yet.
+    /// The jobs that a batch has started but that `row` and `rows` have not yet run.
     jobs: BTreeMap<usize, Box<Job>>,
     now: Duration,
 }
@@ -60,16 +60,16 @@ impl Interface {
         let (files, jobs) = (HashMap::new(), BTreeMap::new());
         let kept_list = None;
         let mut ui = Interface { app, world, worker, supervisor, effects, files, kept_list, jobs, now };
-        ui.look();
+        ui.scan_bus();
         ui
     }
 
-    /// Sends a message to the interface, and carries out the resulting effects as the real program does.
+    /// Sends a message to the interface and carries out the resulting effects as the real program does.
     pub fn send(&mut self, msg: Msg) {
-        // The interface has a separate clock: the worker's messages arrive at random times, which must not show in a
-        // picture.
+        // The interface has its own clock, which advances by a fixed step for each message: the worker's messages
+        // arrive at random times, which must not appear in a picture.
         self.now += Duration::from_millis(20);
-        let msg = self.supervised(msg);
+        let msg = self.supervise(msg);
         let mut answers = Vec::new();
         for effect in update(&mut self.app, self.now, msg) {
             match &effect {
@@ -97,16 +97,17 @@ impl Interface {
         for answer in answers {
             self.send(answer);
         }
-        // Wait for a background identify to end, so that no picture shows it at a random point.
+        // Wait until the background identify ends: otherwise a picture would show an arbitrary moment of the job.
         while self.app.devices.is_identifying() {
             let event =
-                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the identify did not end");
-            let msg = self.supervised(Msg::Job(Box::new(event)));
+                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the identify has not ended");
+            let msg = self.supervise(Msg::Job(Box::new(event)));
             update(&mut self.app, self.now, msg);
         }
     }
 
-    fn supervised(&mut self, msg: Msg) -> Msg {
+    /// Reports a job's event or the closing of the terminal to the supervisor. Returns the message for the interface.
+    fn supervise(&mut self, msg: Msg) -> Msg {
         match msg {
             Msg::Job(event) => match self.supervisor.observe(self.now, *event) {
                 Observed::Event(event) => Msg::Job(Box::new(event)),
@@ -120,7 +121,7 @@ impl Interface {
         }
     }
 
-    /// Applies what the user does by hand to the simulated drone.
+    /// Plugs or unplugs the cable of the simulated drone, or presses or releases its button.
     fn act(&mut self, input: DemoInput) {
         let state = self.world.bus.with(0, |drone, now| {
             match input {
@@ -133,37 +134,38 @@ impl Interface {
         if let (Some((plugged, button)), Some(scenario)) = (state, scenario) {
             self.send(Msg::Demo(Demo { scenario, plugged, button, leds: DemoLeds::default() }));
         }
-        self.look();
+        self.scan_bus();
     }
 
-    pub fn key(&mut self, key: char) {
+    pub fn press(&mut self, key: char) {
         self.send(Msg::Key(Key::Char(key)));
     }
 
-    /// Answers the last request for a release.
+    /// Answers the last request to list or fetch releases.
     pub fn answer(&mut self, msg: ReleasesMsg) {
         self.send(Msg::Releases(self.app.release_requests, msg));
     }
 
-    pub fn enter(&mut self) {
+    pub fn press_enter(&mut self) {
         self.send(Msg::Key(Key::Enter));
     }
 
-    /// Starts a job with a key, confirms its plan, and waits until it ends.
+    /// Starts a job with a key, confirms its plan, and waits until the job ends.
     pub fn confirm(&mut self, key: char) {
-        self.key(key);
-        self.until(|event| matches!(event, Event::Ready(_)));
-        self.key('w');
-        self.until(|event| matches!(event, Event::Finished(_)));
+        self.press(key);
+        self.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
+        self.press('w');
+        self.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
     }
 
-    /// Sends the current state of the bus to the interface.
-    pub fn look(&mut self) {
-        // Scan on a frozen clock, so that the scan does not advance the worker's clock.
+    /// Scans the bus and sends its state to the interface.
+    pub fn scan_bus(&mut self) {
+        // Use a frozen clock, so that the scan does not advance the worker's clock.
         let bus = self.world.bus.on_clock(Arc::new(FrozenClock(self.world.clock.now())));
         self.send(Msg::Bus(bus_state(&bus)));
     }
 
+    /// Chooses a file with this name and these contents.
     pub fn choose(&mut self, which: Which, name: &str, bytes: &[u8]) {
         let path = Path::new("/images").join(name);
         match which {
@@ -174,17 +176,17 @@ impl Interface {
         self.send(Msg::Loaded(which, path, Ok(Box::new(parse(bytes)))));
     }
 
-    /// Handles the worker's events up to the wanted one. The worker may already be further along, so the bus is not
-    /// scanned afterwards.
-    pub fn take(&mut self, wanted: impl Fn(&Event) -> bool) {
+    /// Sends the worker's events to the interface, up to the wanted one. Does not scan the bus afterwards, because the
+    /// worker may already be further along than this event.
+    pub fn handle_until(&mut self, wanted: impl Fn(&Event) -> bool) {
         loop {
             let event =
-                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the event did not arrive");
+                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the event has not arrived");
             let found = wanted(&event);
             let plan = matches!(event, Event::Ready(_));
             self.send(Msg::Job(Box::new(event)));
             if plan {
-                // The plan accepts keys only after it has been shown for a while.
+                // The plan accepts keys only after it has been on the screen for a while.
                 self.now += Duration::from_secs(1);
             }
             if found {
@@ -193,20 +195,20 @@ impl Interface {
         }
     }
 
-    /// Like `take`, but for an event after which the worker waits: scans the bus afterwards.
-    pub fn until(&mut self, wanted: impl Fn(&Event) -> bool) {
-        self.take(wanted);
-        self.look();
+    /// Like `take`, but scans the bus afterwards. The worker must wait or be idle after the wanted event.
+    pub fn handle_until_and_scan(&mut self, wanted: impl Fn(&Event) -> bool) {
+        self.handle_until(wanted);
+        self.scan_bus();
     }
 
-    /// Runs the job of a batch's row to its end, and sends its events to the interface, up to the wanted one.
-    pub fn row(&mut self, id: usize, wanted: impl Fn(&Event) -> bool) {
+    /// Runs the job of a row to its end, and then sends its events to the interface, up to the wanted one.
+    pub fn run_row(&mut self, id: usize, wanted: impl Fn(&Event) -> bool) {
         let job = self.jobs.remove(&id).expect("the job of this row has not been started");
         let worker = Worker::spawn(Arc::new(self.world.bus.clone()), self.world.clock.clone());
         worker.commands.send(Command::Run(job)).unwrap();
         let mut events = Vec::new();
         while !matches!(events.last(), Some(Event::Finished(_))) {
-            let event = worker.events.recv_timeout(Duration::from_secs(30)).expect("the job did not end");
+            let event = worker.events.recv_timeout(Duration::from_secs(30)).expect("the job has not ended");
             if matches!(event, Event::Ready(_)) {
                 worker.commands.send(Command::Proceed).unwrap();
             }
@@ -224,26 +226,26 @@ impl Interface {
         }
     }
 
-    /// Runs all jobs of the batch to their ends, one after the other.
-    pub fn rows(&mut self) {
+    /// Runs all started jobs of the batch to their end, one after the other.
+    pub fn run_all_rows(&mut self) {
         while let Some(id) = self.jobs.keys().next().copied() {
-            self.row(id, |_| false);
+            self.run_row(id, |_| false);
         }
-        self.look();
+        self.scan_bus();
     }
 
     pub fn wait(&mut self, time: Duration) {
         self.world.clock.sleep(time);
         self.now += time;
         self.send(Msg::Tick);
-        self.look();
+        self.scan_bus();
     }
 }
 
-/// The state of the bus, as the real program reports it.
+/// Scans the bus and returns its state as the real program reports it.
 pub fn bus_state(bus: &dyn Bus) -> BusState {
-    let devices = scan::devices(bus).unwrap();
-    let others = scan::others(bus).unwrap();
+    let devices = scan::list_devices(bus).unwrap();
+    let others = scan::list_related_devices(bus).unwrap();
     if devices.is_empty() && !others.is_empty() {
         BusState::Others(others)
     } else {

@@ -1,5 +1,5 @@
-//! What happens to one drone of a batch does not affect the others: a fault at any transfer of one drone changes
-//! nothing for the others, and only a drone's own worker opens the drone during its job.
+//! Tests that the drones of a batch do not affect each other: a fault at any transfer of one drone changes nothing for
+//! the others, and during a drone's job, only the worker of that job opens the drone.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use cfdfu::batch_workers::WorkerBus;
 use cfdfu::clock::TeamClock;
-use cfdfu::crews::WorkerBus;
 use cfdfu::fleet::{FleetEffect, Policy, Row, RowState};
 use cfdfu::job::{Confirm, Job, Keep, Outcome, Phase, Selector};
 use cfdfu::scan::ScanCache;
@@ -16,24 +16,24 @@ use cfdfu::sim::drone::{SimDrone, SimFault};
 use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::{Bus, Found, Location, TransferError, Transport};
 
-use crate::batch::{Batch, Ran, Story, drones, policy};
+use crate::batch::{Batch, Ran, RowHistory, drones, policy};
 use crate::bent::InterceptedUsb;
 use crate::fault::{Faults, Script, faulty};
 use crate::matrix::FAULTS;
-use crate::support::{firmware, flash_job, with};
+use crate::support::{change_flash_task, firmware, flash_job};
 
-/// The job of each drone of a batch: keeps a copy for undo and asks for confirmation, as on the command line.
+/// The job for each drone of a batch. As on the command line, it keeps a copy for undo and asks for confirmation.
 fn job(image: &[u8]) -> Job {
-    with(flash_job(image), |task| (task.keep, task.confirm) = (Keep::Copy, Confirm::Ask))
+    change_flash_task(flash_job(image), |task| (task.keep, task.confirm) = (Keep::Copy, Confirm::Ask))
 }
 
-/// Everything that a user may see of one drone of a batch. The times of the row are not included, because the front
-/// end's thread reads them whenever it is scheduled. The worker's times are included, because the worker reads them
-/// from the chip's clock.
+/// Everything that a user may see of one drone of a batch. The times in the row are not included: the thread of the
+/// front end reads them, and they depend on when that thread is scheduled. The worker's times are included, because the
+/// worker reads them from the simulated clock.
 #[derive(PartialEq)]
 struct EndState {
     flash: Vec<u8>,
-    story: Story,
+    story: RowHistory,
     state: RowState,
     row: (Option<String>, Option<String>, bool),
 }
@@ -43,19 +43,19 @@ impl EndState {
         let row: &Row = &ran.fleet.rows[n];
         EndState {
             flash: bus.with(n, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap(),
-            story: ran.stories[n].clone(),
+            story: ran.histories[n].clone(),
             state: row.state.clone(),
             row: (row.board.clone(), row.before.clone(), row.succeeded()),
         }
     }
 
-    /// Returns the first difference between two stories, for the message of a failed test.
+    /// Describes the first differences between two end states, for the assertion message.
     fn difference(&self, other: &EndState) -> String {
         let (ours, theirs) = (&self.story, &other.story);
         let events = ours.events.iter().zip(&theirs.events).find(|(one, other)| one != other);
         let effects = ours.effects.iter().zip(&theirs.effects).find(|(one, other)| one != other);
         format!(
-            "{events:?}\n{effects:?}\n{} and {} events, flash the same: {}",
+            "{events:?}\n{effects:?}\n{} and {} events, same flash: {}",
             ours.events.len(),
             theirs.events.len(),
             self.flash == other.flash
@@ -63,7 +63,7 @@ impl EndState {
     }
 }
 
-/// Runs a batch of these three drones. The fault hits the middle one; the others use the bus without faults.
+/// Runs a batch on these three drones. The fault hits the middle drone; the other two use a bus without faults.
 fn run_with_fault(drones: &[SimDrone], job: &Job, script: Option<Script>) -> (SimBus, Ran, u64) {
     let clock = Arc::new(TeamClock::new());
     let bus = SimBus::new(drones.to_vec(), clock.clone());
@@ -74,24 +74,24 @@ fn run_with_fault(drones: &[SimDrone], job: &Job, script: Option<Script>) -> (Si
     // The jobs start in the order of the rows.
     let started = AtomicUsize::new(0);
     let (for_bus, for_faults) = (bus.clone(), Arc::clone(&faults));
-    let for_worker: WorkerBus = Arc::new(move || -> Arc<dyn Bus> {
+    let new_bus: WorkerBus = Arc::new(move || -> Arc<dyn Bus> {
         match started.fetch_add(1, Ordering::SeqCst) {
             1 => Arc::new(faulty(for_bus.clone(), Arc::clone(&for_faults))),
             _ => Arc::new(for_bus.clone()),
         }
     });
-    let ran = Batch::new(for_worker, &clock, policy(job.clone(), drones.len())).run(&bus);
+    let ran = Batch::new(new_bus, &clock, policy(job.clone(), drones.len())).run(&bus);
     (bus, ran, faults.count())
 }
 
-/// Each of three drones has its own wire, and every fault hits every transfer of the middle one. The other two end with
-/// the same flash, the same events and the same report as without a fault, to the nanosecond on the chip's clock: the
-/// workers start together, and nothing that one worker does may delay another.
+/// Each of the three drones has its own wire, and every fault hits every transfer of the middle drone. The other two
+/// end with the same flash, the same events and the same report as without a fault, to the nanosecond on the simulated
+/// clock: the workers start together, and no worker may delay another.
 ///
-/// The drones are running at first, so every kind of transfer occurs: entering DFU mode, the flash, the restart and the
-/// query for the version. The image is the smallest possible firmware, because a longer one only repeats the same
-/// transfers. On a shared wire, a fault changes the times at which the other drones can use the wire, so only their
-/// results are the same (`fleet::a_fault_on_one_drone_does_not_touch_the_others`).
+/// The drones are running at first, so every kind of transfer occurs: the request for DFU mode, the flash, the restart
+/// and the query for the version. The image is the smallest possible firmware, because a longer image only repeats the
+/// same transfers. On a shared wire, a fault changes the times at which the other drones can use the wire, so only
+/// their results stay the same (`fleet::a_fault_on_one_drone_does_not_touch_the_others`).
 #[test]
 fn a_fault_on_one_drone_changes_nothing_for_the_others() {
     let job = job(&firmware("2026.08", images::FIRMWARE_MIN));
@@ -107,23 +107,24 @@ fn a_fault_on_one_drone_changes_nothing_for_the_others() {
             assert!(end == expected, "{case}: {}", end.difference(expected));
         }
         let failed = matches!(ran.fleet.rows[1].report.as_ref().unwrap().outcome, Outcome::Failed(_));
-        *middle.entry(if failed { "failed" } else { "ended well" }).or_default() += 1;
+        *middle.entry(if failed { "failed" } else { "succeeded" }).or_default() += 1;
     };
     for (fault, at) in FAULTS.into_iter().flat_map(|fault| (0..transfers).map(move |at| (fault, at))) {
         let script = Script { at, fault };
         let (bus, ran, _) = run_with_fault(&drones, &job, Some(script));
         check(&format!("{script:?}"), &bus, &ran);
     }
-    // The simulated drone's own faults are counted in DFU requests, of which there are fewer than transfers.
+    // The faults of the simulated drone itself are scheduled by the number of DFU requests, which are fewer than the
+    // transfers.
     for fault in [SimFault::Loose, SimFault::Hung] {
         for at in 0..transfers as u32 / 2 {
             let mut drones = drones.clone();
-            drones[1].traits.mishap = Some((at, fault));
+            drones[1].traits.fault = Some((at, fault));
             let (bus, ran, _) = run_with_fault(&drones, &job, None);
             check(&format!("{fault:?} at {at}"), &bus, &ran);
         }
     }
-    println!("every fault at {transfers} transfers of the middle one of three drones: {middle:?}");
+    println!("every fault at each of {transfers} transfers of the middle drone: {middle:?}");
     assert!(middle.values().all(|count| *count > 100), "{middle:?}");
 }
 
@@ -135,7 +136,7 @@ enum Mark {
     Opened(Location, ThreadId),
 }
 
-/// The marks of a batch, in order.
+/// The marks of a batch, in chronological order.
 #[derive(Clone, Default)]
 struct Marks(Arc<Mutex<Vec<Mark>>>);
 
@@ -155,8 +156,9 @@ impl Marks {
     }
 }
 
-/// Returns how often each thread opened each drone during its job, and the number of opens of drones without a job.
-fn opens(marks: &[Mark]) -> (BTreeMap<Location, Vec<(ThreadId, usize)>>, usize) {
+/// For each drone, counts the opens by each thread during the drone's job. Also counts the opens of drones without a
+/// job.
+fn count_opens(marks: &[Mark]) -> (BTreeMap<Location, Vec<(ThreadId, usize)>>, usize) {
     let (mut running, mut idle) = (BTreeSet::new(), 0);
     let mut opens: BTreeMap<Location, Vec<(ThreadId, usize)>> = BTreeMap::new();
     for mark in marks {
@@ -176,10 +178,10 @@ fn opens(marks: &[Mark]) -> (BTreeMap<Location, Vec<(ThreadId, usize)>>, usize) 
     (opens, idle)
 }
 
-/// While a drone has a job, only its worker opens it, and that worker opens no other drone. Meanwhile, the scanners of
-/// both front ends scan the bus all the time, and open a ninth drone that is plugged in. The first eight restart during
-/// their jobs, so a scanner that did not skip them would open them as new devices. A tenth drone has a job in another
-/// cfdfu, and the scanner of the command line skips that one, too.
+/// Eight drones have jobs. During its job, each drone is opened only by its own worker, and that worker opens no other
+/// drone. Meanwhile, the scanners of both front ends keep scanning the bus. The eight drones restart during their jobs,
+/// so a scanner that did not skip them would open them as new devices. Both scanners open a ninth drone, which is
+/// plugged in meanwhile. A tenth drone has a job in another cfdfu, so the scanner of the command line skips that drone.
 #[test]
 fn a_drone_is_opened_only_by_its_worker_during_its_job() {
     const COUNT: usize = 8;
@@ -197,7 +199,7 @@ fn a_drone_is_opened_only_by_its_worker_during_its_job() {
         &clock,
         Policy { selected: (0..COUNT).map(|n| Selector::At(port(n))).collect(), ..policy(job, COUNT) },
     );
-    // The scanner of the interface, which also lists related devices.
+    // The scanner of the interface also lists related devices.
     let (for_interface, busy) = (Arc::clone(&bus), batch.busy());
     let over = Arc::new(AtomicUsize::new(0));
     let (is_over, scans) = (Arc::clone(&over), Arc::new(AtomicUsize::new(0)));
@@ -210,7 +212,7 @@ fn a_drone_is_opened_only_by_its_worker_during_its_job() {
             for_interface.wait(Duration::from_millis(500));
         }
     });
-    // Wait for the first scan: the interface starts a batch only with drones that it has listed.
+    // Wait for the first scan: the interface can start a batch only with drones that it has listed.
     while scans.load(Ordering::SeqCst) == 0 {
         thread::yield_now();
     }
@@ -238,7 +240,7 @@ fn a_drone_is_opened_only_by_its_worker_during_its_job() {
     interface.join().unwrap();
     assert_eq!(ran.fleet.counts().flashed, COUNT);
     let marks = marks.0.lock().unwrap().clone();
-    let (during_jobs, idle) = opens(&marks);
+    let (during_jobs, idle) = count_opens(&marks);
     println!(
         "{during_jobs:?}\n{idle} opens of drones without a job, {scanned} scans by the interface during the jobs"
     );
@@ -246,10 +248,10 @@ fn a_drone_is_opened_only_by_its_worker_during_its_job() {
         .values()
         .map(|by| by.iter().map(|(_, n)| n).sum::<usize>() - by.iter().map(|(_, n)| n).max().unwrap())
         .sum();
-    assert_eq!(foreign, 0, "opens of a drone by other threads than its worker: {during_jobs:?}");
+    assert_eq!(foreign, 0, "a thread other than the worker opened a drone: {during_jobs:?}");
     assert_eq!(during_jobs.len(), COUNT);
     let workers: BTreeSet<String> = during_jobs.values().map(|by| format!("{:?}", by[0].0)).collect();
-    assert_eq!(workers.len(), COUNT, "a worker opens several drones: {during_jobs:?}");
+    assert_eq!(workers.len(), COUNT, "a worker opened several drones: {during_jobs:?}");
     assert!(scanned > 20, "only {scanned} scans during the jobs");
     let opened = |n: usize| {
         marks.iter().filter(|mark| matches!(mark, Mark::Opened(location, _) if *location == port(n))).count()

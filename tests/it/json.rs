@@ -1,5 +1,5 @@
-//! Checks `--json` against `docs/json.schema.json`: every line that a command prints is valid, and only the last is a
-//! result.
+//! Checks `--json` against `docs/json.schema.json`: every line that a command prints is valid, and the last line is the
+//! result of the command or, if it runs on several drones, of the batch.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,11 @@ use crate::support::{SEED_LEN, firmware};
 
 const SCHEMA: &str = include_str!("../../docs/json.schema.json");
 
-/// This command runs without a server in place of GitHub.
+/// For this command, no server replaces GitHub, so that the request fails.
 const UNREACHABLE: &str = "fetch 2025.01 --board cf2";
 
-/// Every command, with arguments that succeed and that fail. `{}` is replaced by each scenario in turn.
+/// Every command, with arguments that make it succeed and arguments that make it fail. `{}` is replaced with each
+/// scenario in turn.
 const LINES: &[&str] = &[
     "flash cf2.bin --demo={}",
     "identify --demo={}",
@@ -90,21 +91,22 @@ const LINES: &[&str] = &[
 ];
 
 #[test]
-fn every_command_prints_documented_json_and_ends_with_a_single_result() {
+fn every_command_prints_documented_json_and_ends_with_its_result() {
     let folder = Folder::with_image();
-    folder.file("bolt.bin", images::firmware("2026.08", &[("CB10", "Crazyflie Bolt")], SEED_LEN));
-    folder.file("bl.bin", images::firmware("2026.08", &[("C21B", "Crazyflie 2.1 Brushless")], SEED_LEN));
-    folder.file("loader.bin", images::loader());
-    folder.file("noise.bin", [1, 2, 3]);
+    folder.write_file("bolt.bin", images::firmware("2026.08", &[("CB10", "Crazyflie Bolt")], SEED_LEN));
+    folder
+        .write_file("bl.bin", images::firmware("2026.08", &[("C21B", "Crazyflie 2.1 Brushless")], SEED_LEN));
+    folder.write_file("loader.bin", images::loader());
+    folder.write_file("noise.bin", [1, 2, 3]);
     std::fs::create_dir(folder.path("backups")).unwrap();
-    folder.file("cut.bin", &firmware("2026.08", SEED_LEN)[..200_000]);
+    folder.write_file("cut.bin", &firmware("2026.08", SEED_LEN)[..200_000]);
     let github = GitHub::new();
-    github.firmware(
+    github.add_firmware(
         "2026.08",
         "cf2",
         release("cf2", &firmware("2026.08", SEED_LEN), CompressionMethod::Stored),
     );
-    github.firmware("2026.08", "bolt", b"no image".to_vec());
+    github.add_firmware("2026.08", "bolt", b"no image".to_vec());
     let schema: Value = serde_json::from_str(SCHEMA).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let mut seen = BTreeSet::new();
@@ -121,11 +123,11 @@ fn every_command_prints_documented_json_and_ends_with_a_single_result() {
         let ran = folder.cfdfu(&line).arg("--json").fast().env("CFDFU_RELEASES_URL", url);
         let ran = ran.env("XDG_CACHE_HOME", folder.path("cache")).run();
         let objects = ran.objects();
-        // The lines start as in the documentation, so that you can search for them.
+        // Each line starts with its event, as documented, so that you can search for it.
         assert!(ran.out.lines().all(|text| text.starts_with(r#"{"event":""#)), "{line}: {}", ran.out);
         for object in &objects {
             let event = object["event"].as_str().unwrap_or_default().to_owned();
-            // Validate against the schema of this event alone, which gives a more specific error message.
+            // Validate against the schema of this event only, because the error message is then more specific.
             let parts = schema["oneOf"].as_array().unwrap();
             let part = parts.iter().find(|part| part["properties"]["event"]["const"] == *event);
             let part = part.unwrap_or_else(|| panic!("{line}: undocumented event: {object}"));

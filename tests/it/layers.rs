@@ -1,10 +1,11 @@
-//! Enforces the layers described in `src/lib.rs`: checks the `crate::…` paths and the words in each file against one
-//! table.
+//! Enforces the layers described in `src/lib.rs`: checks the `crate::…` paths and the words in each source file against
+//! a table of rules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files whose names start with one of `files` may use only the modules in `may_use`, and none of the words in `never`.
+/// Files whose paths start with one of `files` may use only the modules in `may_use` and none of the words in `never`.
+/// If several rules match, the one with the longest prefix applies.
 struct Rule {
     files: &'static [&'static str],
     may_use: &'static [&'static str],
@@ -47,7 +48,7 @@ const RULES: &[Rule] = &[
         may_use: &["crazyflie", "dfu", "flash", "image", "job", "plan", "qualify", "releases", "usb"],
         never: IO,
     },
-    // Only `releases/net.rs` opens network connections. `releases.rs` parses the server's answers without I/O.
+    // Only `releases/net.rs` connects to the network. `releases.rs` parses the server's answers without I/O.
     Rule { files: &["releases.rs"], may_use: &["crazyflie", "image", "releases"], never: IO },
     Rule {
         files: &["releases/cache.rs"],
@@ -71,7 +72,7 @@ const RULES: &[Rule] = &[
     Rule { files: &["recording/redact.rs"], may_use: &["crazyflie", "recording", "usb"], never: IO },
     Rule { files: &["sim/replay.rs"], may_use: &["clock", "recording", "sim", "usb"], never: IO },
     Rule { files: &["sim/vhci.rs"], may_use: &["sim", "usb"], never: &["rusb"] },
-    // The simulator shares no host logic, only the types of the USB interface and the clock.
+    // The simulator uses no code of the host side except the USB types and the clock.
     Rule { files: &["sim"], may_use: &["sim", "usb", "clock"], never: IO },
     Rule { files: &["clock.rs"], may_use: &[], never: &["rusb"] },
     Rule { files: &["scan.rs"], may_use: &["crazyflie", "job", "usb"], never: IO },
@@ -110,13 +111,13 @@ const RULES: &[Rule] = &[
         never: IO,
     },
     Rule {
-        files: &["crews.rs"],
+        files: &["batch_workers.rs"],
         may_use: &["clock", "job", "supervise", "usb", "worker"],
         never: &["rusb", "ratatui", "std::fs", "std::env"],
     },
     Rule {
         files: &["watch.rs"],
-        may_use: &["clock", "crews", "job", "scan", "usb", "worker"],
+        may_use: &["clock", "batch_workers", "job", "scan", "usb", "worker"],
         never: &["rusb", "ratatui", "std::fs", "std::env"],
     },
     Rule {
@@ -137,7 +138,7 @@ const RULES: &[Rule] = &[
             "usb",
         ],
         never: &[
-            // The interface sees only the outcome of a supervised job.
+            // The interface receives only the outcome of a supervised job.
             "Supervisor",
             "rusb",
             "ratatui",
@@ -148,7 +149,7 @@ const RULES: &[Rule] = &[
             "mpsc",
             "crate::worker",
             "crate::sim",
-            // Only `tui` and `cli` may request a release.
+            // Only `tui` and `cli` may request releases.
             "releases::net",
             "releases::library",
             "releases::cache",
@@ -206,7 +207,7 @@ const RULES: &[Rule] = &[
         may_use: &[
             "app",
             "clock",
-            "crews",
+            "batch_workers",
             "doctor",
             "image",
             "job",
@@ -235,7 +236,7 @@ const RULES: &[Rule] = &[
             "cli",
             "clock",
             "crazyflie",
-            "crews",
+            "batch_workers",
             "doctor",
             "flash",
             "fleet",
@@ -262,23 +263,23 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Only `clock.rs` and the virtual host controller, which runs in real time, may read a clock or sleep.
+/// Only `clock.rs` and the virtual host controller, which runs in real time, may read the system clock or sleep.
 const CLOCK_WORDS: &[&str] = &["Instant::now", "SystemTime::now", "thread::sleep"];
 const CLOCK_FILES: &[&str] = &["clock.rs", "sim/vhci.rs"];
 
-fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+fn find_sources(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            sources(&path, found);
+            find_sources(&path, found);
         } else if path.extension().is_some_and(|ext| ext == "rs") {
             found.push(path);
         }
     }
 }
 
-/// Returns the path of a file below `src`, and its numbered lines without comments and tests.
-fn code(path: &Path, root: &Path) -> (String, Vec<(usize, String)>) {
+/// Returns the path of a file relative to `src`, and the numbered lines of the file without comments and tests.
+fn read_code(path: &Path, root: &Path) -> (String, Vec<(usize, String)>) {
     let name = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
     let text = fs::read_to_string(path).unwrap();
     let lines = text
@@ -290,24 +291,24 @@ fn code(path: &Path, root: &Path) -> (String, Vec<(usize, String)>) {
     (name, lines)
 }
 
-/// Returns the `code` of every source file that is not a test module.
-fn all_code() -> Vec<(String, Vec<(usize, String)>)> {
+/// Calls `read_code` for every source file that is not a test module.
+fn read_all_code() -> Vec<(String, Vec<(usize, String)>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
-    sources(&root, &mut files);
-    assert!(files.len() > 30, "the sources were not found");
-    files.iter().filter(|path| !path.ends_with("tests.rs")).map(|path| code(path, &root)).collect()
+    find_sources(&root, &mut files);
+    assert!(files.len() > 30, "only {} source files were found", files.len());
+    files.iter().filter(|path| !path.ends_with("tests.rs")).map(|path| read_code(path, &root)).collect()
 }
 
 #[test]
-fn every_file_uses_only_what_its_layer_allows() {
+fn every_source_file_uses_only_what_its_layer_allows() {
     let mut wrong = Vec::new();
-    for (name, lines) in all_code() {
+    for (name, lines) in read_all_code() {
         let matches = |rule: &&Rule| rule.files.iter().any(|prefix| name.starts_with(prefix));
         let longest =
             |rule: &&Rule| rule.files.iter().filter(|f| name.starts_with(**f)).map(|f| f.len()).max();
         let rule = RULES.iter().filter(matches).max_by_key(longest);
-        let rule = rule.unwrap_or_else(|| panic!("{name} has no layer"));
+        let rule = rule.unwrap_or_else(|| panic!("no rule matches src/{name}"));
         for (n, line) in lines {
             for (at, _) in line.match_indices("crate::") {
                 let module: String =
@@ -316,7 +317,7 @@ fn every_file_uses_only_what_its_layer_allows() {
                     wrong.push(format!("src/{name}:{n} uses {module}"));
                 }
             }
-            // Report paths that this test cannot resolve.
+            // Also report paths in a form that this test cannot resolve.
             for word in [
                 "crate::{",
                 "crate::releases::{cache",
@@ -342,7 +343,7 @@ fn every_file_uses_only_what_its_layer_allows() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// Layers exchange types, so any text for the user can be reworded. Only text from outside, such as the name of a
+/// The layers exchange types, so any text for the user can be reworded. Only text from outside, such as the name of a
 /// terminal or a typed line, may be compared.
 #[test]
 fn no_front_end_makes_decisions_based_on_text_for_the_user() {
@@ -360,7 +361,7 @@ fn no_front_end_makes_decisions_based_on_text_for_the_user() {
     const FRONT_ENDS: &[&str] =
         &["app", "ui", "tui", "supervise", "report", "cli/console.rs", "cli/json.rs", "cli/run_job.rs"];
     let mut checked = 0;
-    for (name, lines) in all_code() {
+    for (name, lines) in read_all_code() {
         if !FRONT_ENDS.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
@@ -371,15 +372,15 @@ fn no_front_end_makes_decisions_based_on_text_for_the_user() {
             assert!(!compares || outside, "src/{name}:{n} decides based on text: {line}");
         }
     }
-    assert!(checked > 25, "the sources were not found");
+    assert!(checked > 25, "only {checked} source files were checked");
 }
 
 #[test]
 fn every_file_has_a_header() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    sources(&root.join("src"), &mut files);
-    sources(&root.join("tests"), &mut files);
+    find_sources(&root.join("src"), &mut files);
+    find_sources(&root.join("tests"), &mut files);
     for path in files {
         let text = fs::read_to_string(&path).unwrap();
         let header = text.lines().take_while(|line| line.starts_with("//!")).count();

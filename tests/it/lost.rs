@@ -1,5 +1,5 @@
-//! Loses answers that a check depends on, once or always, in every way that a bus can lose them. A check that could not
-//! run has not passed: the drone either is flashed with the right image or remains unchanged.
+//! Tests what happens if cfdfu receives an error instead of an answer that a check depends on, once or always. A check
+//! that could not run must not count as passed: the drone either receives the right image or remains unchanged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +13,7 @@ use cfdfu::sim::scenario::Scenario;
 use cfdfu::usb::{Bus, Found, Setup, TransferError, Transport};
 
 use crate::bent::{Ask, BentTransport, InterceptedUsb};
-use crate::support::{Run, firmware, flash_job, run, with};
+use crate::support::{Run, change_flash_task, firmware, flash_job, run};
 
 /// The answer that is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ enum Answer {
 const OPTIONS: u32 = 0x1FFF_C000;
 const OTP: u32 = 0x1FFF_7800;
 
-/// A bus that loses one kind of answer `remaining` times.
-fn lossy(bus: SimBus, lost: Answer, remaining: Arc<AtomicU32>, error: TransferError) -> impl Bus {
+/// Returns a bus that reports `error` instead of the answer `lost`, at most `remaining` times.
+fn lossy_bus(bus: SimBus, lost: Answer, remaining: Arc<AtomicU32>, error: TransferError) -> impl Bus {
     let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
         let (mut pointer, remaining) = (0, Arc::clone(&remaining));
         let bend = move |ask: Ask<'_>| {
@@ -79,8 +79,8 @@ fn flash(
     let inner = SimBus::new(drones, clock.clone());
     let bytes = |bus: &SimBus| bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
     let before = bytes(&inner);
-    let bus = lossy(inner.clone(), answer, Arc::new(AtomicU32::new(times)), error);
-    let job = with(flash_job(&firmware("2026.08", images::FIRMWARE_MIN)), change);
+    let bus = lossy_bus(inner.clone(), answer, Arc::new(AtomicU32::new(times)), error);
+    let job = change_flash_task(flash_job(&firmware("2026.08", images::FIRMWARE_MIN)), change);
     let run = run(Arc::new(bus), clock, job);
     assert!(run.report.took < Duration::from_secs(40), "{answer:?} {times} {error:?}: {:?}", run.report.took);
     Flashed { before, after: bytes(&inner), run }
@@ -91,7 +91,7 @@ impl Flashed {
         self.before == self.after
     }
 
-    fn holds_the_image(&self) -> bool {
+    fn has_image(&self) -> bool {
         self.after[0x4000..].starts_with(&firmware("2026.08", images::FIRMWARE_MIN))
     }
 
@@ -121,15 +121,15 @@ const ANSWERS: [Answer; 13] = [
     Answer::Point(OTP),
 ];
 
-/// An answer that is lost once is requested again, and nothing else changes. If it is always lost, the result depends
-/// on the answer.
+/// If an answer is lost once, cfdfu requests it again, and nothing else changes. If an answer is always lost, the
+/// outcome depends on the kind of answer.
 #[test]
 fn a_lost_answer_is_requested_again_and_then_treated_as_unknown() {
     for error in ERRORS {
         for answer in ANSWERS {
             let once = flash("dfu", answer, ONCE, error, |_| {});
             assert_eq!(once.run.report.outcome, Outcome::Flashed, "{answer:?} once {error:?}");
-            assert!(once.holds_the_image(), "{answer:?} once {error:?}");
+            assert!(once.has_image(), "{answer:?} once {error:?}");
             assert!(
                 !once.warns("could not be read"),
                 "{answer:?} once {error:?}: warned although the second read succeeded"
@@ -139,11 +139,11 @@ fn a_lost_answer_is_requested_again_and_then_treated_as_unknown() {
             let outcome = &always.run.report.outcome;
             let unknown_board = matches!(outcome, Outcome::Failed(failure) if matches!(failure.kind, FailureKind::UnknownBoard { .. }));
             match answer {
-                // The board cannot be read: the job fails.
+                // The board cannot be read, so the job fails.
                 Answer::Read(OTP) | Answer::Point(OTP) => {
                     assert!(unknown_board && always.is_untouched(), "{answer:?} {error:?}: {outcome:?}");
                 }
-                // Without the memory map the layout of the flash is unknown.
+                // Without the memory map, the layout of the flash is unknown.
                 Answer::Name(4) => {
                     assert!(matches!(outcome, Outcome::Failed(_)), "{answer:?} {error:?}: {outcome:?}");
                     assert!(always.is_untouched(), "{answer:?} {error:?}");
@@ -151,14 +151,13 @@ fn a_lost_answer_is_requested_again_and_then_treated_as_unknown() {
                 // The protection is unknown, so each erase is checked instead.
                 Answer::Read(OPTIONS) | Answer::Point(OPTIONS) => {
                     assert_eq!(*outcome, Outcome::Flashed, "{answer:?} {error:?}");
-                    assert!(
-                        always.holds_the_image() && always.warns("The write protection could not be read")
-                    );
+                    assert!(always.has_image() && always.warns("The write protection could not be read"));
                 }
-                // The address pointer is global, so a memory can be read without its name or its alternate setting.
+                // All alternate settings share the address pointer, so a memory can be read without its name or its
+                // alternate setting.
                 _ => {
                     assert_eq!(*outcome, Outcome::Flashed, "{answer:?} {error:?}");
-                    assert!(always.holds_the_image(), "{answer:?} {error:?}");
+                    assert!(always.has_image(), "{answer:?} {error:?}");
                 }
             }
         }
@@ -167,7 +166,7 @@ fn a_lost_answer_is_requested_again_and_then_treated_as_unknown() {
 
 /// The drone is a Bolt, but the image is for the Crazyflie 2.x.
 #[test]
-fn no_lost_answer_lets_an_image_be_flashed_to_another_board() {
+fn an_image_for_another_board_is_refused_whichever_answer_is_lost() {
     for error in ERRORS {
         for answer in ANSWERS {
             for times in [ONCE, ALWAYS] {
@@ -180,23 +179,23 @@ fn no_lost_answer_lets_an_image_be_flashed_to_another_board() {
     }
 }
 
-/// One sector that the image covers is write-protected. The job refuses before it erases anything or, if it could not
-/// read the protection, stops at the first erase that changes nothing.
+/// One sector that the image covers is write-protected. The job fails before it erases anything or, if the write
+/// protection cannot be read, at the first erase that has no effect.
 #[test]
-fn no_lost_answer_makes_a_write_protected_drone_lose_its_firmware() {
+fn a_write_protected_drone_keeps_its_firmware_whichever_answer_is_lost() {
     for error in ERRORS {
         for answer in ANSWERS {
             for times in [ONCE, ALWAYS] {
                 let clock = Arc::new(FastClock::new());
                 let mut drones = Scenario::by_name("dfu").unwrap().drones(Duration::ZERO);
-                // Sector 1, which holds the first word.
+                // Protect sector 1, which contains the first word of the firmware.
                 drones[0].memory.options[8] &= !(1 << 1);
                 let inner = SimBus::new(drones, clock.clone());
                 let bytes =
                     |bus: &SimBus| bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
                 let before = bytes(&inner);
                 let remaining = Arc::new(AtomicU32::new(times));
-                let bus = lossy(inner.clone(), answer, remaining, error);
+                let bus = lossy_bus(inner.clone(), answer, remaining, error);
                 let job = flash_job(&firmware("2026.08", images::FIRMWARE_MIN));
                 let outcome = run(Arc::new(bus), clock, job).report.outcome;
                 assert!(matches!(outcome, Outcome::Failed(_)), "{answer:?} {times} {error:?}: {outcome:?}");
@@ -206,10 +205,10 @@ fn no_lost_answer_makes_a_write_protected_drone_lose_its_firmware() {
     }
 }
 
-/// A serial number that is unreadable at first but read when the device is opened must be reported. The copy is then
-/// kept under this number, and the flash can be resumed.
+/// A serial number that cannot be read at first, but is read when the job opens the device, must be reported. Only then
+/// can cfdfu keep the copy under this number and resume the flash.
 #[test]
-fn a_serial_number_that_is_read_late_is_reported() {
+fn a_serial_number_that_is_readable_only_later_is_reported() {
     let flashed = flash("dfu", Answer::Name(3), 4, TransferError::Timeout, |_| {});
     let serial = |event: &Event| match event {
         Event::Device(device) => Some(device.strings.serial.clone()),
@@ -224,25 +223,22 @@ fn a_serial_number_that_is_read_late_is_reported() {
 /// The log warns that the board is unknown.
 #[test]
 fn a_drone_with_an_unreadable_otp_is_flashed_with_allow_mismatch() {
-    let allow_mismatch = |task: &mut FlashTask| task.mismatch = Mismatch::Take;
+    let allow_mismatch = |task: &mut FlashTask| task.mismatch = Mismatch::Allow;
     for error in ERRORS {
         let flashed = flash("dfu", Answer::Read(OTP), ALWAYS, error, allow_mismatch);
         assert_eq!(flashed.run.report.outcome, Outcome::Flashed, "{error:?}");
-        assert!(
-            flashed.holds_the_image() && flashed.warns("writing it anyway (--allow-mismatch)"),
-            "{error:?}"
-        );
+        assert!(flashed.has_image() && flashed.warns("writing it anyway (--allow-mismatch)"), "{error:?}");
     }
 }
 
-/// The bootloader, which shows that the device is a Crazyflie, is read again if the answer is lost. If it can never be
-/// read, nothing is written.
+/// The contents of the bootloader show whether the device is a Crazyflie. If the answer is lost once, cfdfu reads the
+/// bootloader again. If the bootloader can never be read, cfdfu writes nothing.
 #[test]
 fn a_device_that_cannot_be_recognised_is_not_written_to() {
     for error in ERRORS {
         for scenario in ["blank-otp", "foreign"] {
             let once = flash(scenario, Answer::Read(0x0800_0000), 1, error, |_| {});
-            assert_eq!(once.holds_the_image(), scenario == "blank-otp", "{scenario} {error:?}");
+            assert_eq!(once.has_image(), scenario == "blank-otp", "{scenario} {error:?}");
             let always = flash(scenario, Answer::Read(0x0800_0000), ALWAYS, error, |_| {});
             assert!(always.is_untouched(), "{scenario} {error:?}");
             assert!(matches!(always.run.report.outcome, Outcome::Failed(_)), "{scenario} {error:?}");
@@ -259,11 +255,11 @@ fn an_otp_in_an_unknown_format_counts_as_an_unknown_board() {
     let Outcome::Failed(failure) = world.run(job()).report.outcome else { panic!("the job did not fail") };
     assert!(matches!(failure.kind, FailureKind::UnknownBoard { .. }), "{failure}");
     assert!(world.flash() == before);
-    let allowed = world.run(with(job(), |task| task.mismatch = Mismatch::Take));
+    let allowed = world.run(change_flash_task(job(), |task| task.mismatch = Mismatch::Allow));
     assert_eq!(allowed.report.outcome, Outcome::Flashed);
 }
 
-/// The drone is still listed, but as long as its names are unknown, it must not receive the request to enter DFU mode.
+/// The drone is still listed, but while its names are unknown, cfdfu must not send it the request to enter DFU mode.
 #[test]
 fn a_running_drone_whose_name_is_unreadable_is_not_sent_into_dfu_mode() {
     for error in ERRORS {
@@ -277,7 +273,7 @@ fn a_running_drone_whose_name_is_unreadable_is_not_sent_into_dfu_mode() {
             assert_eq!(failure.kind, FailureKind::Open(error), "name {name}");
             assert!(always.is_untouched());
         }
-        // Only the serial number shows that the drone in DFU mode is the same one.
+        // Only the serial number shows that the drone that appears in DFU mode is the same drone.
         let serial = flash("healthy", Answer::Name(3), ONCE, error, |_| {});
         assert_eq!(serial.run.report.outcome, Outcome::Flashed, "{error:?}");
     }

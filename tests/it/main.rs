@@ -1,48 +1,48 @@
-//! The integration tests, built as one binary. The modules, by what they test:
+//! The integration tests, which are built as one binary. The modules, grouped by what they test:
 //!
-//! The worker, on the simulated chip:
+//! The worker on the simulated chip:
 //!
-//! - `flashing`: whole jobs: the resulting contents of the flash, the order of changes, the number of transfers
+//! - `flashing`: the results of whole jobs: the contents of the flash, the order of changes, the number of transfers
 //! - `finding`: how a job selects its device and brings it into DFU mode and back
 //! - `fleet`: many drones at once
-//! - `isolation`: what happens to one drone of a batch does not affect the others
-//! - `health`: how cfdfu judges a drone that has started, and the console
+//! - `isolation`: the drones of a batch do not affect each other
+//! - `health`: how cfdfu judges a drone after its start; the console
 //! - `lost`: answers that a check depends on, lost once or always
-//! - `hardware`: the claims about the hardware in `docs`: simulated, and in recordings of real chips
+//! - `hardware`: the claims in `docs` about the hardware, on the simulator and in recordings of real chips
 //! - `real_chips`: replays the behaviour seen in logs of real chips
 //! - `recordings`: checks the recordings of requests in `tests/recordings`
 //! - `matrix`: every job with every fault at every transfer
-//! - `cuts`: the cable pulled, or the job cancelled, at any moment
-//! - `oracle`: the worker against an independent DFU device class
+//! - `cuts`: the cable pulled or the job cancelled at any moment
+//! - `oracle`: the worker with an independent DFU device class
 //! - `hostile`: devices and files with random content
 //! - `defects`: regression tests for the numbered defects found by attacking the binary
-//! - `speed`: upper limits on the time that whole jobs take, by the simulated clock
+//! - `speed`: upper limits on the time that whole jobs take on the simulated clock
 //!
 //! The command line, with the real binary:
 //!
 //! - `command_line`: exit status, messages and JSON of commands with `--demo`
-//! - `completions`: presses Tab in real shells
+//! - `completions`: the completion scripts in real shells
 //! - `corpus`: valid and malformed image files in every format, and the message for each
 //! - `json`: the `--json` output of every command against the schema in `docs`
 //! - `examples`: runs the files in `examples`
 //! - `replay`: recordings, and devices that answer as recorded
-//! - `qualify`: the assumptions about a chip, on its variants
+//! - `qualify`: `cfdfu qualify` on variants of the simulated chip
 //! - `releases`: official releases from a server that misbehaves
 //!
 //! The interface:
 //!
-//! - `screens`: whole flows
+//! - `screens`: complete flows from screen to screen
 //! - `pictures`: drawn screens in every size and on every kind of terminal
 //! - `any_order`: messages in random order
 //! - `soak`: hundreds of flashes in a row
-//! - `terminal`: the real binary in a pseudo-terminal, full screen
+//! - `terminal`: the full-screen interface of the real binary in a pseudo-terminal
 //! - `plain`: the real binary with `--plain`, in a pseudo-terminal and with pipes
 //! - `releases_page`: the picker's page of official releases
 //!
 //! The source:
 //!
 //! - `tables`: checks that every scenario, board and log line is complete
-//! - `layers`: which module may import which, and which may read a clock
+//! - `layers`: which modules each source file may use, and which files may read the system clock
 //!
 //! Helpers:
 //!
@@ -51,13 +51,13 @@
 //! - `bent`: a bus that lets a test replace opens and answers; for `defects`, `fault`, `finding`, `isolation`, `lost`,
 //!   `real_chips`, `tests/fuzz`
 //! - `fault`: a bus on which one transfer fails; for `cuts`, `health`, `isolation`, `matrix`, `real_chips`
-//! - `cli`: the real binary with piped input and output; for nearly all tests that run it
+//! - `cli`: the real binary with piped input and output; for nearly all tests that run the binary
 //! - `github`: a server in place of GitHub; for `json`, `releases`, `releases_page`
 //! - `pty`: the real binary in a pseudo-terminal; for `completions`, `plain`, `releases_page`, `terminal`
 //! - `interface`: the interface without a terminal; for `any_order`, `health`, `pictures`, `releases_page`, `screens`,
 //!   `soak`
 //! - `svg`: draws a screen as a picture; for `pictures`
-//! - `files`: writers of every image format; for `corpus`, `hostile`, `json`, `pictures`, `releases`, `releases_page`,
+//! - `files`: writers for every image format; for `corpus`, `hostile`, `json`, `pictures`, `releases`, `releases_page`,
 //!   `benches/fuzz.rs`, `tests/fuzz`
 //! - `rng`: reproducible random numbers; for `hostile`, `benches/fuzz.rs`
 //!

@@ -1,7 +1,7 @@
-//! Tests the worker against an independent DFU device: `usbd-dfu` on `usb-device`, which has its own interpretation of
-//! the standard, transfers of 128 bytes and pages of 1 KiB, and which erases and writes between two polls.
+//! Tests the worker with an independent DFU device: `usbd-dfu` on `usb-device`. This device interprets the standard in
+//! its own way, uses transfers of 128 bytes and pages of 1 KiB, and erases and writes between two polls.
 //!
-//! The device runs in its own thread; a small bus carries the packets of control endpoint 0.
+//! The device runs in its own thread. A small bus in this file carries the packets of control endpoint 0.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
@@ -23,7 +23,7 @@ use usb_device::prelude::*;
 use usb_device::{Result as UsbResult, UsbDirection};
 use usbd_dfu::{DFUClass, DFUManifestationError, DFUMemError, DFUMemIO};
 
-use crate::support::{self, firmware, parse, run, with};
+use crate::support::{self, change_flash_task, firmware, parse, run};
 
 const BASE: u32 = 0x0800_0000;
 const PAGE: usize = 1024;
@@ -87,14 +87,15 @@ impl DFUMemIO for Memory {
     }
 }
 
-/// Endpoint 0 of the device, as queues of packets.
+/// The packets on endpoint 0 of the device.
 #[derive(Default)]
 struct Wire {
     reset: bool,
-    /// A packet for the device, and whether it is a setup packet.
+    /// The next packet for the device, and whether this packet is a setup packet.
     out: Option<(bool, Vec<u8>)>,
     /// Packets from the device.
     sent: VecDeque<Vec<u8>>,
+    /// The host has received a packet, but the device has not been notified yet.
     taken: bool,
     stalled: bool,
 }
@@ -162,11 +163,12 @@ impl UsbBus for WireBus {
 }
 
 type Answer = Result<Vec<u8>, TransferError>;
-type Question = (Setup, usize, Vec<u8>, Sender<Answer>);
+/// The setup packet, the length of the data stage, the data for the device, and the channel for the answer.
+type Request = (Setup, usize, Vec<u8>, Sender<Answer>);
 
 /// Starts the device in a thread and returns the channel for control transfers.
-fn start_device(flash: Flash) -> Sender<Question> {
-    let (questions, inbox) = channel::<Question>();
+fn start_device(flash: Flash) -> Sender<Request> {
+    let (requests, inbox) = channel::<Request>();
     std::thread::spawn(move || {
         let wire = WireBus(Arc::default());
         wire.0.lock().unwrap().reset = true;
@@ -190,7 +192,7 @@ fn start_device(flash: Flash) -> Sender<Question> {
             let _ = answer.send(transfer(&wire, setup, len, &data, &mut poll));
         }
     });
-    questions
+    requests
 }
 
 /// Performs the three stages of a control transfer (USB 2.0 §8.5.3).
@@ -223,11 +225,11 @@ fn transfer(wire: &WireBus, setup: Setup, len: usize, data: &[u8], poll: &mut dy
         for packet in data.chunks(PACKET) {
             send(false, packet.to_vec())?;
         }
-        take(wire, poll);
+        receive(wire, poll);
         return Ok(Vec::new());
     }
     let mut bytes = Vec::new();
-    while let Some(packet) = take(wire, poll) {
+    while let Some(packet) = receive(wire, poll) {
         bytes.extend_from_slice(&packet);
         if packet.len() < PACKET || bytes.len() >= len {
             break;
@@ -238,17 +240,17 @@ fn transfer(wire: &WireBus, setup: Setup, len: usize, data: &[u8], poll: &mut dy
     Ok(bytes)
 }
 
-/// Takes a packet from the device and acknowledges it.
-fn take(wire: &WireBus, poll: &mut dyn FnMut()) -> Option<Vec<u8>> {
+/// Receives a packet from the device and notifies the device.
+fn receive(wire: &WireBus, poll: &mut dyn FnMut()) -> Option<Vec<u8>> {
     let packet = wire.0.lock().unwrap().sent.pop_front()?;
     wire.0.lock().unwrap().taken = true;
     poll();
     Some(packet)
 }
 
-/// A bus with only the independent device.
+/// A bus to which only the independent device is connected.
 struct OracleBus {
-    questions: Mutex<Sender<Question>>,
+    requests: Mutex<Sender<Request>>,
     clock: Arc<FastClock>,
 }
 
@@ -259,7 +261,7 @@ impl Bus for OracleBus {
     }
 
     fn open(&self, _: &Found) -> Result<Box<dyn Transport>, TransferError> {
-        Ok(Box::new(OracleTransport(self.questions.lock().unwrap().clone())))
+        Ok(Box::new(OracleTransport(self.requests.lock().unwrap().clone())))
     }
 
     fn wait(&self, limit: Duration) {
@@ -267,7 +269,7 @@ impl Bus for OracleBus {
     }
 }
 
-struct OracleTransport(Sender<Question>);
+struct OracleTransport(Sender<Request>);
 
 impl OracleTransport {
     fn ask(&self, setup: Setup, len: usize, data: &[u8]) -> Answer {
@@ -303,29 +305,29 @@ impl Transport for OracleTransport {
     }
 }
 
-/// A flash job that checks no board, because this device has none.
+/// A flash job for any board, because this device has no information about its board.
 fn job(image: &[u8], mismatch: Mismatch) -> Job {
-    with(support::job(admission::flash(&parse(image), Overrides::default()).unwrap()), |task| {
+    change_flash_task(support::job(admission::flash(&parse(image), Overrides::default()).unwrap()), |task| {
         task.mismatch = mismatch;
     })
 }
 
 #[test]
-fn an_independent_dfu_device_is_flashed_with_its_own_memory_map_and_poll_times() {
+fn an_independent_dfu_device_is_flashed_according_to_its_memory_map_and_poll_times() {
     let flash = Flash(Arc::new(Mutex::new(vec![0x5A; 64 * PAGE])));
     let bus = || {
         let clock = Arc::new(FastClock::new());
-        let questions = Mutex::new(start_device(flash.clone()));
-        (Arc::new(OracleBus { questions, clock: clock.clone() }), clock)
+        let requests = Mutex::new(start_device(flash.clone()));
+        (Arc::new(OracleBus { requests, clock: clock.clone() }), clock)
     };
     let image = firmware("2026.08", 40_001);
 
-    let (refusing, clock) = bus();
-    let report = run(refusing, clock, job(&image, Mismatch::Refuse)).report;
+    let (first, clock) = bus();
+    let report = run(first, clock, job(&image, Mismatch::Refuse)).report;
     assert!(matches!(report.outcome, Outcome::Failed(failure) if failure.kind == FailureKind::OtherChip));
 
-    let (taking, clock) = bus();
-    let report = run(taking.clone(), clock.clone(), job(&image, Mismatch::Take)).report;
+    let (second, clock) = bus();
+    let report = run(second.clone(), clock.clone(), job(&image, Mismatch::Allow)).report;
     assert_eq!(report.outcome, Outcome::Flashed);
     assert_eq!((report.erased_sectors, report.verified, report.booted()), (40, true, Some(false)));
     let content = flash.0.lock().unwrap().clone();
@@ -334,20 +336,20 @@ fn an_independent_dfu_device_is_flashed_with_its_own_memory_map_and_poll_times()
     // The device asks for 8 ms per block and 50 ms per erase, and the job must wait that long.
     assert!(report.took > Duration::from_millis(40 * 50 + 312 * 8));
 
-    // A new session verifies what the previous one wrote.
-    let (again, clock) = bus();
+    // Verify in a new session what the previous session wrote.
+    let (third, clock) = bus();
     let task = Task::Verify(vec![Segment { address: Address(BASE + 16 * 1024), data: image }]);
-    let report = run(again, clock, Job { task, ..job(&firmware("2026.08", 4096), Mismatch::Take) }).report;
+    let report = run(third, clock, Job { task, ..job(&firmware("2026.08", 4096), Mismatch::Allow) }).report;
     assert_eq!((report.outcome, report.verified), (Outcome::Unchanged, true));
 }
 
-/// The recording of this device in `tests/recordings` is up to date, and a device that answers like it is flashed in
-/// the same way. `UPDATE=1` writes the recording.
+/// Checks that the recording of this device in `tests/recordings` is up to date, and that a flash of the replayed
+/// recording has the same result as a flash of the device. `UPDATE=1` updates the recording.
 #[test]
 fn the_recording_of_an_independent_dfu_device_can_be_replayed() {
     let flash = Flash(Arc::new(Mutex::new(vec![0x5A; 64 * PAGE])));
     let clock = Arc::new(FastClock::new());
-    let bus = OracleBus { questions: Mutex::new(start_device(flash)), clock: clock.clone() };
+    let bus = OracleBus { requests: Mutex::new(start_device(flash)), clock: clock.clone() };
     let tape = Arc::new(Mutex::new(Tape::default().to_memory()));
     let header = Header {
         recording: recording::VERSION,
@@ -358,8 +360,12 @@ fn the_recording_of_an_independent_dfu_device_can_be_replayed() {
     };
     let recorder = Recorder::start(clock.clone(), header, Arc::clone(&tape));
     let image = firmware("2026.08", 4096);
-    // A backup of everything, and the wait for a start, would make the recording ten times as long.
-    let job = || with(job(&image, Mismatch::Take), |task| (task.keep, task.leave) = (Keep::No, Leave::Stay));
+    // A backup of the whole flash and the wait for a restart would make the recording ten times as long.
+    let job = || {
+        change_flash_task(job(&image, Mismatch::Allow), |task| {
+            (task.keep, task.leave) = (Keep::No, Leave::Stay);
+        })
+    };
     let first = run(Arc::new(RecordedBus::new(bus, recorder)), clock, job()).report;
     assert_eq!(first.outcome, Outcome::Flashed);
     let text = tape.lock().unwrap().text();
@@ -367,7 +373,8 @@ fn the_recording_of_an_independent_dfu_device_can_be_replayed() {
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(path, &text).unwrap();
     }
-    assert!(std::fs::read_to_string(path).unwrap() == text, "the recording differs; UPDATE=1 writes it");
+    let expected = std::fs::read_to_string(path).unwrap();
+    assert!(expected == text, "the recording is out of date: run UPDATE=1 cargo test oracle");
 
     let clock = Arc::new(FastClock::new());
     let lines = recording::parse(&text).unwrap();

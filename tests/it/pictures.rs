@@ -1,9 +1,9 @@
-//! Draws scenes of the demo with the real views. The screens are compared with the text snapshots in `tests/screens`
-//! (`cargo insta review`), the README's pictures with the files in `screenshots` (`UPDATE=1 cargo test pictures`
-//! regenerates them).
+//! Draws scenes of the demo with the real views. Compares the screens with the text snapshots in `tests/screens`
+//! (`cargo insta review` shows the differences), and the README's pictures with the files in `screenshots`
+//! (`UPDATE=1 cargo test pictures` updates them).
 //!
-//! Most scenes are reached with real keys and jobs. A few are made up, for example the rows of the picker, the answers
-//! of GitHub and some steps of the wizard.
+//! Most scenes are the result of real keys and jobs. A few contain made-up data, for example the rows of the picker,
+//! the answers from GitHub and some steps of the wizard.
 
 use std::fs;
 use std::path::Path;
@@ -44,38 +44,38 @@ fn scenes() -> Vec<(&'static str, App)> {
     let mut ui = Interface::new("healthy");
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
     scenes.push(("start", ui.app.clone()));
-    ui.key('f');
-    ui.until(|event| matches!(event, Event::Ready(_)));
+    ui.press('f');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
     scenes.push(("plan", ui.app.clone()));
-    ui.key('w');
+    ui.press('w');
     let is_half_written = |event: &Event| {
         matches!(event, Event::Progress { phase: cfdfu::job::Phase::Write, done: 150_000.., .. })
     };
-    ui.take(is_half_written);
+    ui.handle_until(is_half_written);
     scenes.push(("flashing", ui.app.clone()));
-    ui.until(|event| matches!(event, Event::Finished(_)));
+    ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
     scenes.push(("done", ui.app.clone()));
 
     let mut ui = Interface::new("dead");
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    ui.key('r');
-    ui.enter();
+    ui.press('r');
+    ui.press_enter();
     ui.wait(Duration::from_millis(3100));
     ui.wait(Duration::from_millis(2500));
     scenes.push(("wizard", ui.app.clone()));
 
     let mut ui = Interface::new("write-protected");
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    ui.key('f');
-    ui.until(|event| matches!(event, Event::Finished(_)));
+    ui.press('f');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
     scenes.push(("refused", ui.app.clone()));
 
     let mut ui = Interface::new("overwritten");
     ui.choose(Which::Loader, "cf2loader-1.0.bin", &images::loader());
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    ui.key('b');
-    ui.until(|event| matches!(event, Event::Ready(_)));
-    "rest".chars().for_each(|c| ui.key(c));
+    ui.press('b');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
+    "rest".chars().for_each(|c| ui.press(c));
     scenes.push(("restore", ui.app.clone()));
     scenes
 }
@@ -86,36 +86,36 @@ fn board_scenes() -> Vec<(&'static str, App)> {
     let mut ui = Interface::new("overwritten");
     scenes.push(("lost", ui.app.clone()));
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    ui.key('f');
-    ui.until(|event| matches!(event, Event::Ready(_)));
+    ui.press('f');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
     scenes.push(("lost-plan", ui.app.clone()));
     ui.send(Msg::Key(Key::Esc));
-    ui.until(|event| matches!(event, Event::Finished(_)));
+    ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
     ui.choose(Which::Loader, "cf2loader-1.0.bin", &images::loader());
-    ui.key('b');
-    ui.until(|event| matches!(event, Event::Ready(_)));
-    "restore".chars().for_each(|c| ui.key(c));
-    ui.enter();
-    ui.until(|event| matches!(event, Event::Finished(_)));
+    ui.press('b');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
+    "restore".chars().for_each(|c| ui.press(c));
+    ui.press_enter();
+    ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
     scenes.push(("restored", ui.app.clone()));
 
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Image, "something.bin", &firmware("2026.08", SEED_LEN)[20_000..]);
     scenes.push(("dfu", ui.app.clone()));
-    ui.key('f');
-    ui.until(|event| matches!(event, Event::Ready(_)));
+    ui.press('f');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
     scenes.push(("strange-plan", ui.app.clone()));
 
     let mut ui = Interface::new("dfu");
     let boards = [("CF21", "Flapper (CF 2.1)"), ("CB10", "Flapper (Bolt 1.0)")];
     ui.choose(Which::Image, "flapper-2026.08.bin", &images::firmware("2026.08", &boards, SEED_LEN));
-    ui.key('f');
-    ui.until(|event| matches!(event, Event::Ready(_)));
+    ui.press('f');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
     scenes.push(("flapper-plan", ui.app.clone()));
 
     let mut ui = Interface::new("dead");
     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
-    ui.look();
+    ui.scan_bus();
     ui.choose(Which::Image, "cut.bin", &firmware("2026.08", SEED_LEN)[..200_000]);
     scenes.push(("half", ui.app.clone()));
 
@@ -160,7 +160,7 @@ fn release_scenes() -> Vec<(&'static str, App)> {
     let page = |scenario: &str, list: Option<ReleaseList>| {
         let mut ui = Interface::new(scenario);
         ui.kept_list = list;
-        ui.key('i');
+        ui.press('i');
         ui.send(Msg::Key(Key::Tab));
         ui
     };
@@ -169,15 +169,15 @@ fn release_scenes() -> Vec<(&'static str, App)> {
     let host = || "api.github.com".to_owned();
     let mut ui = page("healthy", None);
     scenes.push(("releases-first", ui.app.clone()));
-    ui.enter();
+    ui.press_enter();
     let limit = ReleaseError::RateLimited { host: host(), until: Some(1_796_126_400 + 1500) };
     ui.answer(ReleasesMsg::Listed(Err(problem(&limit))));
     scenes.push(("releases-limit", ui.app.clone()));
 
     let mut ui = page("healthy", Some(releases()));
     scenes.push(("releases", ui.app.clone()));
-    ui.key('j');
-    ui.enter();
+    ui.press('j');
+    ui.press_enter();
     ui.answer(ReleasesMsg::Bytes(720_000, Some(1_943_412)));
     scenes.push(("releases-download", ui.app.clone()));
     let digest = ReleaseError::OtherDigest {
@@ -187,8 +187,8 @@ fn release_scenes() -> Vec<(&'static str, App)> {
     };
     ui.answer(ReleasesMsg::Fetched(Err(problem(&digest))));
     scenes.push(("releases-digest", ui.app.clone()));
-    ui.key('k');
-    ui.enter();
+    ui.press('k');
+    ui.press_enter();
     let image = parse(&release("cf2", &firmware("2026.08", SEED_LEN), CompressionMethod::Stored));
     ui.answer(ReleasesMsg::Fetched(Ok(Box::new(FetchedFile {
         path: Some("/cache/firmware-cf2-2026.08.zip".into()),
@@ -204,10 +204,10 @@ fn release_scenes() -> Vec<(&'static str, App)> {
         ..releases()
     };
     let mut ui = page("dead", Some(releases()));
-    ui.key('p');
+    ui.press('p');
     scenes.push(("releases-no-board", ui.app.clone()));
-    ui.key('v');
-    ui.key('u');
+    ui.press('v');
+    ui.press('u');
     ui.answer(ReleasesMsg::Listed(Ok(Some(stale))));
     scenes.push(("releases-offline", ui.app.clone()));
     scenes
@@ -219,80 +219,80 @@ fn batch_scenes() -> Vec<(&'static str, App)> {
     let mut ui = Interface::new("fleet");
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
     scenes.push(("drones", ui.app.clone()));
-    ui.key('a');
-    ui.rows();
+    ui.press('a');
+    ui.run_all_rows();
     scenes.push(("batch-plan", ui.app.clone()));
     ui.wait(Duration::from_secs(2));
-    ui.key('w');
-    // Each row is at a different stage: done, refused, writing, erasing, entering DFU mode, and waiting for its turn.
-    ui.row(0, |_| false);
-    ui.row(1, |event| {
+    ui.press('w');
+    // The rows are at different stages: done, refused, writing, erasing, entering DFU mode, and waiting to start.
+    ui.run_row(0, |_| false);
+    ui.run_row(1, |event| {
         matches!(event, Event::Progress { phase: cfdfu::job::Phase::Write, done: 150_000.., .. })
     });
-    ui.row(2, |event| {
+    ui.run_row(2, |event| {
         matches!(event, Event::Progress { phase: cfdfu::job::Phase::Erase, done: 40_000.., .. })
     });
-    ui.row(3, |_| false);
+    ui.run_row(3, |_| false);
     scenes.push(("batch-flashing", ui.app.clone()));
-    ui.key('j');
-    ui.enter();
+    ui.press('j');
+    ui.press_enter();
     scenes.push(("batch-row-writing", ui.app.clone()));
     ui.send(Msg::Key(Key::Esc));
     ui.send(Msg::Key(Key::Home));
-    ui.enter();
+    ui.press_enter();
     scenes.push(("batch-row-done", ui.app.clone()));
     ui.send(Msg::Key(Key::Esc));
-    ui.key('q');
+    ui.press('q');
     scenes.push(("batch-stop", ui.app.clone()));
 
     let mut ui = Interface::new("fleet");
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    ui.key('a');
-    ui.rows();
+    ui.press('a');
+    ui.run_all_rows();
     ui.wait(Duration::from_secs(2));
-    ui.key('w');
-    ui.world.bus.with(1, |drone, _| drone.traits.mishap = Some((80, SimFault::Unplugged)));
-    ui.rows();
-    (0..5).for_each(|_| ui.key('j'));
+    ui.press('w');
+    ui.world.bus.with(1, |drone, _| drone.traits.fault = Some((80, SimFault::Unplugged)));
+    ui.run_all_rows();
+    (0..5).for_each(|_| ui.press('j'));
     scenes.push(("batch-done", ui.app.clone()));
-    ui.enter();
+    ui.press_enter();
     scenes.push(("batch-row", ui.app.clone()));
     ui.send(Msg::Key(Key::Esc));
-    ui.key('n');
+    ui.press('n');
     scenes.push(("batch-station", ui.app.clone()));
     (0..8).for_each(|n| ui.world.bus.with(n, |drone, now| drone.cut_power(now)).unwrap());
-    ui.look();
+    ui.scan_bus();
     ui.wait(Duration::from_secs(20));
     scenes.push(("batch-idle", ui.app.clone()));
 
     let mut ui = Interface::new("fleet");
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    ui.key('g');
+    ui.press('g');
     scenes.push(("blinking", ui.app.clone()));
-    ui.key('g');
+    ui.press('g');
     scenes.push(("blinking-stopped", ui.app.clone()));
 
-    // The names of two drones are known from a time when they ran.
+    // The names of two drones are known, because these drones were running earlier.
     let mut ui = Interface::new("fleet-dfu");
     for (serial, number) in [("52004F000551343036333233", 52), ("53004F000551343036333233", 53)] {
         ui.app.names.insert(serial, format!("radio://0/80/2M/E7E7E7E7{number}").parse().unwrap());
     }
-    // The last drone may be another maker's board.
+    // The last drone could be a board from another manufacturer.
     ui.world.bus.with(7, |drone, _| {
         drone.memory.otp = [0xFF; 528];
         drone.memory.flash.place(0x0800_0000, &images::foreign(500_000));
     });
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
     scenes.push(("drones-in-dfu", ui.app.clone()));
-    ui.key('a');
-    ui.rows();
+    ui.press('a');
+    ui.run_all_rows();
     ui.send(Msg::Key(Key::End));
     scenes.push(("batch-stranger-plan", ui.app.clone()));
     ui.wait(Duration::from_secs(2));
-    ui.key('w');
-    ui.rows();
+    ui.press('w');
+    ui.run_all_rows();
     ui.send(Msg::Key(Key::End));
-    ui.enter();
+    ui.press_enter();
     scenes.push(("batch-stranger", ui.app.clone()));
     scenes
 }
@@ -302,41 +302,41 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, SimFault::Unplugged)));
+    ui.world.bus.with(0, |drone, _| drone.traits.fault = Some((120, SimFault::Unplugged)));
     ui.confirm('f');
-    ui.look();
+    ui.scan_bus();
     scenes.push(("unplugged", ui.app.clone()));
     ui.send(Msg::Key(Key::Esc));
     scenes.push(("given-up", ui.app.clone()));
 
     let mut ui = Interface::new("healthy");
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    ui.key('f');
-    ui.until(|event| matches!(event, Event::Ready(_)));
-    ui.key('w');
-    ui.take(|event| matches!(event, Event::Waiting { what: WaitFor::Start, .. }));
+    ui.press('f');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
+    ui.press('w');
+    ui.handle_until(|event| matches!(event, Event::Waiting { what: WaitFor::Start, .. }));
     ui.send(Msg::Bus(BusState::Devices(Vec::new())));
     scenes.push(("restarting", ui.app.clone()));
 
     for scenario in ["unknown-board", "restarting"] {
         let mut ui = Interface::new(scenario);
         ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-        ui.key('f');
-        ui.until(|event| matches!(event, Event::Ready(_)));
+        ui.press('f');
+        ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
         if scenario == "unknown-board" {
             scenes.push(("unknown-board-plan", ui.app.clone()));
             continue;
         }
-        ui.key('w');
-        ui.take(|event| matches!(event, Event::Waiting { what: WaitFor::StayUp, .. }));
+        ui.press('w');
+        ui.handle_until(|event| matches!(event, Event::Waiting { what: WaitFor::StayUp, .. }));
         scenes.push(("watching", ui.app.clone()));
-        ui.until(|event| matches!(event, Event::Finished(_)));
+        ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
         scenes.push(("keeps-restarting", ui.app.clone()));
     }
 
-    // The user has no udev rule for the drone, and is connected over SSH.
+    // No udev rule is installed, and the user is connected over SSH.
     let mut ui = Interface::new("none");
-    let mut device = scan::devices(&World::new("dfu").bus).unwrap().remove(0);
+    let mut device = scan::list_devices(&World::new("dfu").bus).unwrap().remove(0);
     device.open_error = Some(TransferError::Access);
     let drone = doctor::SeenDrone {
         id: device.id,
@@ -360,7 +360,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
-/// Scenes with what a drone reports about its health.
+/// Scenes that show the health that a drone reports.
 fn health_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     for scenario in ["bad-deck", "asserting", "hung-start", "radio-silent"] {
@@ -371,18 +371,20 @@ fn health_scenes() -> Vec<(&'static str, App)> {
     }
     let mut ui = Interface::new("bad-sensor");
     scenes.push(("found", ui.app.clone()));
-    // The background identify has read the lines of the last start, so restart the drone for new ones.
-    ui.key('c');
-    ui.until(|event| matches!(event, Event::Log(_, LogEntry::Listening)));
+    // The background identify has already read the lines of the last start, so restart the drone to get new lines.
+    ui.press('c');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Log(_, LogEntry::Listening)));
     ui.world.bus.with(0, |drone, now| drone.cut_power(now));
-    ui.until(|event| matches!(event, Event::Log(_, LogEntry::ConsoleLost(_))));
+    ui.handle_until_and_scan(|event| matches!(event, Event::Log(_, LogEntry::ConsoleLost(_))));
     ui.world.bus.with(0, |drone, now| drone.power_on(now));
-    ui.until(|event| matches!(event, Event::Console { line, .. } if line.text == "SYS: stabilizer [FAIL]"));
+    ui.handle_until_and_scan(
+        |event| matches!(event, Event::Console { line, .. } if line.text == "SYS: stabilizer [FAIL]"),
+    );
     scenes.push(("console", ui.app.clone()));
-    ui.key('e');
+    ui.press('e');
     scenes.push(("console-explain", ui.app.clone()));
     let mut ui = Interface::new("console-read");
-    ui.key('c');
+    ui.press('c');
     scenes.push(("console-empty", ui.app.clone()));
     scenes
 }
@@ -419,7 +421,7 @@ fn style_map(buffer: &Buffer) -> String {
     let mut styles: Vec<(Color, Color, Modifier)> = Vec::new();
     let mut letter = |cell: &Cell| {
         let style = (cell.fg, cell.bg, cell.modifier);
-        // A space shows only its background.
+        // A space on the default background looks the same in nearly every style.
         if cell.symbol() == " " && style.1 == Color::Reset && !style.2.contains(Modifier::REVERSED) {
             return ' ';
         }
@@ -445,7 +447,7 @@ fn style_map(buffer: &Buffer) -> String {
 
 /// Compares a picture with its file. With `UPDATE=1`, writes the file first.
 fn check_picture(path: &Path, app: &App) {
-    let picture = svg::picture(&draw(app, &theme(), 80, 24), svg::DARK);
+    let picture = svg::draw_svg(&draw(app, &theme(), 80, 24), svg::DARK);
     if std::env::var_os("UPDATE").is_some() {
         fs::write(path, &picture).unwrap();
     }
@@ -453,7 +455,7 @@ fn check_picture(path: &Path, app: &App) {
     assert!(kept == picture, "{} is out of date: run UPDATE=1 cargo test pictures", path.display());
 }
 
-/// With `SHOW=folder`, writes every scene to that folder for review, in four sizes, dark and light.
+/// With `SHOW=folder`, writes every scene to that folder for review, in four sizes and in dark and light colours.
 #[test]
 fn every_scene_can_be_written_to_a_folder() {
     let Some(folder) = std::env::var_os("SHOW") else { return };
@@ -471,14 +473,14 @@ fn every_scene_can_be_written_to_a_folder() {
             {
                 let buffer = draw(&app, &Theme::new(Glyphs::Unicode, colours), width, height);
                 let file = Path::new(&folder).join(format!("{name}-{width}-{tone}.svg"));
-                fs::write(file, svg::picture(&buffer, paper)).unwrap();
+                fs::write(file, svg::draw_svg(&buffer, paper)).unwrap();
             }
         }
     }
 }
 
 #[test]
-fn the_pictures_in_the_readme_match_what_the_views_draw() {
+fn the_pictures_in_the_readme_are_up_to_date() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("screenshots");
     let batch = batch_scenes().into_iter().filter(|(name, _)| *name == "batch-flashing");
     for (name, app) in scenes().into_iter().chain(batch) {
@@ -486,8 +488,8 @@ fn the_pictures_in_the_readme_match_what_the_views_draw() {
     }
 }
 
-/// Covers the scenes with the most content in other sizes and on simpler terminals, then the picker, the wizard and the
-/// overlays.
+/// Covers the scenes with the most content in other sizes and on simpler terminals. Also covers the picker, the wizard
+/// and the overlays.
 #[test]
 fn other_sizes_terminals_and_overlays_match_their_snapshots() {
     let scenes = scenes();
@@ -547,7 +549,7 @@ fn other_sizes_terminals_and_overlays_match_their_snapshots() {
 }
 
 #[test]
-fn every_scene_is_drawn_at_any_size_on_every_kind_of_terminal() {
+fn every_scene_in_the_readme_can_be_drawn_at_any_size_on_every_kind_of_terminal() {
     for (name, app) in scenes() {
         for glyphs in [Glyphs::Unicode, Glyphs::Cp437, Glyphs::Ascii] {
             for colours in [Colours::None, Colours::Sixteen, Colours::Dark { auto: true }, Colours::Light] {
@@ -576,10 +578,10 @@ fn every_scene_is_drawn_at_any_size_on_every_kind_of_terminal() {
 }
 
 #[test]
-fn the_plan_names_the_new_firmware_and_what_it_overwrites() {
+fn the_plan_names_the_new_and_the_overwritten_firmware() {
     for (name, app) in scenes().into_iter().filter(|(name, _)| ["plan", "restore"].contains(name)) {
         for (width, height) in [(80, 24), (120, 40), (60, 16)] {
-            // Long rows are wrapped.
+            // Long rows are wrapped, so join the lines.
             let shown = text(&draw(&app, &theme(), width, height)).replace('│', " ");
             let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
             let overwritten = if name == "plan" { "firmware 2025.02" } else { "not recognised" };
@@ -605,32 +607,32 @@ fn recovery_frames() -> Vec<(u32, App)> {
     let mut ui = Interface::new("dead");
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
     frames.push((150, ui.app.clone()));
-    ui.key('r');
+    ui.press('r');
     frames.push((200, ui.app.clone()));
-    ui.enter();
+    ui.press_enter();
     frames.push((100, ui.app.clone()));
-    ui.key('B');
+    ui.press('B');
     for _ in 0..2 {
         ui.wait(Duration::from_secs(1));
         frames.push((100, ui.app.clone()));
     }
     ui.wait(Duration::from_millis(950));
-    ui.key('P');
+    ui.press('P');
     for _ in 0..12 {
         ui.wait(Duration::from_millis(480));
         frames.push((48, ui.app.clone()));
     }
     ui.wait(Duration::from_millis(300));
     frames.push((70, ui.app.clone()));
-    ui.key('B');
+    ui.press('B');
     ui.wait(Duration::from_secs(1));
-    ui.until(|event| matches!(event, Event::Ready(_)));
+    ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
     frames.push((250, ui.app.clone()));
-    ui.key('w');
+    ui.press('w');
     let is_progress = |event: &Event| matches!(event, Event::Sector { .. } | Event::Progress { .. });
     let mut last = String::new();
     while matches!(ui.app.screen, Screen::Job(_)) {
-        ui.take(|event| is_progress(event) || matches!(event, Event::Finished(_)));
+        ui.handle_until(|event| is_progress(event) || matches!(event, Event::Finished(_)));
         let shown = text(&draw(&ui.app, &theme(), 80, 24));
         // Add a frame whenever the bar has grown by four cells.
         let bar: String = shown
@@ -644,7 +646,7 @@ fn recovery_frames() -> Vec<(u32, App)> {
             frames.push((25, ui.app.clone()));
         }
     }
-    ui.look();
+    ui.scan_bus();
     frames.push((400, ui.app.clone()));
     frames
 }
@@ -653,14 +655,14 @@ fn recovery_frames() -> Vec<(u32, App)> {
 #[test]
 fn the_animation_of_a_recovery_ends_with_a_verified_flash() {
     let frames = recovery_frames();
-    assert!(frames.len() > 20, "{} frames", frames.len());
+    assert!(frames.len() > 20, "only {} frames", frames.len());
     let last = text(&draw(&frames.last().unwrap().1, &theme(), 80, 24));
     assert!(last.contains("Flashed and verified"), "{last}");
     if let Some(folder) = std::env::var_os("FRAMES") {
         fs::create_dir_all(&folder).unwrap();
         for (n, (time, app)) in frames.iter().enumerate() {
             let name = format!("{n:03}-{time}.svg");
-            fs::write(Path::new(&folder).join(name), svg::picture(&draw(app, &theme(), 80, 24), svg::DARK))
+            fs::write(Path::new(&folder).join(name), svg::draw_svg(&draw(app, &theme(), 80, 24), svg::DARK))
                 .unwrap();
         }
     }

@@ -1,4 +1,4 @@
-//! Tests the interface with `--plain`: answers from a pipe or a terminal, signals, and the end of the input.
+//! Tests the interface with `--plain`: answers from a pipe and from a terminal, signals, and the end of the input.
 #![cfg(unix)]
 
 use std::thread;
@@ -8,11 +8,11 @@ use cfdfu::sim::images;
 use rustix::process::Signal;
 
 use crate::cli::{Folder, Ran};
-use crate::pty::{READ, Session, busy};
+use crate::pty::{PLAN_DELAY, Session, processor_time};
 
-/// The answers are read from a pipe.
+/// cfdfu reads the answers from a pipe.
 #[test]
-fn plain_mode_flashes_and_asks_before_it_writes() {
+fn plain_mode_asks_before_it_writes() {
     let folder = Folder::with_image();
     let plain = |answers: &str| folder.cfdfu("cf2.bin --demo --plain").input(answers).run();
     let Ran { code, out, .. } = plain("f\nw\n");
@@ -23,13 +23,13 @@ fn plain_mode_flashes_and_asks_before_it_writes() {
     assert!(!out.contains('\u{1b}'));
     // If the input ends before the answer, nothing is written.
     let Ran { code, out, .. } = plain("f\n");
-    assert_eq!(code, 75, "the exit status is that of the last job: {out}");
+    assert_eq!(code, 75, "the last job determines the exit status: {out}");
     assert!(out.contains("Nothing was changed") && !out.contains("Erase "), "{out}");
 }
 
 /// Uses the demo's built-in image, which is not a file.
 #[test]
-fn the_command_shown_with_the_plan_does_the_same_when_pasted() {
+fn the_command_shown_with_the_plan_can_be_pasted_to_flash_the_drone() {
     let folder = Folder::new();
     let Ran { out, .. } = folder.cfdfu("--demo --plain").input("f\n").run();
     let shown = out.lines().find_map(|line| line.split_once("cfdfu flash").map(|(_, rest)| rest));
@@ -39,84 +39,88 @@ fn the_command_shown_with_the_plan_does_the_same_when_pasted() {
     assert!(code == 0 && out.contains("Flashed and verified"), "{arguments}: {out}");
 }
 
-/// As in the full-screen interface, SIGTERM, SIGHUP and the end of the input let the flash finish, without a busy loop
-/// on the closed input.
+/// As in the full-screen interface, the flash continues after SIGTERM, SIGHUP or the end of the input. cfdfu must not
+/// run a busy loop on the closed input.
 #[test]
 fn plain_mode_finishes_writing_after_a_signal_or_the_end_of_input() {
     for signal in [None, Some(Signal::TERM), Some(Signal::HUP)] {
         let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
-        session.until("Image: ");
+        session.wait_for("Image: ");
         session.press("f\n");
-        session.until("w: write");
-        thread::sleep(READ);
+        session.wait_for("w: write");
+        thread::sleep(PLAN_DELAY);
         session.press("w\n");
-        session.until("Erase    0x08004000");
+        session.wait_for("Erase    0x08004000");
         let pid = session.child.process_id().unwrap();
         match signal {
             None => session.press("\u{4}"),
             Some(signal) => session.signal(signal),
         }
-        let before = busy(pid);
+        let before = processor_time(pid);
         thread::sleep(Duration::from_secs(1));
-        assert!(busy(pid) - before < 20, "{signal:?}: busy for {} of 100 ticks", busy(pid) - before);
-        assert_eq!(session.ended(), 0, "{signal:?}: {}", session.screen());
+        assert!(
+            processor_time(pid) - before < 20,
+            "{signal:?}: busy for {} of 100 ticks",
+            processor_time(pid) - before
+        );
+        assert_eq!(session.wait_for_exit(), 0, "{signal:?}: {}", session.screen());
         assert!(session.screen().contains("Flashed and verified"), "{signal:?}: {}", session.screen());
     }
 }
 
-/// On a terminal, such a line is discarded. A line from a pipe is kept until the plan is shown.
+/// On a terminal, cfdfu discards the lines that are typed before it shows the plan. Lines from a pipe are kept.
 #[test]
-fn a_line_typed_before_the_plan_is_shown_does_not_confirm_it() {
+fn a_line_typed_before_the_plan_is_shown_does_not_confirm_the_plan() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
-    session.until("Image: ");
+    session.wait_for("Image: ");
     session.press("f\nw\nw\nw\n");
-    session.until("w: write");
+    session.wait_for("w: write");
     thread::sleep(Duration::from_secs(2));
     assert!(!session.screen().contains("Erase "), "{}", session.screen());
     session.press("q\n");
-    session.until("Nothing was changed");
+    session.wait_for("Nothing was changed");
     session.press("q\n");
-    session.ended();
+    session.wait_for_exit();
 }
 
 /// The job stops at the next safe point.
 #[test]
 fn plain_mode_stops_on_ctrl_c_without_asking() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
-    session.until("Image: ");
+    session.wait_for("Image: ");
     session.press("f\n");
-    session.until("w: write");
-    thread::sleep(READ);
+    session.wait_for("w: write");
+    thread::sleep(PLAN_DELAY);
     session.press("w\n");
-    session.until("Erase    0x08008000");
+    session.wait_for("Erase    0x08008000");
     session.press("\u{3}");
-    session.until("no working firmware");
+    session.wait_for("no working firmware");
     session.press("?\n");
-    session.until("save a report");
+    session.wait_for("save a report");
     session.press("q\nq\n");
-    assert_eq!(session.ended(), 75);
+    assert_eq!(session.wait_for_exit(), 75);
 }
 
 #[test]
-fn the_interface_uses_the_drone_given_by_device_and_writes_the_log_file() {
+fn plain_mode_uses_the_drone_selected_with_device_and_writes_the_log_file() {
     let mut session = Session::start(
         &["cf2.bin", "--demo=two", "--plain", "--device", "338133883034", "--log-file", "log.txt"],
         &[],
     );
-    session.until("on port 1-2");
+    session.wait_for("on port 1-2");
     session.press("f\n");
-    session.until("w: write");
-    thread::sleep(READ);
+    session.wait_for("w: write");
+    thread::sleep(PLAN_DELAY);
     session.press("w\n");
-    session.until("Flashed and verified");
+    session.wait_for("Flashed and verified");
     session.press("q\n");
-    assert_eq!(session.ended(), 0);
+    assert_eq!(session.wait_for_exit(), 0);
     let log = std::fs::read_to_string(session.dir.path().join("log.txt")).unwrap();
     assert!(log.contains("Erase    0x08004000") && log.contains("Flashed and verified"), "{log}");
     let mut session = Session::start(&["cf2.bin", "--demo=two", "--plain", "--device", "1-7"], &[]);
-    session.until("The selected drone is not plugged in, but another drone is.");
+    session.wait_for("The selected drone is not plugged in, but another drone is.");
     session.press("q\n");
-    session.ended();
+    session.wait_for_exit();
 }
 
 /// Also opens and closes the help, and enters and cancels a wrong file name.
@@ -140,10 +144,10 @@ fn plain_mode_restores_a_bootloader_after_a_typed_word() {
         if !line.is_empty() {
             session.press(&format!("{line}\n"));
         }
-        session.until(words);
+        session.wait_for(words);
     }
     session.press("q\n");
-    assert_eq!(session.ended(), 0, "{}", session.screen());
+    assert_eq!(session.wait_for_exit(), 0, "{}", session.screen());
 }
 
 /// Input is read only when it is needed, and an endless line is not kept in memory.
@@ -153,7 +157,7 @@ fn endless_input_does_not_fill_the_memory() {
     for endless in ["yes ''", "cat /dev/zero"] {
         let cfdfu = assert_cmd::cargo::cargo_bin!("cfdfu");
         // The limit is a quarter of a gigabyte more address space than cfdfu needs. When cfdfu still kept all of its
-        // input, both inputs took ten times as much within seconds.
+        // input in memory, either input used ten times as much within seconds.
         let line = format!(
             "ulimit -v 700000; {endless} | timeout 6 '{}' --plain --demo >out 2>err; echo ${{PIPESTATUS[1]}}",
             cfdfu.display()
@@ -163,7 +167,7 @@ fn endless_input_does_not_fill_the_memory() {
             std::process::Command::new("bash").current_dir(dir.path()).args(["-c", &line]).output().unwrap();
         let status = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let err = std::fs::read_to_string(dir.path().join("err")).unwrap();
-        // 124: cfdfu was still running when `timeout` ended it. 0: cfdfu quit because of the input.
+        // 124: cfdfu was still running when `timeout` stopped it. 0: cfdfu quit because of the input.
         assert!(status == "124" || status == "0", "{endless}: {status} {err}");
         assert!(!err.contains("memory"), "{endless}: {err}");
     }
@@ -173,7 +177,7 @@ fn endless_input_does_not_fill_the_memory() {
 fn escape_sequences_in_a_file_name_do_not_reach_the_terminal() {
     let folder = Folder::new();
     let name = "x\u{1b}[31mRED\u{1b}]0;pwned\u{7}.bin";
-    folder.file(name, b"no image");
+    folder.write_file(name, b"no image");
     let Ran { out, .. } = folder.cfdfu("--plain --demo").arg(name).input("").run();
     assert!(out.contains("RED") && !out.contains('\u{1b}') && !out.contains('\u{7}'), "{out:?}");
 }

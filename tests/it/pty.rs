@@ -1,4 +1,4 @@
-//! Runs the real binary, or a shell, in a pseudo-terminal: presses keys and reads the screen.
+//! Runs the real binary or a shell in a pseudo-terminal: presses keys and reads the screen.
 #![cfg(unix)]
 
 use std::io::{Read, Write};
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use crate::support::{SEED_LEN, firmware};
 
-/// The time to wait before confirming a plan, which ignores its key until it has been shown for a while.
-pub const READ: Duration = Duration::from_secs(1);
-/// The longest time to wait for anything. A whole flash takes about 7 s.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// The time to wait before confirming a plan, because a plan ignores keys until it has been shown for a while.
+pub const PLAN_DELAY: Duration = Duration::from_secs(1);
+/// The timeout for each wait. A whole flash takes about 7 s.
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub struct Session {
     pub child: Box<dyn Child + Send + Sync>,
@@ -25,7 +25,7 @@ pub struct Session {
     pub bytes: Arc<Mutex<Vec<u8>>>,
     pub size: (u16, u16),
     pub dir: TempDir,
-    /// Makes the reader thread, which also keeps the terminal open, end after its next read.
+    /// Stops the reader thread after its next read. Until then, this thread keeps the terminal open.
     pub closing: Arc<AtomicBool>,
 }
 
@@ -49,7 +49,7 @@ impl Session {
         Session::spawn(command, dir)
     }
 
-    /// Starts any program and keeps `dir` until the session ends.
+    /// Starts any program, and keeps `dir` until the session ends.
     pub fn spawn(command: CommandBuilder, dir: TempDir) -> Session {
         let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
@@ -75,17 +75,17 @@ impl Session {
     /// Starts the interface with an image and a drone in DFU mode, and confirms the plan.
     pub fn flashing(scenario: &str) -> Session {
         let mut session = Session::start(&["cf2.bin", &format!("--demo={scenario}")], &[]);
-        session.until("in DFU mode");
-        session.until("243,176 bytes");
+        session.wait_for("in DFU mode");
+        session.wait_for("243,176 bytes");
         session.press("f");
-        session.agree();
+        session.confirm_plan();
         session
     }
 
     /// Waits for the plan and confirms it.
-    pub fn agree(&mut self) {
-        self.until("Nothing is written until you confirm");
-        thread::sleep(READ);
+    pub fn confirm_plan(&mut self) {
+        self.wait_for("Nothing is written until you confirm");
+        thread::sleep(PLAN_DELAY);
         self.press("w");
     }
 
@@ -117,33 +117,33 @@ impl Session {
     }
 
     /// Waits until the screen shows these words.
-    pub fn until(&self, words: &str) -> String {
+    pub fn wait_for(&self, words: &str) -> String {
         let start = Instant::now();
         loop {
             let screen = self.screen();
             if screen.contains(words) {
                 return screen;
             }
-            assert!(start.elapsed() < PATIENCE, "{words:?} never appeared:\n{screen}");
+            assert!(start.elapsed() < TIMEOUT, "{words:?} never appeared:\n{screen}");
             thread::sleep(Duration::from_millis(20));
         }
     }
 
     /// Waits until the program ends and returns its exit status.
-    pub fn ended(&mut self) -> u32 {
+    pub fn wait_for_exit(&mut self) -> u32 {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 thread::sleep(Duration::from_millis(100));
                 return status.exit_code();
             }
-            assert!(start.elapsed() < PATIENCE, "the program is still running");
+            assert!(start.elapsed() < TIMEOUT, "the program is still running");
             thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Checks that the alternate screen and bracketed paste are off, and the cursor is visible.
-    pub fn is_restored(&self) {
+    /// Checks that the alternate screen and bracketed paste are off and that the cursor is visible.
+    pub fn assert_terminal_restored(&self) {
         let parser = self.parser();
         let screen = parser.screen();
         assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste());
@@ -156,8 +156,8 @@ impl Drop for Session {
     }
 }
 
-/// The processor time that a process has used, in hundredths of a second.
-pub fn busy(pid: u32) -> u64 {
+/// Returns the processor time that a process has used, in hundredths of a second.
+pub fn processor_time(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after = stat.rsplit(')').next().unwrap_or_default().to_owned();
     after.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>()

@@ -1,5 +1,5 @@
-//! `cfdfu qualify` with the real binary: the report names what does not hold on each variant of the simulated chip, and
-//! the drone is as before.
+//! Tests `cfdfu qualify` with the real binary: for each variant of the simulated chip, the report names the assumptions
+//! that do not hold, and the previous contents of the flash are restored.
 
 use std::fs;
 
@@ -14,24 +14,24 @@ use crate::support::World;
 
 const IMAGE: &str = "small.bin";
 
-/// Qualifies a drone of this scenario with an image and the typed word.
+/// Qualifies the drone of a scenario with an image, and types the word that confirms the run.
 fn qualify(scenario: &str) -> (Folder, Ran) {
     let folder = Folder::new();
-    folder.run(&format!("demo-image {IMAGE} --size 20000")).done();
+    folder.run(&format!("demo-image {IMAGE} --size 20000")).success();
     let line = format!("qualify {IMAGE} --demo={scenario} --report report.md");
     let ran = folder.cfdfu(&line).fast().input("qualify\n").run();
     (folder, ran)
 }
 
-/// The rows of the report with this verdict: the assumption and what was seen.
+/// Returns the assumption and the observation from each row of the report that has this verdict.
 fn rows(report: &str, verdict: &str) -> Vec<(String, String)> {
     let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
     let rows = report.lines().map(cells).filter(|cells| cells.len() > 4 && cells[2] == verdict);
     rows.map(|cells| (cells[1].clone(), cells[3].clone())).collect()
 }
 
-/// Every variant of the chip, with the assumptions that do not hold and the beginning of what was seen. Everything else
-/// holds, including that the flash is as before.
+/// Variants of the chip, each with the assumptions that do not hold and the beginnings of the observations. The other
+/// assumptions hold; in particular, the previous contents of the flash are restored.
 const VARIANTS: &[(&str, &[(&str, &str)])] = &[
     ("healthy", &[]),
     ("missed", &[("Each request reaches DFU mode", "18 of 19 with the first request")]),
@@ -62,7 +62,7 @@ const VARIANTS: &[(&str, &[(&str, &str)])] = &[
 ];
 
 #[test]
-fn the_report_names_what_does_not_hold_on_each_chip_variant() {
+fn the_report_names_the_assumptions_that_do_not_hold_on_each_chip_variant() {
     for (scenario, expected) in VARIANTS {
         let (folder, ran) = qualify(scenario);
         assert_eq!(ran.code, 0, "{scenario}: {}{}", ran.out, ran.err);
@@ -81,18 +81,18 @@ fn the_report_names_what_does_not_hold_on_each_chip_variant() {
         let back = "The previous contents are back, byte for byte";
         assert!(held.iter().any(|(name, _)| name == back), "{scenario}:\n{report}");
         assert!(report.contains("SIMULATED"), "{report}");
-        // The backup is the whole flash, and the recording can be replayed.
+        // The backup contains the whole flash, and the recording can be replayed.
         assert_eq!(fs::read(folder.path("report.bin")).unwrap().len(), 1024 * 1024);
-        let replayed = folder.run("list --demo=replay:report.jsonl").all();
+        let replayed = folder.run("list --demo=replay:report.jsonl").combined_output();
         assert!(replayed.contains("Replay: "), "{replayed}");
     }
 }
 
-/// Without an image, nothing is written and nothing is asked.
+/// Without an image, cfdfu writes nothing and does not ask for confirmation.
 #[test]
 fn without_an_image_the_drone_is_only_read() {
     let folder = Folder::new();
-    folder.run("qualify --demo=dfu").done();
+    folder.run("qualify --demo=dfu").success();
     let recording = fs::read_to_string(folder.path("cfdfu-qualify.jsonl")).unwrap();
     // DNLOAD with a block number of 2 or more writes; block 0 with 0x41 erases.
     assert!(!recording.contains(r#""setup":"21 01 0002"#), "{recording}");
@@ -100,15 +100,15 @@ fn without_an_image_the_drone_is_only_read() {
     let report = fs::read_to_string(folder.path("cfdfu-qualify.md")).unwrap();
     assert_eq!(rows(&report, "does not hold"), [], "{report}");
     assert!(rows(&report, "holds").len() >= 10, "{report}");
-    // A second run does not replace the report of the first.
+    // A second run does not replace the report of the first run.
     assert_eq!(folder.run("qualify --demo=dfu").code, 73);
 }
 
-/// Without the word, nothing is written, and the report contains what was read.
+/// Nothing is written unless the user types the word. The report still contains what was read.
 #[test]
 fn a_wrong_word_ends_the_run_before_anything_is_written() {
     let folder = Folder::new();
-    folder.run(&format!("demo-image {IMAGE} --size 20000")).done();
+    folder.run(&format!("demo-image {IMAGE} --size 20000")).success();
     let ran = folder.cfdfu(&format!("qualify {IMAGE} --demo=dfu")).fast().input("yes\n").run();
     assert_eq!(ran.code, 75, "{}{}", ran.out, ran.err);
     let report = fs::read_to_string(folder.path("cfdfu-qualify.md")).unwrap();
@@ -116,7 +116,6 @@ fn a_wrong_word_ends_the_run_before_anything_is_written() {
     assert!(!folder.path("cfdfu-qualify.bin").exists());
 }
 
-/// `qualify` refuses an unusable drone for the same reasons as other commands.
 #[test]
 fn qualify_refuses_unusable_drones_like_other_commands() {
     let (_, ran) = qualify("wrong-board");
@@ -130,7 +129,7 @@ fn qualify_refuses_unusable_drones_like_other_commands() {
     let report = fs::read_to_string(folder.path("report.md")).unwrap();
     let seen = &rows(&report, "does not hold")[0].1;
     assert!(seen.contains("errVENDOR"), "{report}");
-    // The drone does not enter DFU mode in time, so nothing can be tried.
+    // The drone does not enter DFU mode in time, so no further assumption can be tested.
     let (folder, ran) = qualify("late");
     assert_eq!(ran.code, 74, "{}{}", ran.out, ran.err);
     let report = fs::read_to_string(folder.path("report.md")).unwrap();
@@ -147,10 +146,10 @@ fn qualify_refuses_unusable_drones_like_other_commands() {
     assert_eq!(ran.code, 74, "{}{}", ran.out, ran.err);
 }
 
-/// A drone that is lost while the last sector holds test data, one that the flash job would refuse, and one without
-/// firmware to put back: the report says what is left on the drone, and nothing is erased on a drone of another maker.
+/// Covers a drone that is lost while its last sector contains test data, drones that the flash job would refuse, and a
+/// drone without firmware to restore. On the refused drones, nothing is erased.
 #[test]
-fn the_report_tells_what_is_left_on_the_drone() {
+fn the_report_states_what_remains_on_the_drone() {
     let (folder, ran) = qualify("unplugged");
     assert_eq!(ran.code, 74, "{}{}", ran.out, ran.err);
     let report = fs::read_to_string(folder.path("report.md")).unwrap();
@@ -173,21 +172,21 @@ fn the_report_tells_what_is_left_on_the_drone() {
     assert!(report.contains("| The previous contents are back, byte for byte | holds |"), "{report}");
 }
 
-/// The report must not have the name of the recording or of the backup, and a drone that cannot be used leaves no
-/// recording behind that would block the next run.
+/// The report must not have the same name as the recording or the backup. A run without a drone must not leave a
+/// recording that would block the next run.
 #[test]
-fn the_three_files_do_not_get_in_each_others_way() {
+fn the_report_the_recording_and_the_backup_do_not_conflict() {
     let folder = Folder::new();
     for name in ["x.bin", "x.jsonl", "x/"] {
         assert_eq!(folder.run(&format!("qualify --demo=dfu --report {name}")).code, 2, "{name}");
     }
     assert_eq!(folder.run("qualify --demo=none").code, 69);
-    folder.run("qualify --demo=dfu").done();
+    folder.run("qualify --demo=dfu").success();
 }
 
-/// Variants that no scenario has, with the assumptions that do not hold.
+/// Covers variants of the chip that no scenario provides.
 #[test]
-fn variants_without_a_scenario_are_judged_from_the_trials() {
+fn the_right_assumptions_fail_on_chip_variants_without_a_scenario() {
     type Change = fn(&mut SimDrone);
     let table: [(&str, Change, &[Assumption]); 7] = [
         ("as documented", |_| {}, &[]),
@@ -202,7 +201,7 @@ fn variants_without_a_scenario_are_judged_from_the_trials() {
         let world = World::new("dfu");
         world.bus.with(0, |drone, now| {
             change(drone);
-            // The ROM reads its traits when it starts.
+            // The simulated ROM reads its traits only when it starts, so restart the drone.
             drone.cut_power(now);
             drone.power_on_by_hand(now);
         });

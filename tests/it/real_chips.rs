@@ -1,6 +1,6 @@
-//! Replays the behaviour of real F405 chips and related ones, as recorded in logs and forum threads. R1 to R16 number
-//! the records; only figures are taken from them, each with its source. Some tests replay recorded transfers, others
-//! run whole jobs on a simulated chip with the same behaviour.
+//! Replays the behaviour of real STM32F405 and related chips, as reported in logs and forum threads. These sources are
+//! numbered R1 to R16, as in `tests/recordings/README.md`; only figures are taken from them. Some tests replay recorded
+//! transfers, and others run whole jobs on a simulated chip that behaves like the real one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +24,9 @@ use cfdfu::sim::scenario::Scenario;
 use cfdfu::usb::{Bus, Found, ROM_DFU, TransferError};
 
 use crate::bent::InterceptedUsb;
-use crate::support::{Run, SEED_LEN, World, firmware, flash_job, run, with};
+use crate::support::{Run, SEED_LEN, World, change_flash_task, firmware, flash_job, run};
 
-/// A device's answer to GETSTATUS (status, poll time in ms, state), to UPLOAD, or to a request that writes.
+/// A recorded answer to GETSTATUS (status, poll time in ms, state), UPLOAD or an OUT request, or a failed transfer.
 #[derive(Clone, Copy)]
 enum Reply {
     Status(u8, u8, u8),
@@ -37,14 +37,14 @@ enum Reply {
 
 use Reply::{Bytes, Done, Lost, Status as St};
 
-/// Runs an operation against recorded answers. The operation must request all of them and no more.
+/// Runs an operation against recorded answers. Panics unless the operation requests exactly these answers.
 fn replay(machine: &mut Machine, operation: Operation, answers: &[Reply]) -> Result<Vec<u8>, DfuError> {
     let mut answers = answers.iter().copied();
     machine.begin(operation);
     loop {
         match machine.step() {
             Step::Wait(_) => {
-                machine.waited();
+                machine.finish_wait();
                 continue;
             }
             Step::Finished(result) => {
@@ -62,26 +62,27 @@ fn replay(machine: &mut Machine, operation: Operation, answers: &[Reply]) -> Res
     }
 }
 
-/// R1, bitcraze dfu.md: the device starts in dfuERROR with errFIRMWARE, and CLRSTATUS changes its state to dfuIDLE. At
-/// the end, it is in state 7.
-fn opened() -> Machine {
+/// R1, bitcraze dfu.md: the device starts in dfuERROR with errFIRMWARE, and CLRSTATUS changes its state to dfuIDLE.
+/// After the leave request, the device is in dfuMANIFEST (state 7).
+fn open_machine() -> Machine {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
-    let opened = replay(&mut machine, Operation::Recover, &[St(0x0A, 0, 10), Done, St(0, 0, 2)]);
-    assert_eq!(opened, Ok(Vec::new()));
+    let recovered = replay(&mut machine, Operation::Recover, &[St(0x0A, 0, 10), Done, St(0, 0, 2)]);
+    assert_eq!(recovered, Ok(Vec::new()));
     machine
 }
 
 #[test]
-fn r1_the_documented_session_opens_and_leaves() {
-    let mut machine = opened();
+fn r1_the_documented_session_succeeds() {
+    let mut machine = open_machine();
     let leave = [Done, St(0, 104, 4), St(0, 0, 5), Done, St(0, 1, 7)];
     assert_eq!(replay(&mut machine, Operation::Leave(FIRMWARE_BASE), &leave), Ok(Vec::new()));
 }
 
-/// R2, log of an F469: the poll time of an erase is 100 ms, then 0; of a write of 2048 or 12 bytes, 104 ms, then 0.
+/// R2, log of an F469: the first poll time is 100 ms for an erase and 104 ms for a write of 2048 or 12 bytes; the
+/// second poll time is 0.
 #[test]
-fn r2_each_download_is_busy_once_and_then_done() {
-    let mut machine = opened();
+fn r2_the_device_is_busy_once_after_each_dnload() {
+    let mut machine = open_machine();
     let erase = [Done, St(0, 100, 4), St(0, 0, 5)];
     assert_eq!(replay(&mut machine, Operation::Erase(FIRMWARE_BASE), &erase), Ok(Vec::new()));
     for len in [2048, 12] {
@@ -91,7 +92,7 @@ fn r2_each_download_is_busy_once_and_then_done() {
     }
 }
 
-/// R3, ixox and forum t=1144: four names, and a serial number of six bytes.
+/// R3, ixox and forum t=1144: the names of four memories, and a serial number of six bytes.
 /// R4, lsusb of an F407: bcdDevice 22.00, bcdUSB 1.00; a configuration of 0x36 bytes with bmAttributes 0xC0 and
 /// bMaxPower 0x32; a DFU descriptor with bmAttributes 0x0B, wTransferSize 2048 and bcdDFUVersion 01.1A.
 #[test]
@@ -105,14 +106,14 @@ fn r3_r4_the_descriptors_match_the_logs() {
     assert_eq!(Quirks::of(ROM_DFU, "STM32  BOOTLOADER", &device), STM32F405_ROM);
     assert_eq!(ROM.identity(), ((0x0483, 0xDF11), 0x2200));
     // The chip stalled UPLOAD in dfuDNLOAD-IDLE, so ABORT must be sent first.
-    let mut machine = opened();
+    let mut machine = open_machine();
     let write = [Done, St(0, 104, 4), St(0, 0, 5), Done, St(0, 104, 4), St(0, 0, 5)];
     replay(&mut machine, Operation::Write(FIRMWARE_BASE, vec![1; 4]), &write).unwrap();
     let read = [Done, St(0, 104, 4), St(0, 0, 5), Done, Bytes(&[1, 2, 3, 4])];
     assert_eq!(replay(&mut machine, Operation::Read(FIRMWARE_BASE, 4), &read), Ok(vec![1, 2, 3, 4]));
 }
 
-/// R5, lsusb of an old stm32f4discovery: bcdDevice 21.00, and the letter g for every memory, as if each could be
+/// R5, lsusb of an old stm32f4discovery: bcdDevice is 21.00, and every memory has the letter g, as if it could be
 /// erased.
 #[test]
 fn r5_the_option_bytes_of_an_old_rom_are_not_mistaken_for_its_flash() {
@@ -131,43 +132,43 @@ fn r5_the_option_bytes_of_an_old_rom_are_not_mistaken_for_its_flash() {
     let alternates: Vec<Alternate> = names.iter().enumerate().map(alternate).collect();
     let mut device = DfuDevice { interface: 0, transfer_size: 2048, alternates, unnamed: Vec::new() };
     assert_eq!(device.flash().unwrap().number, 0);
-    // Even if the name of the flash is lost, the option bytes are not mistaken for it.
+    // Even if the flash has no readable name, the option bytes are not mistaken for the flash.
     device.alternates.remove(0);
     device.unnamed.push(0);
     assert_eq!(device.flash(), None);
 }
 
-/// The ROM of R5, and that of an F469, which starts in dfuIDLE (modm's log).
+/// One chip has the early ROM of R5; the other has the ROM of an F469, which starts in dfuIDLE (modm's log).
 #[test]
-fn r5_an_early_rom_and_one_that_starts_idle_are_flashed() {
-    let early = changed("dfu", |drone| drone.traits.face = Some(&OLD_ROM));
-    let idle = changed("dfu", |drone| drone.traits.starts_idle = true);
+fn r5_chips_with_an_early_rom_or_a_rom_that_starts_in_dfu_idle_are_flashed() {
+    let early = prepare("dfu", |drone| drone.traits.face = Some(&OLD_ROM));
+    let idle = prepare("dfu", |drone| drone.traits.starts_idle = true);
     for world in [early, idle] {
         assert_eq!(flash(&world).report.outcome, Outcome::Flashed);
-        assert!(holds(&world, &firmware("2026.08", SEED_LEN)));
+        assert!(contains_image(&world, &firmware("2026.08", SEED_LEN)));
     }
 }
 
-/// R13, an L43x: GETSTATUS stalls as long as the chip works, here for two seconds per sector.
+/// R13, an L43x: GETSTATUS is stalled while the chip is busy, in this test for two seconds per sector.
 #[test]
-fn r13_a_rom_that_stalls_until_the_work_is_done_is_flashed() {
-    let world = changed("dfu", |drone| drone.traits.stalls_while_busy = true);
+fn r13_a_chip_that_stalls_while_it_is_busy_is_flashed() {
+    let world = prepare("dfu", |drone| drone.traits.stalls_while_busy = true);
     let run = flash(&world);
     assert_eq!(run.report.outcome, Outcome::Flashed);
-    assert!(holds(&world, &firmware("2026.08", SEED_LEN)));
+    assert!(contains_image(&world, &firmware("2026.08", SEED_LEN)));
 }
 
 /// R6, Betaflight's configurator: with read protection, Set Address fails with status 0x0B in dfuERROR.
-/// R7, a thread about an F407: Set Address 0 is busy at first, then fails with errTARGET.
+/// R7, a thread about an F407: Set Address 0 first reports busy, then fails with errTARGET.
 #[test]
 fn r6_r7_a_refused_address_is_reported_with_its_reason() {
     for (code, status) in [(0x0B, Status::VENDOR), (0x01, Status::TARGET)] {
         let answers = [Done, St(0, 104, 4), St(code, 0, 10)];
-        let read = replay(&mut opened(), Operation::Read(Address(0), 16), &answers);
+        let read = replay(&mut open_machine(), Operation::Read(Address(0), 16), &answers);
         assert_eq!(read, Err(DfuError::Status(status)));
     }
     for late in [false, true] {
-        let world = changed("dfu", |drone| {
+        let world = prepare("dfu", |drone| {
             drone.memory.options[1] = 0x55;
             drone.traits.late_refusal = late;
         });
@@ -176,7 +177,7 @@ fn r6_r7_a_refused_address_is_reported_with_its_reason() {
     }
 }
 
-/// R8, comma's panda: option bytes, each followed by its complement, twice.
+/// R8, comma's panda: each pair of option bytes is followed by its complement, and all four bytes are repeated.
 #[test]
 fn r8_option_bytes_are_parsed_with_their_complements() {
     let panda =
@@ -197,7 +198,7 @@ fn r9_a_block_that_fails_once_is_written_again() {
         let at = whole * percent / 100;
         let (run, _, world) = flash_with_fault(Some(Script { at, fault: Fault::Stall }));
         assert_eq!(run.report.outcome, Outcome::Flashed, "at {percent} %");
-        assert!(holds(&world, &firmware("2026.08", SEED_LEN)), "at {percent} %");
+        assert!(contains_image(&world, &firmware("2026.08", SEED_LEN)), "at {percent} %");
     }
 }
 
@@ -209,18 +210,19 @@ fn r10_the_serial_numbers_of_both_modes_are_matched() {
     assert!(!crazyflie::is_same_serial("51004F000551343036333233", "206437A1304E"));
     assert!(
         !crazyflie::is_same_serial("51004F000551343036333233", "51004F000651343036333233"),
-        "two different numbers of 24 digits"
+        "different serial numbers of 24 digits do not match"
     );
     assert!(
         !crazyflie::is_same_serial("", "") && !crazyflie::is_same_serial("", "338133873034"),
-        "an empty number matches nothing"
+        "an empty serial number matches nothing"
     );
 }
 
-/// R11, CircuitPython PR 11270: 5 of 12 attempts to enter DFU mode reach the ROM, the others reset into the firmware.
+/// R11, CircuitPython PR 11270: 5 of 12 attempts to enter DFU mode reach the ROM; the others reset into the
+/// firmware.
 #[test]
-fn r11_an_entry_that_ends_in_the_firmware_is_retried_at_once() {
-    let world = changed("healthy", |drone| drone.traits.missed_entries = 7);
+fn r11_a_failed_attempt_to_enter_dfu_mode_is_retried_at_once() {
+    let world = prepare("healthy", |drone| drone.traits.missed_entries = 7);
     let report = flash(&world).report;
     assert_eq!((report.booted(), &report.outcome), (Some(true), &Outcome::Flashed));
     assert!(report.took < Duration::from_secs(25), "{:?}", report.took);
@@ -230,29 +232,29 @@ fn r11_an_entry_that_ends_in_the_firmware_is_retried_at_once() {
 #[test]
 fn r12_the_rom_version_stays_unknown_after_an_empty_read_and_the_job_succeeds() {
     let answers = [Done, St(0, 104, 4), St(0, 0, 5), Done, Bytes(&[])];
-    let read = replay(&mut opened(), Operation::Read(Address(0x1FFF_7A10), 12), &answers);
+    let read = replay(&mut open_machine(), Operation::Read(Address(0x1FFF_7A10), 12), &answers);
     assert_eq!(read, Err(DfuError::Short { got: 0, wanted: 12 }));
-    let world = changed("dfu", |drone| drone.memory.rom_version = 0);
+    let world = prepare("dfu", |drone| drone.memory.rom_version = 0);
     let report = flash(&world).report;
     assert_eq!((report.rom, &report.outcome), (None, &Outcome::Flashed));
 }
 
 /// R13, dfu-util ticket 40 (an L43x): the chip stalls GETSTATUS while it is busy, and answers a later request.
 #[test]
-fn r13_a_chip_that_stalls_while_it_is_busy_gets_its_poll_time() {
+fn r13_after_a_stalled_getstatus_the_poll_time_is_obeyed() {
     assert_eq!(STM32F405_ROM.polling, Polling::Eager);
-    let mut machine = opened();
+    let mut machine = open_machine();
     let answers = [Done, St(0, 100, 4), Lost(TransferError::Stall), St(0, 0, 5)];
     assert_eq!(replay(&mut machine, Operation::Erase(FIRMWARE_BASE), &answers), Ok(Vec::new()));
     assert_eq!(
         machine.take_notes().len(),
         2,
-        "the first error is cleared, and the poll time is obeyed from now on"
+        "the first status was cleared, and the poll time is obeyed from now on"
     );
 }
 
-/// R14, CubeProgrammer on an F412: erasing sectors 0 to 4, 6 and 7 takes 6 s ± 1 at 8 bits; reading 1024 bytes takes
-/// 5 ms.
+/// R14, CubeProgrammer on an F412: erasing sectors 0 to 4, 6 and 7 takes 6 s ± 1 s at 8 bits; reading 1024 bytes
+/// takes 5 ms.
 #[test]
 fn r14_the_simulated_chip_is_as_fast_as_a_related_real_chip() {
     let nor = Nor::new(Pace::Typical);
@@ -275,32 +277,33 @@ fn r14_the_simulated_chip_is_as_fast_as_a_related_real_chip() {
 fn r15_a_drone_that_does_not_start_after_leave_counts_as_flashed() {
     for (version, does_not_start) in [(0x31, true), (0x90, true), (0x91, false)] {
         assert_eq!(RomVersion::of(version).unwrap().starts_without_ccm(), does_not_start);
-        let world = changed("healthy", |drone| drone.memory.rom_version = version);
+        let world = prepare("healthy", |drone| drone.memory.rom_version = version);
         let report = flash(&world).report;
         assert_eq!((report.verified, &report.outcome), (true, &Outcome::Flashed));
         assert_eq!(report.boot, if does_not_start { Boot::NotSeen } else { Boot::StaysUp }, "{version:#x}");
-        // A leave request with a blank address resets the chip, and the firmware then starts with every ROM version.
-        let world = changed("healthy", |drone| drone.memory.rom_version = version);
-        let report = run_on(&world, with(job(), |task| task.leave = Leave::Reset)).report;
+        // A leave request with a blank address resets the chip. The firmware then starts, whatever the ROM version is.
+        let world = prepare("healthy", |drone| drone.memory.rom_version = version);
+        let report = run_on(&world, change_flash_task(job(), |task| task.leave = Leave::Reset)).report;
         assert_eq!(report.boot, Boot::StaysUp, "{version:#x}, restarted by a reset");
     }
 }
 
-/// After manual entry the pins of the radio chip float, so a reset ends in DFU mode again. The report must show that.
+/// After manual entry, the pins of the radio chip float, so a reset ends in DFU mode again. The report must show that
+/// the firmware did not start.
 #[test]
 fn r15_after_manual_entry_a_reset_is_reported_as_not_booted() {
-    let world = changed("dfu", |drone| drone.memory.rom_version = 0x31);
-    let report = run_on(&world, with(job(), |task| task.leave = Leave::Reset)).report;
+    let world = prepare("dfu", |drone| drone.memory.rom_version = 0x31);
+    let report = run_on(&world, change_flash_task(job(), |task| task.leave = Leave::Reset)).report;
     assert_eq!((report.boot, report.by_hand), (Boot::NotSeen, true));
     assert_eq!(world.bus.list().unwrap()[0].id, ROM_DFU);
 }
 
-/// R16, dfu-util ticket 3: the chip does not answer GETSTATUS for more than 5 s while it erases, and then the
-/// erase is done.
+/// R16, dfu-util ticket 3: while it erases, the chip does not answer GETSTATUS for more than 5 s. Then the erase is
+/// complete.
 #[test]
 fn r16_the_job_waits_for_a_long_erase() {
-    let world = changed("slow", |_| {});
-    let run = run_on(&world, with(job(), |task| task.width = cfdfu::job::Width::Byte));
+    let world = prepare("slow", |_| {});
+    let run = run_on(&world, change_flash_task(job(), |task| task.width = cfdfu::job::Width::Byte));
     assert_eq!(run.report.outcome, Outcome::Flashed);
 }
 
@@ -313,49 +316,50 @@ fn a_programming_width_without_effect_is_logged_and_the_flash_succeeds() {
         (Switch::Refused, "does not accept a programming width"),
         (Switch::WriteOnly, "does not report the setting"),
     ] {
-        let world = changed("dfu", |drone| drone.traits.switch = switch);
+        let world = prepare("dfu", |drone| drone.traits.switch = switch);
         let run = flash(&world);
         assert_eq!(run.report.outcome, Outcome::Flashed, "{switch:?}");
-        assert!(logged(&run, words), "{switch:?}: {:#?}", run.events);
-        assert!(holds(&world, &firmware("2026.08", SEED_LEN)), "{switch:?}");
+        assert!(is_logged(&run, words), "{switch:?}: {:#?}", run.events);
+        assert!(contains_image(&world, &firmware("2026.08", SEED_LEN)), "{switch:?}");
     }
     let plain = flash(&World::new("dfu"));
-    assert!(!logged(&plain, "as slowly as"), "a chip that programs words gets no such warning");
-    let world = changed("dfu", |drone| drone.traits.refuses_alternates = true);
+    assert!(!is_logged(&plain, "as slowly as"), "a chip that programs words causes no warning");
+    let world = prepare("dfu", |drone| drone.traits.refuses_alternates = true);
     let run = flash(&world);
     assert_eq!(run.report.outcome, Outcome::Flashed);
     assert!(
-        logged(&run, "Programming 32 bits at a time"),
+        is_logged(&run, "Programming 32 bits at a time"),
         "the refused alternate setting is already selected"
     );
 }
 
-/// All later writes use byte mode as well.
+/// All later writes are also at 8 bits.
 #[test]
-fn a_write_that_failed_at_32_bits_is_repeated_at_8() {
+fn a_write_that_failed_at_32_bits_is_repeated_at_8_bits() {
     let (_, whole, _) = flash_with_fault(None);
     let (run, _, world) = flash_with_fault(Some(Script { at: whole * 40 / 100, fault: Fault::Status(3) }));
     assert_eq!(run.report.outcome, Outcome::Flashed);
-    assert!(logged(&run, "Programming 8 bits at a time from now on"), "{:#?}", run.events);
-    assert!(holds(&world, &firmware("2026.08", SEED_LEN)));
+    assert!(is_logged(&run, "Programming 8 bits at a time from now on"), "{:#?}", run.events);
+    assert!(contains_image(&world, &firmware("2026.08", SEED_LEN)));
 }
 
-/// The first word of the firmware, which is written last, is always written at 8 bits.
+/// The first word of the firmware is written last, on its own and always at 8 bits, so [`Switch::LowSupplyForWords`]
+/// does not affect the firmware.
 #[test]
-fn a_sector_that_reads_back_wrong_at_32_bits_is_written_again_at_8() {
+fn a_sector_that_reads_back_wrong_at_32_bits_is_written_again_at_8_bits() {
     for (switch, repeats) in [(Switch::LowSupply, true), (Switch::LowSupplyForWords, false)] {
-        let world = changed("dfu", |drone| drone.traits.switch = switch);
+        let world = prepare("dfu", |drone| drone.traits.switch = switch);
         let run = flash(&world);
         assert_eq!((&run.report.outcome, run.report.verified), (&Outcome::Flashed, true), "{switch:?}");
-        assert_eq!(logged(&run, "writing it again, 8 bits at a time"), repeats, "{switch:?}");
-        assert!(holds(&world, &firmware("2026.08", SEED_LEN)), "{switch:?}");
+        assert_eq!(is_logged(&run, "writing it again, 8 bits at a time"), repeats, "{switch:?}");
+        assert!(contains_image(&world, &firmware("2026.08", SEED_LEN)), "{switch:?}");
     }
 }
 
-/// The first word has a worn cell, so the flash fails. The bootloader must not start this firmware.
+/// The first word has a worn cell, so the job fails. The bootloader must not start this firmware.
 #[test]
 fn a_first_word_that_reads_back_wrong_is_erased() {
-    let world = changed("dfu", |drone| drone.memory.flash.worn = Some((FIRMWARE_BASE.0 + 2, 0x10)));
+    let world = prepare("dfu", |drone| drone.memory.flash.worn = Some((FIRMWARE_BASE.0 + 2, 0x10)));
     let report = flash(&world).report;
     let Outcome::Failed(failure) = &report.outcome else { panic!("the job did not fail") };
     assert!(matches!(failure.kind, FailureKind::Mismatch { .. }), "{failure}");
@@ -370,7 +374,7 @@ fn a_first_word_that_reads_back_wrong_is_erased() {
 #[test]
 fn transfer_errors_before_a_disconnect_count_as_an_interruption() {
     for at in [12, 20, 40, 80, 120, 145] {
-        let world = changed("dfu", |drone| drone.traits.mishap = Some((at, SimFault::Loose)));
+        let world = prepare("dfu", |drone| drone.traits.fault = Some((at, SimFault::Loose)));
         let report = flash(&world).report;
         let Outcome::Failed(failure) = &report.outcome else { panic!("at {at}: the job did not fail") };
         let is_disconnect = matches!(&failure.kind, FailureKind::Dfu(error) if error.is_disconnect());
@@ -384,9 +388,9 @@ fn transfer_errors_before_a_disconnect_count_as_an_interruption() {
 fn a_drone_that_stops_answering_ends_the_job_within_15_seconds() {
     let moments = [0, 3, 6, 12, 20, 40, 80, 120, 145];
     for (scenario, at) in ["dfu", "healthy"].into_iter().flat_map(|name| moments.map(|at| (name, at))) {
-        let world = changed(scenario, |drone| drone.traits.mishap = Some((at, SimFault::Hung)));
+        let world = prepare(scenario, |drone| drone.traits.fault = Some((at, SimFault::Hung)));
         let started = world.clock.now();
-        // The time that the job needs to reach that request.
+        // The time that the job needs to reach the request at which the drone hangs.
         let before = Duration::from_secs(if at <= 12 { 2 } else { 6 });
         let report = flash(&world).report;
         let took = world.clock.now() - started;
@@ -396,8 +400,8 @@ fn a_drone_that_stops_answering_ends_the_job_within_15_seconds() {
     }
 }
 
-/// The time that the user takes to read the plan must not count as time without an answer from the drone: if the first
-/// answer after the confirmation is lost, cfdfu requests it again.
+/// The time that the user takes to read the plan must not count as time without an answer from the drone: if an
+/// answer is lost soon after the confirmation, cfdfu requests it again.
 #[test]
 fn an_answer_lost_after_a_long_wait_for_confirmation_is_requested_again() {
     use cfdfu::job::{Command, Confirm};
@@ -409,7 +413,7 @@ fn an_answer_lost_after_a_long_wait_for_confirmation_is_requested_again() {
         let worker = Worker::spawn(Arc::new(bus), world.clock.clone());
         worker
             .commands
-            .send(Command::Run(Box::new(with(job(), |task| task.confirm = Confirm::Ask))))
+            .send(Command::Run(Box::new(change_flash_task(job(), |task| task.confirm = Confirm::Ask))))
             .unwrap();
         let mut before_plan = 0;
         loop {
@@ -435,9 +439,9 @@ fn an_answer_lost_after_a_long_wait_for_confirmation_is_requested_again() {
 
 #[test]
 fn the_job_waits_for_a_rom_that_enumerates_late() {
-    let world = changed("healthy", |drone| drone.traits.late_rom = Duration::from_secs(5));
+    let world = prepare("healthy", |drone| drone.traits.late_rom = Duration::from_secs(5));
     assert_eq!(flash(&world).report.outcome, Outcome::Flashed);
-    let world = changed("healthy", |drone| drone.traits.late_rom = Duration::from_secs(20));
+    let world = prepare("healthy", |drone| drone.traits.late_rom = Duration::from_secs(20));
     let report = run_on(&world, Job { wait: Duration::from_secs(30), ..job() }).report;
     assert_eq!(
         report.outcome,
@@ -448,24 +452,24 @@ fn the_job_waits_for_a_rom_that_enumerates_late() {
 
 // ---- the start of the firmware
 
-/// Firmware that fails an assertion restarts about every second, or restarts once and then stays in its failed
+/// Firmware that fails an assertion restarts about every second, or restarts once and then stays in a failed
 /// self-test.
 #[test]
-fn a_drone_that_restarts_by_itself_is_not_reported_as_booted() {
+fn a_drone_that_restarts_after_its_start_is_not_reported_as_booted() {
     // The self-test of the simulated drone ends after 1.7 s, and the drone is watched for a second longer.
     for after in [150, 700, 1500, 2000] {
         let world =
-            changed("healthy", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
+            prepare("healthy", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
         let report = flash(&world).report;
         assert_eq!((report.boot, &report.outcome), (Boot::Restarts, &Outcome::Flashed), "{after} ms");
         assert_eq!(report.booted(), Some(false));
-        // After manual entry every reset ends in DFU mode, which also shows that the drone did not stay up.
-        let world = changed("dfu", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
+        // After manual entry, every reset ends in DFU mode, which also shows that the drone did not stay up.
+        let world = prepare("dfu", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
         let report = flash(&world).report;
         assert_eq!(
             (report.boot, &report.outcome),
             (Boot::Restarts, &Outcome::Flashed),
-            "{after} ms, by hand"
+            "{after} ms, after manual entry"
         );
     }
 }
@@ -476,13 +480,13 @@ fn a_drone_unplugged_after_its_start_is_not_reported_as_restarting() {
     let world = World::new("healthy");
     let whole = flash(&world).report.took;
     let (clock, bus) =
-        crate::cuts::PowerCut::at(whole + Duration::from_secs(1), "healthy", SimDrone::cut_power);
+        crate::cuts::PowerCutClock::at(whole + Duration::from_secs(1), "healthy", SimDrone::cut_power);
     let report = run(Arc::new(bus), clock, job()).report;
     assert_eq!((report.boot, report.outcome), (Boot::NotWatched, Outcome::Flashed));
 }
 
 #[test]
-fn the_time_of_a_job_does_not_include_watching_the_drone() {
+fn the_reported_time_of_a_job_does_not_include_watching_the_drone() {
     let world = World::new("healthy");
     let started = world.clock.now();
     let report = flash(&world).report;
@@ -499,11 +503,11 @@ fn only_the_drone_on_the_selected_port_is_flashed_when_two_share_a_serial_number
     for (one, two) in [("dfu", "dfu"), ("healthy", "dfu"), ("dfu", "healthy"), ("healthy", "healthy")] {
         for port in [1_u8, 2] {
             let world = twins(one, two);
-            let before = flashes(&world);
+            let before = flash_contents(&world);
             let device = Selector::At(format!("1-{port}").parse().unwrap());
             let report = run_on(&world, Job { device, ..job() }).report;
             assert_eq!(report.outcome, Outcome::Flashed, "{one} {two} {port}");
-            let after = flashes(&world);
+            let after = flash_contents(&world);
             let (selected, other) = (usize::from(port) - 1, 2 - usize::from(port));
             assert!(
                 after[selected][0x4000..].starts_with(&firmware("2026.08", SEED_LEN)),
@@ -515,14 +519,14 @@ fn only_the_drone_on_the_selected_port_is_flashed_when_two_share_a_serial_number
     }
 }
 
-/// Another drone is plugged into the same port at any moment of the job. cfdfu recognises it by its serial number or,
-/// if it is a twin, by its new USB address.
+/// Another drone is plugged into the same port at various moments of the job. cfdfu recognises the other drone by its
+/// serial number or, if it is a twin, by its new USB address.
 #[test]
 fn a_drone_plugged_in_instead_of_the_selected_one_is_not_written_to() {
-    use crate::cuts::PowerCut;
+    use crate::cuts::PowerCutClock;
     let whole = flash(&World::new("healthy")).report.took;
     for moment in (1..40).map(|n| whole * n / 40) {
-        let (clock, bus) = PowerCut::at(moment, "healthy", |drone, now| {
+        let (clock, bus) = PowerCutClock::at(moment, "healthy", |drone, now| {
             let mut other = Scenario::by_name("dfu").unwrap().drones(now).remove(0);
             other.traits.uid[0] ^= 0x40;
             drone.swap_for(other);
@@ -548,9 +552,9 @@ fn a_job_for_one_drone_refuses_another_on_the_same_port() {
     assert!(world.flash() == before);
 }
 
-/// udev grants access only after a moment, and until then the serial number is unknown.
+/// udev grants access only after a short delay, and until then the serial number is unknown.
 #[test]
-fn another_drone_that_can_be_opened_only_later_is_not_written_to() {
+fn another_drone_that_cannot_be_opened_at_first_is_not_written_to() {
     for wait in [Duration::ZERO, Duration::from_secs(5)] {
         let world = World::new("dfu");
         let before = world.flash();
@@ -584,8 +588,8 @@ fn flash(world: &World) -> Run {
     world.run(job())
 }
 
-/// Returns the drones of a scenario. `change` is applied to the first one before its ROM starts.
-fn changed(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
+/// Returns the drones of a scenario. `change` is applied to the first drone before its ROM starts.
+fn prepare(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
     let world = World::new(scenario);
     world.bus.with(0, |drone, now| {
         change(drone);
@@ -598,16 +602,16 @@ fn changed(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
     world
 }
 
-fn logged(run: &Run, words: &str) -> bool {
+fn is_logged(run: &Run, words: &str) -> bool {
     let is_match = |event: &Event| matches!(event, Event::Log(Level::Info | Level::Warning, entry) if entry.to_string().contains(words));
     run.events.iter().any(is_match)
 }
 
-fn holds(world: &World, image: &[u8]) -> bool {
+fn contains_image(world: &World, image: &[u8]) -> bool {
     world.flash()[0x4000..].starts_with(image)
 }
 
-/// Flashes with a fault. Returns the run, the number of transfers, and the drone.
+/// Flashes a drone with this fault, if any. Returns the run, the number of transfers, and the drone.
 fn flash_with_fault(script: Option<Script>) -> (Run, u64, World) {
     let world = World::new("dfu");
     let (run, count) = flash_and_count(&world, script);
@@ -630,6 +634,6 @@ fn twins(one: &str, two: &str) -> World {
     World { bus: SimBus::new(drones, clock.clone()), clock }
 }
 
-fn flashes(world: &World) -> Vec<Vec<u8>> {
+fn flash_contents(world: &World) -> Vec<Vec<u8>> {
     (0..2).map(|n| world.bus.with(n, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap()).collect()
 }

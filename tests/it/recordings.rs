@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 use cfdfu::recording::{self, Header, Line, Recorded, SetupWords, TransferResult, capture};
 use serde_json::Value;
 
-/// Data longer than this is firmware.
+/// The largest number of data bytes that a recording may contain for one transfer. Longer data would be firmware.
 const DATA_MAX: usize = 512;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")
 }
 
-/// Every recording below this folder, with its path.
-fn recordings(folder: &Path) -> Vec<(PathBuf, String)> {
+/// Returns the path and the text of every recording below this folder.
+fn read_recordings(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let mut found = Vec::new();
     for path in paths {
         if path.is_dir() {
-            found.extend(recordings(&path));
+            found.extend(read_recordings(&path));
         } else if path.extension().is_some_and(|extension| extension == "jsonl") {
             let text = fs::read_to_string(&path).unwrap();
             found.push((path, text));
@@ -34,7 +34,7 @@ fn parse(path: &Path, text: &str) -> Vec<Line> {
     recording::parse(text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The device, the duration in microseconds, and the data of a request.
+/// Returns the device, the duration in microseconds, and the result of a request; `None` for any other line.
 fn request(what: &Recorded) -> Option<(u32, u64, Option<&TransferResult>)> {
     match what {
         Recorded::In { device, took, result, .. }
@@ -48,13 +48,13 @@ fn request(what: &Recorded) -> Option<(u32, u64, Option<&TransferResult>)> {
 
 #[test]
 fn every_recording_names_its_source_and_has_no_unknown_field() {
-    let all = recordings(&folder());
+    let all = read_recordings(&folder());
     assert!(all.len() > 15, "{} recordings in {}", all.len(), folder().display());
     for (path, text) in all {
         let lines = parse(&path, &text);
         let name = path.display();
         let Recorded::Start(Header { program, system, scenario, redacted, .. }) = &lines[0].what else {
-            panic!("{name}: the first line is not the start")
+            panic!("{name}: the first line is not a start")
         };
         assert!(!program.is_empty() && !system.is_empty(), "{name}");
         // A file written by hand states what was added to its source.
@@ -76,20 +76,20 @@ fn every_recording_names_its_source_and_has_no_unknown_field() {
 
 #[test]
 fn no_recording_contains_firmware() {
-    for (path, text) in recordings(&folder()) {
+    for (path, text) in read_recordings(&folder()) {
         for line in parse(&path, &text) {
-            let Some((_, _, Some(moved))) = request(&line.what) else { continue };
-            let has_data = moved.data.is_some();
-            assert!(!has_data || moved.len() <= DATA_MAX, "{}: at {}", path.display(), line.at);
-            assert!(!has_data || moved.bytes.is_none(), "{}: data and bytes at {}", path.display(), line.at);
+            let Some((_, _, Some(result))) = request(&line.what) else { continue };
+            let has_data = result.data.is_some();
+            assert!(!has_data || result.len() <= DATA_MAX, "{}: at {}", path.display(), line.at);
+            assert!(!has_data || result.bytes.is_none(), "{}: data and bytes at {}", path.display(), line.at);
         }
     }
 }
 
-/// Requests to different devices may overlap, but not requests to one device.
+/// Requests to different devices may overlap, but requests to the same device may not.
 #[test]
 fn every_request_has_an_open_device_and_begins_after_the_previous_one() {
-    for (path, text) in recordings(&folder()) {
+    for (path, text) in read_recordings(&folder()) {
         let mut ends: HashMap<u32, u64> = HashMap::new();
         for line in parse(&path, &text) {
             let Some((device, took, _)) = request(&line.what) else { continue };
@@ -97,27 +97,27 @@ fn every_request_has_an_open_device_and_begins_after_the_previous_one() {
             let opens = matches!(line.what, Recorded::Open { .. });
             assert_eq!(opens, !ends.contains_key(&device), "{name}: device {device} at {}", line.at);
             let before = ends.insert(device, line.at + took).unwrap_or_default();
-            assert!(line.at >= before, "{name}: {} is before {before}", line.at);
+            assert!(line.at >= before, "{name}: the request at {} begins before {before}", line.at);
         }
     }
 }
 
-/// The published recordings come from one thread, so no line is out of order.
+/// The requests of a published recording come from a single thread, so no line is out of order.
 #[test]
 fn the_times_of_a_published_recording_never_go_backwards() {
-    for (path, text) in recordings(&folder().join("published")) {
+    for (path, text) in read_recordings(&folder().join("published")) {
         let lines = parse(&path, &text);
         assert!(lines.is_sorted_by_key(|line| line.at), "{}", path.display());
     }
 }
 
-/// A flash by the real dfu-util, captured in the virtual machine in two formats.
+/// dfu-util flashed the simulated drone in a virtual machine, and the transfers were captured in two formats.
 #[test]
 fn captures_of_the_real_dfu_util_are_converted() {
     let converted = |name: &str| capture::parse(&fs::read(folder().join(name)).unwrap()).unwrap();
     let binary = converted("dfu-util-linux.pcap");
 
-    // The text has the same transfers, with less of their data.
+    // The text capture contains the same transfers, but less of their data.
     let text = converted("dfu-util-linux.usbmon.txt");
     let outlines = |lines: &[Line]| -> Vec<String> {
         let outline = |line: &Line| match &line.what {
@@ -143,7 +143,7 @@ fn captures_of_the_real_dfu_util_are_converted() {
     };
     assert_eq!(outlines(&text), outlines(&binary));
 
-    // Nine blocks of 2048 bytes and one of 1568.
+    // The image consists of nine blocks of 2048 bytes and one block of 1568 bytes.
     let blocks = binary.iter().filter(|line| match &line.what {
         Recorded::Out { setup: SetupWords(setup), result, .. } => setup.value >= 2 && result.sha256.is_some(),
         _ => false,

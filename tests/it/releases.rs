@@ -1,5 +1,5 @@
-//! Fetches official releases from a local server that misbehaves in every way that real servers do. Whatever the server
-//! does, nothing but the released file is written to a drone.
+//! Fetches official releases from a local server that imitates the failures of real servers. Whatever the server does,
+//! nothing but the released file is written to a drone.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +15,7 @@ use zip::CompressionMethod;
 
 use crate::cli::{Folder, Line, Ran};
 use crate::files::release;
-use crate::github::{GitHub, Hashes, Manner};
+use crate::github::{GitHub, Hashes, ServerBehaviour};
 use crate::support::{SEED_LEN, firmware};
 
 /// A folder with its own cache, and a server in place of GitHub.
@@ -28,10 +28,10 @@ impl Desk {
     /// Creates an empty cache, and a server with two releases.
     pub fn new() -> Desk {
         let github = GitHub::new();
-        github.firmware("2025.02", "cf2", archive("2025.02", "cf2"));
-        github.firmware("2026.08", "cf2", archive("2026.08", "cf2"));
-        github.firmware("2026.08", "cf21bl", archive("2026.08", "cf21bl"));
-        github.loader("1.0", images::loader());
+        github.add_firmware("2025.02", "cf2", archive("2025.02", "cf2"));
+        github.add_firmware("2026.08", "cf2", archive("2026.08", "cf2"));
+        github.add_firmware("2026.08", "cf21bl", archive("2026.08", "cf21bl"));
+        github.add_loader("1.0", images::loader());
         Desk { folder: Folder::new(), github }
     }
 
@@ -47,7 +47,7 @@ impl Desk {
         self.cfdfu(line).run()
     }
 
-    /// The names of the files in the cache, except the hashes and lists.
+    /// The names of the files in the cache, except the files that contain hashes or lists.
     pub fn kept(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.path("cache")];
@@ -66,7 +66,7 @@ impl Desk {
     }
 }
 
-/// A release like Bitcraze's, but not compressed, so that it is hardly larger than the firmware.
+/// Creates a release like Bitcraze's, but uncompressed, so that the file is only slightly larger than the firmware.
 fn archive(version: &str, platform: &str) -> Vec<u8> {
     let bytes = match platform {
         "cf2" => firmware(version, SEED_LEN),
@@ -78,100 +78,100 @@ fn archive(version: &str, platform: &str) -> Vec<u8> {
 #[test]
 fn a_release_is_listed_fetched_flashed_and_kept() {
     let desk = Desk::new();
-    let list = desk.run("releases").done();
+    let list = desk.run("releases").success();
     let rows: Vec<&str> = list.lines().collect();
     assert!(rows[0].starts_with("2026.08      2026-08-24  cf2 cf21bl") && rows.len() == 2, "{list}");
-    assert_eq!(desk.github.requests(), ["GET /repos/bitcraze/crazyflie-release/releases?per_page=30"]);
-    // The list is kept, and the board is read from the drone.
-    let out = desk.run("flash --release latest --demo=dfu").done();
+    assert_eq!(desk.github.take_requests(), ["GET /repos/bitcraze/crazyflie-release/releases?per_page=30"]);
+    // The list is not requested again, and the board is read from the drone.
+    let out = desk.run("flash --release latest --demo=dfu").success();
     assert!(out.contains("firmware-cf2-2026.08.zip (its SHA-256 is the one that GitHub published)"), "{out}");
     assert!(out.contains("Flashed and verified"), "{out}");
     let file = "GET /bitcraze/crazyflie-release/releases/download/2026.08/firmware-cf2-2026.08.zip";
-    assert_eq!(desk.github.requests(), [file]);
-    // The demo keeps nothing, but a command without `--demo` keeps the file.
+    assert_eq!(desk.github.take_requests(), [file]);
+    // The demo does not keep the file, but a command without `--demo` does.
     assert_eq!(desk.kept(), Vec::<String>::new());
-    desk.run("fetch --board CF21").done();
+    desk.run("fetch --board CF21").success();
     assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"]);
-    assert!(desk.run("releases").done().contains("here: cf2"));
+    assert!(desk.run("releases").success().contains("here: cf2"));
     let doctor = desk.run("doctor");
     assert!(doctor.out.contains("2026.08 can be flashed without a network"), "{}", doctor.out);
-    desk.github.requests();
-    // From here on, the network is not needed.
+    desk.github.take_requests();
+    // From now on, the network is not needed.
     for line in ["flash --release 2026.08 --demo=healthy", "flash --release latest --offline --demo=dfu"] {
-        assert!(desk.run(line).done().contains("Flashed and verified"), "{line}");
+        assert!(desk.run(line).success().contains("Flashed and verified"), "{line}");
     }
-    assert_eq!(desk.github.requests(), Vec::<String>::new());
-    let loader = desk.run("restore-bootloader --release latest --demo=overwritten").done();
+    assert_eq!(desk.github.take_requests(), Vec::<String>::new());
+    let loader = desk.run("restore-bootloader --release latest --demo=overwritten").success();
     assert!(loader.contains("cf2loader-1.0.bin"), "{loader}");
-    desk.run("releases --forget").done();
+    desk.run("releases --forget").success();
     assert_eq!(desk.kept(), Vec::<String>::new());
-    assert!(desk.run("doctor").out.contains("`cfdfu fetch latest --board all` while there is one"));
+    assert!(desk.run("doctor").out.contains("`cfdfu fetch latest --board all` while you have one"));
 }
 
 /// Each drone gets the file for its board, and all get the same release.
 #[test]
-fn a_fleet_of_two_boards_gets_two_files() {
+fn a_fleet_with_two_kinds_of_board_gets_two_files() {
     let desk = Desk::new();
     let ran = desk.run("flash --release latest --all --demo=fleet --json");
     let batch = ran.objects().pop().unwrap();
     assert_eq!((&batch["refused"], &batch["failed"]), (&0.into(), &0.into()), "{}{}", ran.out, ran.err);
-    let files = desk.github.requests().iter().filter(|request| request.contains("/download/")).count();
+    let files = desk.github.take_requests().iter().filter(|request| request.contains("/download/")).count();
     assert_eq!(files, 2);
 }
 
-/// Each command ends with the right exit status and message, and keeps nothing but the start of a file that was cut.
+/// Each command ends with the right exit status and message, and keeps nothing except the start of a truncated file.
 #[test]
-fn nothing_from_a_server_that_misbehaves_is_written_to_a_drone() {
-    let foreign = Manner::Redirect("http://127.0.0.1:9/file.zip".to_owned());
+fn nothing_from_a_misbehaving_server_is_written_to_a_drone() {
+    let foreign = ServerBehaviour::Redirect("http://127.0.0.1:9/file.zip".to_owned());
     let limit = "x-ratelimit-remaining: 0\r\nx-ratelimit-reset: 99999999999\r\n";
-    let cases: [(Manner, i32, &str); 11] = [
-        (Manner::Status(404, ""), 66, "status 404"),
-        (Manner::Status(500, ""), 66, "status 500"),
-        (Manner::Status(403, limit), 66, "allows no more requests"),
-        (Manner::Status(429, "retry-after: 60\r\n"), 66, "allows no more requests"),
+    let cases: [(ServerBehaviour, i32, &str); 11] = [
+        (ServerBehaviour::Status(404, ""), 66, "status 404"),
+        (ServerBehaviour::Status(500, ""), 66, "status 500"),
+        (ServerBehaviour::Status(403, limit), 66, "allows no more requests"),
+        (ServerBehaviour::Status(429, "retry-after: 60\r\n"), 66, "allows no more requests"),
         (foreign, 65, "does not belong to GitHub"),
-        (Manner::Loop, 66, "redirects too often"),
-        (Manner::Page, 65, "were published"),
-        (Manner::Cut(1000), 66, "was lost after"),
-        (Manner::Shorter, 65, "were published"),
-        (Manner::Endless, 65, "longer than"),
-        (Manner::Other, 65, "SHA-256"),
+        (ServerBehaviour::Loop, 66, "redirects too often"),
+        (ServerBehaviour::Page, 65, "were published"),
+        (ServerBehaviour::Cut(1000), 66, "was lost after"),
+        (ServerBehaviour::Shorter, 65, "were published"),
+        (ServerBehaviour::Endless, 65, "exceeds"),
+        (ServerBehaviour::Other, 65, "SHA-256"),
     ];
     for (manner, code, words) in cases {
         for command in
             ["fetch --board cf2", "flash --release latest --demo=dfu", "flash --release 2026.08 --demo=dfu"]
         {
             let desk = Desk::new();
-            desk.github.file(manner.clone());
+            desk.github.set_file_behaviour(manner.clone());
             let ran = desk.run(command);
-            let text = ran.all().split_whitespace().collect::<Vec<_>>().join(" ");
+            let text = ran.combined_output().split_whitespace().collect::<Vec<_>>().join(" ");
             assert_eq!(ran.code, code, "{manner:?}: {command}: {text}");
             assert!(text.contains(words), "{manner:?}: {command}: {text}");
             assert!(!text.contains("Flashed") && !text.contains("Erase"), "{manner:?}: {text}");
             let kept = desk.kept();
-            let may_continue = matches!(manner, Manner::Cut(_));
+            let may_continue = matches!(manner, ServerBehaviour::Cut(_));
             assert!(kept.is_empty() || may_continue && command.starts_with("fetch"), "{manner:?}: {kept:?}");
         }
     }
-    // The list may fail in the same ways. If only the API fails, a file can still be fetched by its name.
+    // Requests for the list may fail in the same ways. If only the API fails, a file can still be fetched by its name.
     for (manner, code) in [
-        (Manner::Redirect("https://example.org/".to_owned()), 65),
-        (Manner::Loop, 66),
-        (Manner::Page, 65),
-        (Manner::Cut(10), 66),
-        (Manner::Status(403, limit), 0),
-        (Manner::Status(500, ""), 0),
+        (ServerBehaviour::Redirect("https://example.org/".to_owned()), 65),
+        (ServerBehaviour::Loop, 66),
+        (ServerBehaviour::Page, 65),
+        (ServerBehaviour::Cut(10), 66),
+        (ServerBehaviour::Status(403, limit), 0),
+        (ServerBehaviour::Status(500, ""), 0),
     ] {
         let desk = Desk::new();
-        desk.github.list(manner.clone());
+        desk.github.set_list_behaviour(manner.clone());
         assert_ne!(desk.run("releases").code, 0, "{manner:?}");
         let ran = desk.run("flash --release 2026.08 --demo=dfu");
-        assert_eq!(ran.code, code, "{manner:?}: {}", ran.all());
+        assert_eq!(ran.code, code, "{manner:?}: {}", ran.combined_output());
         if code == 0 {
             assert!(ran.out.contains("only its structure could be checked"), "{}", ran.out);
             assert!(
-                desk.run("fetch --board cf2").done().contains("firmware-cf2-2026.08.zip"),
-                "the latest release"
+                desk.run("fetch --board cf2").success().contains("firmware-cf2-2026.08.zip"),
+                "the latest release can still be fetched"
             );
         }
     }
@@ -181,19 +181,19 @@ fn nothing_from_a_server_that_misbehaves_is_written_to_a_drone() {
 fn a_hash_decides_whether_a_file_is_the_published_one() {
     for (hashes, code) in [(Hashes::UpperCase, 0), (Hashes::Missing, 0), (Hashes::Wrong, 65)] {
         let desk = Desk::new();
-        desk.github.hashes(hashes);
+        desk.github.set_hashes(hashes);
         assert_eq!(desk.run("fetch --board cf2").code, code, "{hashes:?}");
         assert_eq!(desk.kept().is_empty(), code != 0, "{hashes:?}");
     }
-    // Without a hash, the first download is remembered, and another file of the same name is refused.
+    // Without a published hash, cfdfu remembers the first download and refuses a different file of the same name.
     let desk = Desk::new();
-    desk.github.hashes(Hashes::Missing);
-    assert!(desk.run("fetch --board cf2").done().contains("only its structure"));
+    desk.github.set_hashes(Hashes::Missing);
+    assert!(desk.run("fetch --board cf2").success().contains("only its structure"));
     fs::remove_file(
         desk.folder.path("cache/cfdfu/releases/crazyflie-release/2026.08/firmware-cf2-2026.08.zip"),
     )
     .unwrap();
-    assert!(desk.run("fetch --board cf2").done().contains("the same file as when it was first fetched"));
+    assert!(desk.run("fetch --board cf2").success().contains("has not changed since it was first fetched"));
     fs::remove_file(
         desk.folder.path("cache/cfdfu/releases/crazyflie-release/2026.08/firmware-cf2-2026.08.zip"),
     )
@@ -201,15 +201,15 @@ fn a_hash_decides_whether_a_file_is_the_published_one() {
     desk.github.replace("2026.08", &archive("2026.09", "cf2"));
     let ran = desk.run("fetch --board cf2");
     assert_eq!(ran.code, 65);
-    assert!(ran.err.contains("not the same file as when it was first fetched"), "{}", ran.err);
-    // A file that was damaged on the disk is fetched again.
+    assert!(ran.err.contains("has changed since it was first fetched"), "{}", ran.err);
+    // A file that was damaged on disk is fetched again.
     let desk = Desk::new();
-    desk.run("fetch --board cf2").done();
+    desk.run("fetch --board cf2").success();
     let path = desk.folder.path("cache/cfdfu/releases/crazyflie-release/2026.08/firmware-cf2-2026.08.zip");
     let mut bytes = fs::read(&path).unwrap();
     bytes[1000] ^= 1;
     fs::write(&path, &bytes).unwrap();
-    desk.run("fetch --board cf2 2026.08").done();
+    desk.run("fetch --board cf2 2026.08").success();
     assert_eq!(fs::read(&path).unwrap(), archive("2026.08", "cf2"));
 }
 
@@ -219,57 +219,61 @@ fn an_interrupted_download_continues() {
     let whole = archive("2026.08", "cf2");
     let len = whole.len();
     for cut in [0, 1, len / 2, len - 1] {
-        for then in [Manner::Good, Manner::Whole, Manner::OtherRange] {
+        for then in [ServerBehaviour::Good, ServerBehaviour::Whole, ServerBehaviour::OtherRange] {
             let desk = Desk::new();
-            desk.github.file(Manner::Cut(cut));
+            desk.github.set_file_behaviour(ServerBehaviour::Cut(cut));
             assert_eq!(desk.run("fetch --board cf2").code, 66, "{cut}");
-            desk.github.file(then.clone());
-            desk.github.requests();
-            desk.run("fetch --board cf2").done();
-            let requests = desk.github.requests();
+            desk.github.set_file_behaviour(then.clone());
+            desk.github.take_requests();
+            desk.run("fetch --board cf2").success();
+            let requests = desk.github.take_requests();
             let continues = requests.iter().any(|request| request.ends_with(&format!("range=bytes={cut}-")));
             assert_eq!(continues, cut > 0, "{cut} {requests:?}");
             let downloads = requests.iter().filter(|request| request.contains("/download/")).count();
-            assert!(downloads == 1 || then == Manner::OtherRange, "{cut} {requests:?}");
+            assert!(downloads == 1 || then == ServerBehaviour::OtherRange, "{cut} {requests:?}");
             assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"], "{cut} {then:?}");
         }
     }
-    // If the server refuses requests for a while, the bytes that have arrived are kept.
-    for manner in [Manner::Status(429, "retry-after: 60\r\n"), Manner::Status(503, ""), Manner::Loop] {
+    // If the server refuses requests for a while, the bytes that were received before are kept.
+    for manner in [
+        ServerBehaviour::Status(429, "retry-after: 60\r\n"),
+        ServerBehaviour::Status(503, ""),
+        ServerBehaviour::Loop,
+    ] {
         let desk = Desk::new();
-        desk.github.file(Manner::Cut(len / 2));
+        desk.github.set_file_behaviour(ServerBehaviour::Cut(len / 2));
         desk.run("fetch --board cf2");
-        desk.github.file(manner.clone());
+        desk.github.set_file_behaviour(manner.clone());
         assert_eq!(desk.run("fetch --board cf2").code, 66, "{manner:?}");
-        desk.github.file(Manner::Good);
-        desk.github.requests();
-        desk.run("fetch --board cf2").done();
-        let requests = desk.github.requests();
+        desk.github.set_file_behaviour(ServerBehaviour::Good);
+        desk.github.take_requests();
+        desk.run("fetch --board cf2").success();
+        let requests = desk.github.take_requests();
         assert!(requests[0].ends_with(&format!("range=bytes={}-", len / 2)), "{manner:?} {requests:?}");
     }
-    // The file has been replaced since its first part was downloaded.
+    // The file on the server is replaced after its first part was downloaded.
     let desk = Desk::new();
-    desk.github.file(Manner::Cut(len / 2));
+    desk.github.set_file_behaviour(ServerBehaviour::Cut(len / 2));
     desk.run("fetch --board cf2");
-    desk.github.file(Manner::Good);
+    desk.github.set_file_behaviour(ServerBehaviour::Good);
     desk.github.replace("2026.08", &archive("2026.09", "cf2"));
-    desk.run("releases --refresh").done();
-    desk.run("fetch --board cf2").done();
+    desk.run("releases --refresh").success();
+    desk.run("fetch --board cf2").success();
 }
 
-/// The server answers only after all four have sent their requests.
+/// The server answers only after all four processes have sent their requests.
 #[test]
-fn four_processes_fetch_the_same_file_at_once_and_all_get_it() {
+fn four_processes_can_fetch_the_same_file_at_the_same_time() {
     let desk = Desk::new();
-    desk.run("releases").done();
-    desk.github.requests();
-    desk.github.file(Manner::Together(4));
+    desk.run("releases").success();
+    desk.github.take_requests();
+    desk.github.set_file_behaviour(ServerBehaviour::Together(4));
     thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| desk.run("fetch --board cf2").done());
+            scope.spawn(|| desk.run("fetch --board cf2").success());
         }
     });
-    assert_eq!(desk.github.requests().len(), 4);
+    assert_eq!(desk.github.take_requests().len(), 4);
     assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"]);
     let path = desk.folder.path("cache/cfdfu/releases/crazyflie-release/2026.08/firmware-cf2-2026.08.zip");
     assert_eq!(fs::read(path).unwrap(), archive("2026.08", "cf2"));
@@ -279,7 +283,7 @@ fn four_processes_fetch_the_same_file_at_once_and_all_get_it() {
 #[test]
 fn a_download_fails_if_the_server_stops_sending() {
     let desk = Desk::new();
-    desk.github.file(Manner::Stalls(100_000));
+    desk.github.set_file_behaviour(ServerBehaviour::Stalls(100_000));
     let started = Instant::now();
     let ran = desk.run("flash --release latest --demo=dfu");
     assert_eq!(ran.code, 66, "{}", ran.err);
@@ -288,12 +292,12 @@ fn a_download_fails_if_the_server_stops_sending() {
     assert!(!ran.out.contains("Erase"), "{}", ran.out);
 }
 
-/// Writing fails in the middle of a download. `fetch` reports that nothing was kept, but a flash continues.
+/// Writing fails in the middle of a download. `fetch` reports that nothing was kept, but `flash` continues.
 #[cfg(unix)]
 #[test]
 fn a_full_disk_does_not_prevent_a_flash() {
     let desk = Desk::new();
-    desk.run("releases").done();
+    desk.run("releases").success();
     let limited = |arguments: &str| {
         // The limit is in blocks of 512 bytes or 1 KiB, and the file is 243 kB long.
         let script = format!("trap '' XFSZ; ulimit -f 100; exec \"$CFDFU\" {arguments}");
@@ -308,7 +312,7 @@ fn a_full_disk_does_not_prevent_a_flash() {
     assert_eq!(output.status.code(), Some(73), "{err}");
     assert!(err.contains("could not be kept") && err.contains("free space"), "{err}");
     assert_eq!(desk.kept(), Vec::<String>::new());
-    // The demo writes nothing, so this uses the real bus. No drone has this serial number.
+    // The demo keeps no file, so this command uses the real bus. No drone has this serial number.
     let output = limited("flash --release 2026.08 --board cf2 --device no-such-drone --wait 0");
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(String::from_utf8_lossy(&output.stdout).contains("firmware-cf2-2026.08.zip"), "{err}");
@@ -317,7 +321,7 @@ fn a_full_disk_does_not_prevent_a_flash() {
 
 /// Neither the path nor the token is sent to the proxy.
 #[test]
-fn a_proxy_sees_the_name_of_the_host_and_nothing_else() {
+fn a_proxy_receives_the_host_name_and_nothing_else() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://me:password@{}", listener.local_addr().unwrap());
     let proxy = thread::spawn(move || {
@@ -343,61 +347,65 @@ fn a_proxy_sees_the_name_of_the_host_and_nothing_else() {
     assert!(!request.join(" ").contains("secret"), "{request:?}");
     assert_eq!(ran.code, 66, "{}", ran.err);
     assert!(ran.err.contains("the proxy 127.0.0.1:") && ran.err.contains("HTTPS_PROXY"), "{}", ran.err);
-    assert!(!ran.all().contains("password") && !ran.all().contains("secret"), "{}", ran.err);
+    assert!(
+        !ran.combined_output().contains("password") && !ran.combined_output().contains("secret"),
+        "{}",
+        ran.err
+    );
 }
 
 /// The folder may be on a USB stick.
 #[test]
 fn a_computer_without_a_network_uses_a_folder() {
     let desk = Desk::new();
-    desk.run("fetch --board all --to stick").done();
-    desk.github.requests();
-    let out = desk.run("flash --release latest --from stick --all --demo=fleet").done();
+    desk.run("fetch --board all --to stick").success();
+    desk.github.take_requests();
+    let out = desk.run("flash --release latest --from stick --all --demo=fleet").success();
     assert!(out.contains("Release 2026.08: firmware-cf21bl-2026.08.zip"), "{out}");
-    assert!(desk.run("releases --from stick").done().contains("here: cf2 cf21bl"));
-    assert_eq!(desk.github.requests(), Vec::<String>::new());
+    assert!(desk.run("releases --from stick").success().contains("here: cf2 cf21bl"));
+    assert_eq!(desk.github.take_requests(), Vec::<String>::new());
     let ran = desk.run("flash --release 2025.02 --from stick --demo=dfu");
     assert_eq!(ran.code, 66, "{}", ran.err);
     assert!(ran.err.contains("not kept on this computer"), "{}", ran.err);
     let ran = desk.run("flash --release 2024.01 --demo=dfu");
     assert_eq!(ran.code, 66);
-    assert!(ran.err.contains("There are: 2026.08, 2025.02"), "{}", ran.err);
+    assert!(ran.err.contains("Available: 2026.08, 2025.02"), "{}", ran.err);
 }
 
 /// If the files in a folder are forged, the hashes beside them may be forged, too.
 #[test]
 fn the_hashes_in_a_folder_are_not_trusted() {
     let desk = Desk::new();
-    desk.run("fetch --board cf2 --to stick").done();
+    desk.run("fetch --board cf2 --to stick").success();
     let path = desk.folder.path("stick/crazyflie-release/2026.08/firmware-cf2-2026.08.zip");
     let forged = archive("2031.01", "cf2");
     fs::write(&path, &forged).unwrap();
     let record = format!(r#"{{"sha256":"{}","published":true}}"#, Sha256::of(&forged));
     fs::write(path.with_extension("zip.json"), record).unwrap();
-    let out = desk.run("flash --release 2026.08 --from stick --demo=dfu").done();
+    let out = desk.run("flash --release 2026.08 --from stick --demo=dfu").success();
     assert!(out.contains("only its structure could be checked") && !out.contains("published"), "{out}");
     // If GitHub can be reached, its hash decides.
-    desk.run("fetch 2026.08 --board cf2 --to stick").done();
+    desk.run("fetch 2026.08 --board cf2 --to stick").success();
     assert_eq!(fs::read(&path).unwrap(), archive("2026.08", "cf2"));
-    // A path that cannot be a folder is an error, not a success without a file.
-    desk.folder.file("occupied", "");
+    // If the path cannot be a folder, the command must fail rather than succeed without writing a file.
+    desk.folder.write_file("occupied", "");
     assert_eq!(desk.run("fetch --board cf2 --to occupied").code, 73);
 }
 
 #[test]
 fn a_file_that_is_not_an_image_or_has_the_wrong_checksum_is_refused() {
-    // Without a list and without a hash, the structure decides.
+    // Without a list or a hash, only the structure of the file is checked.
     let desk = Desk::new();
-    desk.github.list(Manner::Status(500, ""));
-    desk.github.file(Manner::Page);
+    desk.github.set_list_behaviour(ServerBehaviour::Status(500, ""));
+    desk.github.set_file_behaviour(ServerBehaviour::Page);
     let ran = desk.run("fetch 2026.08 --board cf2");
     assert_eq!((ran.code, desk.kept()), (65, Vec::new()), "{}", ran.err);
     assert!(ran.err.contains("is not an image"), "{}", ran.err);
-    // A checksum from the command line is checked as well.
+    // A checksum from the command line is also checked.
     let desk = Desk::new();
     let flash = |sha256: &str| desk.run(&format!("flash --release 2026.08 --demo=dfu --sha256 {sha256}"));
     assert!(
-        flash(&Sha256::of(&archive("2026.08", "cf2")).to_string()).done().contains("Flashed and verified")
+        flash(&Sha256::of(&archive("2026.08", "cf2")).to_string()).success().contains("Flashed and verified")
     );
     let ran = flash(&Sha256::of(b"another").to_string());
     assert_eq!(ran.code, 65);
@@ -410,33 +418,33 @@ fn a_file_that_is_not_an_image_or_has_the_wrong_checksum_is_refused() {
 #[test]
 fn a_token_is_sent_only_to_the_api() {
     let desk = Desk::new();
-    desk.cfdfu("fetch --board cf2").env("GITHUB_TOKEN", "secret").run().done();
-    let requests = desk.github.requests();
+    desk.cfdfu("fetch --board cf2").env("GITHUB_TOKEN", "secret").run().success();
+    let requests = desk.github.take_requests();
     assert!(requests[0].ends_with(" token") && requests.len() == 2, "{requests:?}");
     assert!(!requests[1].contains("token"), "{requests:?}");
-    desk.github.list(Manner::Status(401, ""));
+    desk.github.set_list_behaviour(ServerBehaviour::Status(401, ""));
     let ran = desk.cfdfu("releases --refresh").env("GITHUB_TOKEN", "secret").run();
-    // The kept list is used, and the message explains why it is not up to date.
+    // The kept list is used, and the message explains why the list is not up to date.
     assert_eq!(ran.code, 0);
-    assert!(ran.err.contains("status 401") && !ran.all().contains("secret"), "{}", ran.err);
+    assert!(ran.err.contains("status 401") && !ran.combined_output().contains("secret"), "{}", ran.err);
     let ran = Desk::new().folder.cfdfu("releases").env("ALL_PROXY", "socks5://127.0.0.1:9").run();
     assert_eq!(ran.code, 66, "{}", ran.err);
     assert!(ran.err.contains("cfdfu supports only HTTP proxies"), "{}", ran.err);
 }
 
-/// A connection that is being opened cannot be interrupted, but the command can.
+/// An attempt to connect cannot be interrupted, but the command ends without waiting for the attempt.
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_download_at_once_and_nothing_is_flashed() {
     for line in ["releases --json", "flash --release latest --demo=dfu --json"] {
         let desk = Desk::new();
-        desk.github.list(Manner::Silent);
+        desk.github.set_list_behaviour(ServerBehaviour::Silent);
         let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("cfdfu"));
         command.args(line.split(' ')).env("CFDFU_RELEASES_URL", &desk.github.address);
         command.env("XDG_CACHE_HOME", desk.folder.path("cache")).stdout(std::process::Stdio::piped());
         let started = Instant::now();
         let child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
-        while desk.github.requests().is_empty() {
+        while desk.github.take_requests().is_empty() {
             assert!(started.elapsed() < Duration::from_secs(30));
             thread::sleep(Duration::from_millis(50));
         }
@@ -486,7 +494,7 @@ fn no_connection_is_opened_unless_a_release_is_requested() {
             .fast();
         line.run();
     }
-    // The interface opens the page of releases.
+    // The interface shows the page of releases without sending a request.
     folder
         .cfdfu("--plain --demo")
         .env("CFDFU_RELEASES_URL", &address)
@@ -494,7 +502,7 @@ fn no_connection_is_opened_unless_a_release_is_requested() {
         .input("i\nreleases\nv\nq\nq\n")
         .run();
     assert_eq!(accepted.load(Ordering::SeqCst), 0);
-    // Check that the listener does count connections.
+    // Check that the listener counts connections.
     folder
         .cfdfu("releases")
         .env("CFDFU_RELEASES_URL", &address)

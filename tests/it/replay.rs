@@ -1,5 +1,5 @@
-//! Recordings, with the real binary: what `--record` writes, and how `--demo=replay:FILE` answers. Every file below
-//! `tests/recordings` is replayed.
+//! Tests recordings with the real binary: the files that `--record` writes, and the answers of `--demo=replay:FILE`.
+//! Replays every file below `tests/recordings`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use crate::support::{firmware, flash_job, run};
 
 const IMAGE: &str = "small.bin";
 
-/// A folder with a small image, so that the recordings are short.
+/// Creates a folder with a small image, which keeps the recordings short.
 fn folder() -> Folder {
     let folder = Folder::new();
-    folder.run(&format!("demo-image {IMAGE} --size 20000")).done();
+    folder.run(&format!("demo-image {IMAGE} --size 20000")).success();
     folder
 }
 
@@ -32,8 +32,8 @@ fn replay(folder: &Folder, command: &str, file: &str) -> Ran {
     folder.run(&format!("{command} --demo=replay:{file}"))
 }
 
-/// A replayed drone is flashed like the recorded one, and the recording contains every request. The simulated drone
-/// agrees with its own recording.
+/// Replaying a flash gives the same result as recording it. The recording contains every request, and the simulated
+/// drone agrees with the recorded answers.
 #[test]
 fn a_replayed_flash_ends_like_the_recorded_one() {
     let folder = folder();
@@ -77,7 +77,7 @@ fn a_replayed_flash_ends_like_the_recorded_one() {
     }
 }
 
-/// A resumed job is one recording, in which the drone disappears and comes back.
+/// A resumed job produces a single recording, in which the drone disappears and returns.
 #[test]
 fn an_interrupted_flash_is_recorded_and_replayed_as_a_whole() {
     let folder = folder();
@@ -89,32 +89,33 @@ fn an_interrupted_flash_is_recorded_and_replayed_as_a_whole() {
     assert!(replayed.out.contains("Ready to fly!"), "{}", replayed.out);
 }
 
-/// The host reports the error, and the summary names the line.
+/// cfdfu reports the error, and the summary names the line of the recording.
 #[test]
 fn one_flipped_bit_in_a_status_is_reported() {
     let folder = folder();
-    record(&folder, &format!("flash {IMAGE} --no-leave"), "dfu").done();
+    record(&folder, &format!("flash {IMAGE} --no-leave"), "dfu").success();
     let text = fs::read_to_string(folder.path("dfu.jsonl")).unwrap();
-    // dfuDNBUSY for an erase, and the status that follows: OK in dfuDNLOAD-IDLE. The flipped bit makes it errTARGET.
+    // Find the dfuDNBUSY status of an erase. The next status is OK in dfuDNLOAD-IDLE; flipping one bit of this status
+    // turns OK into errTARGET.
     let lines: Vec<&str> = text.lines().collect();
     let busy = lines.iter().position(|line| line.contains(r#""data":"006400000400""#)).unwrap();
     let at = busy + 1;
     assert!(lines[at].contains(r#""data":"000000000500""#), "{}", lines[at]);
     let mut damaged: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
     damaged[at] = damaged[at].replace("000000000500", "010000000500");
-    folder.file("damaged.jsonl", damaged.join("\n"));
+    folder.write_file("damaged.jsonl", damaged.join("\n"));
     let replayed = replay(&folder, &format!("flash {IMAGE} --no-leave"), "damaged.jsonl");
     let expected =
         format!("line {}: get the status: 01 00 00 00 05 00, simulated: 00 00 00 00 05 00", at + 1);
     assert!(replayed.err.contains(&expected), "{expected:?} is not in:\n{}", replayed.err);
-    assert!(replayed.all().contains("errTARGET"), "{}", replayed.all());
+    assert!(replayed.combined_output().contains("errTARGET"), "{}", replayed.combined_output());
 }
 
-/// The summary names the first request that is not in the recording. The simulated drone answers from there.
+/// The simulated drone answers the requests that the recording does not contain.
 #[test]
-fn another_command_departs_from_the_recording_at_a_reported_line() {
+fn the_summary_names_the_first_request_that_is_not_in_the_recording() {
     let folder = folder();
-    record(&folder, "identify", "dfu").done();
+    record(&folder, "identify", "dfu").success();
     let replayed = replay(&folder, &format!("flash {IMAGE} --no-leave"), "dfu.jsonl");
     assert_eq!(replayed.code, 0, "{}{}", replayed.out, replayed.err);
     for text in ["Not in the recording, so answered by the simulated drone: ", ": erase at 0x08004000"] {
@@ -126,7 +127,7 @@ fn another_command_departs_from_the_recording_at_a_reported_line() {
 fn a_redacted_recording_contains_no_serial_number_and_can_be_replayed() {
     let folder = folder();
     let command = format!("flash {IMAGE}");
-    folder.run(&format!("{command} --demo --record redacted.jsonl --redact")).done();
+    folder.run(&format!("{command} --demo --record redacted.jsonl --redact")).success();
     let text = fs::read_to_string(folder.path("redacted.jsonl")).unwrap().to_lowercase();
     let utf16 = |serial: &str| {
         let units: Vec<String> = serial.bytes().map(|byte| format!("{byte:02x}00")).collect();
@@ -145,11 +146,11 @@ fn a_redacted_recording_contains_no_serial_number_and_can_be_replayed() {
 #[test]
 fn a_recording_is_never_overwritten_and_an_empty_one_is_removed() {
     let folder = folder();
-    folder.file("mine.jsonl", b"mine");
+    folder.write_file("mine.jsonl", b"mine");
     let refused = folder.run("list --demo --record mine.jsonl");
     assert_eq!(refused.code, 73, "{}", refused.err);
     assert_eq!(fs::read(folder.path("mine.jsonl")).unwrap(), b"mine");
-    folder.run(&format!("inspect {IMAGE} --record none.jsonl")).done();
+    folder.run(&format!("inspect {IMAGE} --record none.jsonl")).success();
     assert!(!folder.path("none.jsonl").exists());
 }
 
@@ -157,7 +158,7 @@ fn a_recording_is_never_overwritten_and_an_empty_one_is_removed() {
 #[test]
 fn a_recording_contains_no_firmware() {
     let folder = Folder::with_image();
-    folder.run("flash cf2.bin --demo=dfu --record flash.jsonl").done();
+    folder.run("flash cf2.bin --demo=dfu --record flash.jsonl").success();
     let text = fs::read_to_string(folder.path("flash.jsonl")).unwrap();
     assert!(text.lines().all(|line| line.len() < 1300), "a line is too long");
     assert!(text.len() < 250_000, "{} bytes", text.len());
@@ -165,7 +166,7 @@ fn a_recording_contains_no_firmware() {
     assert!(hashed > 240, "{hashed} blocks");
 }
 
-/// Malformed recordings get a message that names the line.
+/// The error message names the line or the problem.
 #[test]
 fn malformed_recordings_are_refused() {
     let folder = folder();
@@ -183,7 +184,7 @@ fn malformed_recordings_are_refused() {
         (&format!("{start}\nnot json"), "line 2: "),
     ];
     for (text, message) in table {
-        folder.file("bad.jsonl", text);
+        folder.write_file("bad.jsonl", text);
         let ran = replay(&folder, "list", "bad.jsonl");
         assert_eq!(ran.code, 65, "{text}: {}", ran.err);
         assert!(ran.err.contains(message), "{message:?} is not in {}", ran.err);
@@ -192,7 +193,7 @@ fn malformed_recordings_are_refused() {
     assert_eq!(ran.code, 66, "{}", ran.err);
 }
 
-/// The recordings of the simulator in `tests/recordings` are up to date. `UPDATE=1` writes them.
+/// Compares the simulator's recordings in `tests/recordings` with new ones. `UPDATE=1` rewrites them.
 #[test]
 fn the_recordings_of_the_simulator_are_current() {
     for scenario in ["healthy", "missed", "dark"] {
@@ -220,29 +221,29 @@ fn the_recordings_of_the_simulator_are_current() {
         }
         assert!(
             fs::read_to_string(&path).unwrap() == text,
-            "{scenario}: the recording differs; UPDATE=1 writes it"
+            "{scenario}: the recording is out of date; UPDATE=1 rewrites it"
         );
     }
 }
 
-fn recordings(folder: &Path) -> Vec<PathBuf> {
+fn find_recordings(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
     let mut files: Vec<PathBuf> = entries
-        .flat_map(|path| if path.is_dir() { recordings(&path) } else { vec![path] })
+        .flat_map(|path| if path.is_dir() { find_recordings(&path) } else { vec![path] })
         .filter(|path| {
-            path.extension().is_some_and(|it| ["jsonl", "txt", "pcap", "pcapng"].iter().any(|ext| it == *ext))
+            path.extension().is_some_and(|ext| ["jsonl", "txt", "pcap", "pcapng"].iter().any(|e| ext == *e))
         })
         .collect();
     files.sort();
     files
 }
 
-/// Every recording in the repository is replayed with commands that read and with one that writes. The result depends
-/// on the device, but no command may crash.
+/// Every recording in the repository is replayed with two commands that only read and one that writes. The result
+/// depends on the device, but no command may crash.
 #[test]
 fn every_recording_in_the_repository_can_be_replayed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
-    let files = recordings(&root);
+    let files = find_recordings(&root);
     assert!(files.len() >= 10, "{files:?}");
     let folder = folder();
     for file in files {

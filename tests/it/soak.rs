@@ -13,16 +13,16 @@ use crate::interface::Interface;
 use crate::support::firmware;
 
 const FLASHES: u32 = 500;
-/// Small, so that five hundred flashes take only seconds.
+/// The size of the images in bytes. The images are small, so that five hundred flashes take only seconds.
 const LEN: usize = 9000;
 
-/// The resident memory of this process in bytes, if the system reports it.
-fn resident() -> Option<u64> {
+/// Returns the resident memory of this process in bytes, if the system reports it.
+fn resident_memory() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/statm").ok()?;
     text.split_whitespace().nth(1)?.parse::<u64>().ok().map(|pages| pages * 4096)
 }
 
-/// Runs in its own process, because other tests would change the memory usage.
+/// Runs in its own process, because other tests would change the memory use.
 #[test]
 fn five_hundred_flashes_with_interruptions_do_not_get_stuck_or_leak_memory() {
     const CHILD: &str = "CFDFU_SOAK";
@@ -46,27 +46,27 @@ fn soak() {
         let image = &images[n as usize % 2];
         ui.choose(Which::Image, "cf2.bin", image);
         let mishap = (n % 3 == 1).then_some((8 + n * 7 % 40, SimFault::Unplugged));
-        ui.world.bus.with(0, |drone, _| drone.traits.mishap = mishap);
-        ui.key('f');
+        ui.world.bus.with(0, |drone, _| drone.traits.fault = mishap);
+        ui.press('f');
         let mut asked_to_stop = n % 5 != 2;
         // Twenty rounds of these actions must end the job.
         for _ in 0..20 {
             match &ui.app.screen {
                 Screen::Job(_) => {
-                    ui.take(|event| matches!(event, Event::Ready(_) | Event::Finished(_)));
+                    ui.handle_until(|event| matches!(event, Event::Ready(_) | Event::Finished(_)));
                     if ui.app.job().is_some() {
-                        ui.key('w');
+                        ui.press('w');
                     }
                     if !asked_to_stop && ui.app.job().is_some() {
                         asked_to_stop = true;
-                        ui.key('q');
-                        ui.key('y');
+                        ui.press('q');
+                        ui.press('y');
                     }
                 }
                 Screen::Wizard(_) => {
                     lost += 1;
                     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
-                    ui.look();
+                    ui.scan_bus();
                 }
                 Screen::Outcome(..) | Screen::Home => break,
                 Screen::Pick(..)
@@ -74,7 +74,7 @@ fn soak() {
                 | Screen::Batch(_)
                 | Screen::Row(_)
                 | Screen::Console(_) => {
-                    panic!("flash {n}: an unexpected screen")
+                    panic!("flash {n}: unexpected screen")
                 }
             }
         }
@@ -88,20 +88,20 @@ fn soak() {
         }
         ui.send(Msg::Bus(BusState::Devices(Vec::new())));
         ui.world.bus.with(0, |drone, now| {
-            drone.traits.mishap = None;
+            drone.traits.fault = None;
             drone.cut_power(now);
             drone.power_on_by_hand(now);
         });
-        ui.look();
+        ui.scan_bus();
         ui.effects.clear();
         if n == 100 {
-            early = resident();
+            early = resident_memory();
         }
     }
-    println!("{done} flashed, {lost} times disconnected, {stopped} stopped or failed");
+    println!("{done} flashed, {lost} disconnects, {stopped} stopped or failed");
     assert!(done > 350 && lost > 40 && stopped > 80, "{done} {lost} {stopped}");
-    if let (Some(early), Some(late)) = (early, resident()) {
-        println!("{} kB after 100, {} kB after {FLASHES}", early / 1024, late / 1024);
-        assert!(late < early + 2 * 1024 * 1024, "memory grows: {early} to {late}");
+    if let (Some(early), Some(late)) = (early, resident_memory()) {
+        println!("{} kB after 100 flashes, {} kB after {FLASHES}", early / 1024, late / 1024);
+        assert!(late < early + 2 * 1024 * 1024, "memory grew from {early} to {late} bytes");
     }
 }

@@ -1,5 +1,5 @@
-//! Measures whole jobs with the clock of the simulated chip, which is exact and the same on every machine. A job that
-//! exceeds its limit fails the test. docs/speed.md quotes the measured times.
+//! Measures whole jobs with the clock of the simulated chip, whose times are exact and the same on every machine. A job
+//! that exceeds its limit fails the test. docs/speed.md quotes the measured times.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use cfdfu::sim::SimBus;
 use cfdfu::usb::Bus;
 
 use crate::batch::{Batch, drones, policy};
-use crate::support::{SEED_LEN, World, firmware, flash_job, with};
+use crate::support::{SEED_LEN, World, change_flash_task, firmware, flash_job};
 
 const FULL_LEN: usize = 1_032_192;
 
-/// Flashes `image` to a drone in DFU mode without restarting it, and returns the seconds that it takes.
-fn seconds(world: &World, image: &[u8], change: impl FnOnce(&mut FlashTask)) -> f64 {
-    let job = with(flash_job(image), |task| {
+/// Flashes `image` to a drone in DFU mode without restarting the drone. Returns the duration in seconds.
+fn measure(world: &World, image: &[u8], change: impl FnOnce(&mut FlashTask)) -> f64 {
+    let job = change_flash_task(flash_job(image), |task| {
         task.leave = Leave::Stay;
         change(task);
     });
@@ -34,22 +34,22 @@ fn no_job_takes_longer_than_its_limit_on_the_simulated_chip() {
     let full = firmware("2026.08", FULL_LEN);
     let with_defaults = |task: &mut FlashTask| task.keep = Keep::Copy;
     let without_undo = |_: &mut FlashTask| {};
-    let seconds_without_undo = |world: &World| seconds(world, &image, without_undo);
+    let measure_without_undo = |world: &World| measure(world, &image, without_undo);
 
     let mut rows = vec![
-        ("243,176 bytes, by default", 4.8, seconds(&World::new("dfu"), &image, with_defaults)),
-        ("--no-undo", 4.3, seconds_without_undo(&World::new("dfu"))),
-        ("--no-undo --byte-mode", 9.2, seconds(&World::new("dfu"), &image, |task| task.width = Width::Byte)),
-        ("onto a blank chip, --no-undo", 2.6, seconds_without_undo(&World::new("erased"))),
+        ("243,176 bytes, by default", 4.8, measure(&World::new("dfu"), &image, with_defaults)),
+        ("--no-undo", 4.3, measure_without_undo(&World::new("dfu"))),
+        ("--no-undo --byte-mode", 9.2, measure(&World::new("dfu"), &image, |task| task.width = Width::Byte)),
+        ("onto a blank chip, --no-undo", 2.6, measure_without_undo(&World::new("erased"))),
     ];
     let world = World::new("dfu");
-    seconds_without_undo(&world);
-    rows.push(("the same image again", 0.55, seconds(&world, &image, with_defaults)));
-    rows.push(("one byte changed at the end", 2.9, seconds(&world, &changed, with_defaults)));
-    // Overwrite another image of that size, so that every sector is erased.
+    measure_without_undo(&world);
+    rows.push(("the same image again", 0.55, measure(&world, &image, with_defaults)));
+    rows.push(("one byte changed at the end", 2.9, measure(&world, &changed, with_defaults)));
+    // Overwrite another image of the same size, so that every sector is erased.
     let world = World::new("dfu");
-    seconds(&world, &firmware("2026.04", FULL_LEN), without_undo);
-    rows.push(("1,032,192 bytes, --no-undo", 16.3, seconds(&world, &full, without_undo)));
+    measure(&world, &firmware("2026.04", FULL_LEN), without_undo);
+    rows.push(("1,032,192 bytes, --no-undo", 16.3, measure(&world, &full, without_undo)));
     let backup = Job::new(Task::Backup(Span::between(LOADER_BASE, FLASH_END).unwrap()));
     rows.push(("backup of 1 MiB", 2.0, World::new("dfu").run(backup).report.took.as_secs_f64()));
     for (job, limit, took) in &rows {
@@ -60,31 +60,31 @@ fn no_job_takes_longer_than_its_limit_on_the_simulated_chip() {
     }
 }
 
-/// The chip takes the maximum times in its data sheet.
+/// The chip needs the maximum times given in its data sheet.
 #[test]
 fn a_job_waits_for_a_slow_chip() {
     for compare in [Compare::First, Compare::Skip] {
         let took =
-            seconds(&World::new("slow"), &firmware("2026.08", SEED_LEN), |task| task.compare = compare);
+            measure(&World::new("slow"), &firmware("2026.08", SEED_LEN), |task| task.compare = compare);
         println!("{took:.1} s on a worn simulated chip");
         assert!(took > 6.0);
     }
 }
 
-/// Flashes eight drones, each on its own wire, twice with the same image. Returns the seconds that the second batch
-/// takes from its start until the last drone is done.
-fn seconds_of_the_same_batch_again(scenario: &str, leave: Leave) -> f64 {
+/// Flashes eight drones, each with its own wire, twice with the same image. Returns the duration of the second batch in
+/// seconds, from its start until the last drone is done.
+fn measure_same_batch_again(scenario: &str, leave: Leave) -> f64 {
     const COUNT: usize = 8;
     let clock = Arc::new(TeamClock::new());
     let bus = SimBus::new(drones(scenario, COUNT), clock.clone());
-    let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
+    let job = change_flash_task(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
         (task.keep, task.confirm, task.leave) = (Keep::Copy, Confirm::Ask, leave);
     });
     let batch = || {
         let before = clock.now();
-        let for_worker = bus.clone();
-        let for_worker = Arc::new(move || -> Arc<dyn Bus> { Arc::new(for_worker.clone()) });
-        let batch = Batch::new(for_worker, &clock, policy(job.clone(), COUNT));
+        let new_bus = bus.clone();
+        let new_bus = Arc::new(move || -> Arc<dyn Bus> { Arc::new(new_bus.clone()) });
+        let batch = Batch::new(new_bus, &clock, policy(job.clone(), COUNT));
         let counts = batch.run(&bus).fleet.counts();
         (counts, (clock.now() - before).as_secs_f64())
     };
@@ -95,11 +95,11 @@ fn seconds_of_the_same_batch_again(scenario: &str, leave: Leave) -> f64 {
 }
 
 #[test]
-fn the_same_batch_again_takes_no_longer_than_its_limit() {
+fn flashing_the_same_batch_again_takes_no_longer_than_its_limit() {
     let rows = [
-        ("in DFU mode, not restarted", 1.5, seconds_of_the_same_batch_again("dfu", Leave::Stay)),
-        // A drone has to be watched for three seconds before it counts as running.
-        ("running before and after", 8.0, seconds_of_the_same_batch_again("healthy", Leave::Start)),
+        ("in DFU mode, not restarted", 1.5, measure_same_batch_again("dfu", Leave::Stay)),
+        // cfdfu watches a drone for three seconds before the drone counts as running.
+        ("running before and after", 8.0, measure_same_batch_again("healthy", Leave::Start)),
     ];
     for (what, limit, took) in &rows {
         println!("eight drones, the same batch again, {what}: {took:.2} s, limit {limit} s");

@@ -13,7 +13,7 @@ use cfdfu::sim::scenario::{CF2_BOARDS, Scenario};
 use cfdfu::usb::Bus;
 use cfdfu::worker::Worker;
 
-/// The size of the firmware in Bitcraze's documentation.
+/// The size in bytes of the firmware in Bitcraze's documentation.
 pub const SEED_LEN: usize = images::FIRMWARE_LEN;
 
 /// The drones of a scenario, with their own clock.
@@ -38,9 +38,9 @@ impl World {
     }
 }
 
-/// Finds a program that a test needs and that may be missing on this machine. Reports a missing program, so the test
-/// only has to return. `tests/all` lists missing programs, and `tests/all --strict` fails if there are any.
-pub fn program(name: &str) -> Option<PathBuf> {
+/// Finds a program that a test needs but that may not be installed. Prints a note if the program is missing, so the
+/// test only has to return. `tests/all` lists missing programs, and `tests/all --strict` fails if there are any.
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
     if found.is_none() {
@@ -56,14 +56,14 @@ pub struct Run {
 }
 
 /// Waits until the running job ends and returns its outcome.
-pub fn outcome(worker: &Worker) -> Option<Outcome> {
+pub fn wait_for_outcome(worker: &Worker) -> Option<Outcome> {
     worker.events.iter().find_map(|event| match event {
         Event::Finished(report) => Some(report.outcome),
         _ => None,
     })
 }
 
-/// Runs a job to its end. The report must be the last event, and there must be only one.
+/// Runs a job to its end, and checks that its only report is the last event.
 pub fn run(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, job: Job) -> Run {
     let worker = Worker::spawn(bus, clock);
     worker.commands.send(Command::Run(Box::new(job))).unwrap();
@@ -112,10 +112,10 @@ pub fn parse(bytes: &[u8]) -> Image {
     Image::parse(bytes.to_vec()).unwrap()
 }
 
-/// A job that flashes this firmware without asking first and without keeping a copy.
+/// Returns a job that flashes this firmware without asking first and without keeping a copy.
 pub fn flash_job(firmware: &[u8]) -> Job {
     let image = parse(firmware);
-    with(job(admission::flash(&image, Overrides::default()).unwrap()), |task| {
+    change_flash_task(job(admission::flash(&image, Overrides::default()).unwrap()), |task| {
         task.boards = image.boards();
         task.version = image.content.firmware().and_then(|firmware| firmware.version.clone());
     })
@@ -132,7 +132,7 @@ pub fn job(image: ApprovedImage) -> Job {
 }
 
 /// Changes the flash task of a job.
-pub fn with(mut job: Job, change: impl FnOnce(&mut FlashTask)) -> Job {
+pub fn change_flash_task(mut job: Job, change: impl FnOnce(&mut FlashTask)) -> Job {
     if let Task::Flash(task) = &mut job.task {
         change(task);
     }

@@ -1,4 +1,4 @@
-//! Draws a screen as an SVG picture. The README uses the pictures, and a test compares them with the views.
+//! Draws a screen as an SVG picture. The README shows such pictures, and a test checks that they are up to date.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ const CELL: (u16, u16) = (8, 17);
 pub const DARK: (&str, &str) = ("#16181d", "#d6d8dc");
 pub const LIGHT: (&str, &str) = ("#ffffff", "#202226");
 
-pub fn picture(buffer: &Buffer, (paper, ink): (&str, &str)) -> String {
+pub fn draw_svg(buffer: &Buffer, (paper, ink): (&str, &str)) -> String {
     let (columns, rows) = (buffer.area.width, buffer.area.height);
     let (width, height) = (columns * CELL.0 + 16, rows * CELL.1 + 16);
     let mut svg = format!(
@@ -24,7 +24,7 @@ pub fn picture(buffer: &Buffer, (paper, ink): (&str, &str)) -> String {
             let start = x;
             let first = &buffer[(x, y)];
             let mut text = String::new();
-            while x < columns && same_style(&buffer[(x, y)], first) {
+            while x < columns && has_same_style(&buffer[(x, y)], first) {
                 text.push_str(buffer[(x, y)].symbol());
                 x += 1;
             }
@@ -35,16 +35,17 @@ pub fn picture(buffer: &Buffer, (paper, ink): (&str, &str)) -> String {
     svg
 }
 
-fn same_style(a: &Cell, b: &Cell) -> bool {
+fn has_same_style(a: &Cell, b: &Cell) -> bool {
     (a.fg, a.modifier) == (b.fg, b.modifier)
 }
 
-/// Appends cells of one style, stretched to their columns so that any font keeps them aligned.
+/// Appends a run of cells with the same style. The text is stretched to the width of the cells, so that the columns are
+/// aligned in any font.
 fn draw_run(svg: &mut String, style: &Cell, text: &str, at: (u16, u16, u16), (paper, ink): (&str, &str)) {
     let reversed = style.modifier.contains(Modifier::REVERSED);
     let (x, y) = (at.0 * CELL.0 + 8, at.1 * CELL.1 + 8);
     let width = at.2 * CELL.0;
-    let colour = colour(style.fg, ink);
+    let colour = to_hex(style.fg, ink);
     let mut ink = colour.as_str();
     if reversed {
         ink = paper;
@@ -54,7 +55,7 @@ fn draw_run(svg: &mut String, style: &Cell, text: &str, at: (u16, u16, u16), (pa
             CELL.1
         );
     }
-    let text = &shapes(svg, text, (x, y), ink);
+    let text = &draw_shapes(svg, text, (x, y), ink);
     if text.trim().is_empty() {
         return;
     }
@@ -68,9 +69,9 @@ fn draw_run(svg: &mut String, style: &Cell, text: &str, at: (u16, u16, u16), (pa
     );
 }
 
-/// Draws borders, blocks and bars as shapes that fill their cells, as a terminal does: drawn with a font, they would
-/// have gaps between the rows. Returns the rest of the text, with spaces for what was drawn.
-fn shapes(svg: &mut String, text: &str, (x, y): (u16, u16), ink: &str) -> String {
+/// Draws borders, blocks and bars as shapes that fill their cells, as a terminal does: glyphs from a font would leave
+/// gaps between the rows. Returns the text with spaces in place of the drawn characters.
+fn draw_shapes(svg: &mut String, text: &str, (x, y): (u16, u16), ink: &str) -> String {
     let (width, height) = (f32::from(CELL.0), f32::from(CELL.1));
     let chars: Vec<char> = text.chars().collect();
     let mut rest = String::new();
@@ -97,12 +98,12 @@ fn shapes(svg: &mut String, text: &str, (x, y): (u16, u16), ink: &str) -> String
             '░' => fill(left, top, run, height, 0.25),
             '▒' => fill(left, top, run, height, 0.5),
             '▓' => fill(left, top, run, height, 0.75),
-            // One to seven eighths from the bottom.
+            // One to seven eighths of the cell, from the bottom.
             '▁'..='▇' => {
                 let part = height * eighths('▁');
                 fill(left, top + height - part, run, part, 1.0);
             }
-            // Seven eighths down to one eighth, from the left.
+            // Seven eighths down to one eighth of the cell, from the left.
             '▉'..='▏' => fill(left, top, width * (1.0 - eighths('▉')), height, 1.0),
             '╭' | '╮' | '╰' | '╯' => {
                 let (side, end) = match symbol {
@@ -128,14 +129,14 @@ fn shapes(svg: &mut String, text: &str, (x, y): (u16, u16), ink: &str) -> String
     rest
 }
 
-/// Converts a number of cells to `f32`; a screen has few enough for an exact conversion.
+/// Converts a number of cells to `f32`. A screen has so few cells that the result is exact.
 fn to_f32(n: usize) -> f32 {
     f32::from(u16::try_from(n).unwrap_or(u16::MAX))
 }
 
-/// Returns the colour from xterm's 256-colour palette. Of the first sixteen, only red and light blue have their own
-/// colour here; the rest is drawn in `ink`.
-fn colour(colour: Color, ink: &str) -> String {
+/// Converts a colour of xterm's 256-colour palette to hexadecimal. Of the first sixteen colours, only red and light
+/// blue are supported; the others become `ink`.
+fn to_hex(colour: Color, ink: &str) -> String {
     match colour {
         Color::Red => "#f0716a".to_owned(),
         Color::LightBlue => "#6ea8fe".to_owned(),

@@ -1,4 +1,5 @@
-//! Checks tables where a new row may easily be incomplete: scenarios, symptoms, boards, explanations of log lines.
+//! Checks tables in which a new row could easily be incomplete: scenarios, symptoms, boards, and explanations of log
+//! lines.
 
 use std::fs;
 use std::path::Path;
@@ -31,7 +32,7 @@ fn identify_and_flash_end_with_a_consistent_result_in_every_scenario() {
     }
 }
 
-/// The tables of symptoms in the documentation are those of the wizard and the help. `UPDATE=1` writes them.
+/// The tables of symptoms in the documentation match the wizard and the help. `UPDATE=1` updates the documentation.
 #[test]
 fn the_documentation_lists_the_symptoms_of_the_wizard_and_the_help() {
     let row = |row: &Symptom, with_usb: bool| {
@@ -66,9 +67,9 @@ fn the_documentation_lists_the_symptoms_of_the_wizard_and_the_help() {
     }
 }
 
-/// The wizard explains each of its answers with a row of the table, except [`Leds::Other`], which fits no row.
+/// The wizard explains each answer with a row of the table, except [`Leds::Other`], which fits no row.
 #[test]
-fn every_answer_of_the_wizard_has_one_row() {
+fn every_answer_in_the_wizard_has_one_row_in_the_table_of_symptoms() {
     for leds in
         [Leds::TwoSlow, Leds::OneFast, Leds::Flicker, Leds::Solid, Leds::Dark, Leds::TwoLit, Leds::Red]
     {
@@ -77,7 +78,7 @@ fn every_answer_of_the_wizard_has_one_row() {
     }
 }
 
-/// Of two scenarios with one name, `--demo` would silently use the first.
+/// If two scenarios had the same name, `--demo` would silently use the first.
 #[test]
 fn no_two_scenarios_have_the_same_name() {
     for (n, scenario) in SCENARIOS.iter().enumerate() {

@@ -6,7 +6,7 @@ use crate::image::Loader;
 use crate::job::{DeviceInfo, Event, Identity, Job, Level, LogEntry, Selector, Task};
 use crate::report;
 
-/// The job that identifies the selected device, unless that device is already identified or in use.
+/// Starts a job that identifies the selected device, unless the device is already identified or in use.
 pub(super) fn identify(app: &mut App) -> Option<Effect> {
     let is_blinking = app.is_blinking();
     let devices = &mut app.devices;
@@ -26,7 +26,8 @@ pub(super) fn identify(app: &mut App) -> Option<Effect> {
     Some(Effect::Identify(Box::new(job)))
 }
 
-/// Whether the screen shows the board, so that no job runs. The page of releases chooses the file for the board.
+/// Whether the screen needs the drone's board. No job runs on these screens. The page of releases chooses the file for
+/// the board.
 fn needs_board(screen: &Screen) -> bool {
     matches!(screen, Screen::Home | Screen::Releases(_))
 }
@@ -34,7 +35,7 @@ fn needs_board(screen: &Screen) -> bool {
 pub(super) fn on_event(app: &mut App, event: Event) {
     match event {
         Event::Known(known) => {
-            for (label, text) in report::known(&known) {
+            for (label, text) in report::fact_rows(&known) {
                 app.log.push(app.now, Level::Info, &format!("{label:<11} {text}"));
             }
             if let DeviceInfo::InDfu(identity) = &*known {
@@ -52,12 +53,12 @@ pub(super) fn on_event(app: &mut App, event: Event) {
     }
 }
 
-/// Handles the end of a background identify. On screens that do not need the board, drops the result, because a job may change the
-/// drone.
+/// Handles the end of a background identify. On screens that do not need the board, drops the result, because a job may
+/// change the drone.
 pub(super) fn ended(app: &mut App) {
     let is_blinking = app.is_blinking();
     match &mut app.devices.identified {
-        // An identify that was stopped for a blink is dropped, so that it runs again afterwards.
+        // An identify that was cancelled for the blinking has no result. Drop it, so that it runs again afterwards.
         Some(identified) if needs_board(&app.screen) && (identified.known.is_some() || !is_blinking) => {
             identified.is_under_way = false;
         }

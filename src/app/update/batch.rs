@@ -1,5 +1,5 @@
-//! Runs a batch in the interface: identifies all drones, shows the plan, and flashes them. Each message goes to the
-//! pure [`Fleet`], whose effects become those of the interface.
+//! Runs a batch in the interface: identifies all drones, shows the plan, and flashes the drones. Each message goes to
+//! the [`Fleet`], and this module translates the effects of the fleet into effects of the interface.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use crate::plan::undo::NoUndo;
 use crate::report;
 use crate::supervise::Ended;
 
-/// How many jobs run at the same time.
+/// The maximum number of jobs that run at the same time.
 const JOBS: usize = 32;
-/// How long a drone that was lost while flashing may be away. The user may be busy with the other drones.
+/// How long to wait for a drone that was lost while flashing. The user may be busy with the other drones.
 const LOST_WAIT: Duration = Duration::from_secs(300);
 
 pub(super) fn act(app: &mut App, action: BatchAction) -> Vec<Effect> {
@@ -42,7 +42,7 @@ fn begin(app: &mut App) -> Vec<Effect> {
     }
     let mut effects = Vec::new();
     if app.devices.is_identifying() {
-        // The batch identifies this drone, too.
+        // The batch identifies this drone, too, so the background identify is not needed.
         effects.push(Effect::Cancel);
     }
     let mut before = None;
@@ -62,7 +62,7 @@ fn begin(app: &mut App) -> Vec<Effect> {
 }
 
 /// Handles a file that cannot be read again: the batch flashes what was read when the file was chosen.
-pub(super) fn not_reread(app: &mut App, which: Which) -> Vec<Effect> {
+pub(super) fn on_not_reread(app: &mut App, which: Which) -> Vec<Effect> {
     if let Screen::Batch(view) = &mut app.screen
         && let Some(before) = view.before.take()
     {
@@ -71,7 +71,7 @@ pub(super) fn not_reread(app: &mut App, which: Which) -> Vec<Effect> {
     Vec::new()
 }
 
-/// The policy of a fleet in which exactly these drones take part.
+/// The policy of a fleet that consists of exactly these drones.
 fn policy(planned: Vec<DroneAt>, job: Job) -> Policy {
     Policy {
         job,
@@ -102,7 +102,7 @@ fn write(app: &mut App) -> Vec<Effect> {
     let now = app.now;
     let Screen::Batch(view) = &mut app.screen else { return Vec::new() };
     let drones: Vec<DroneAt> = view.fleet.rows.iter().map(|row| row.device.drone()).collect();
-    // The rows of the new batch appear once all drones of the plan are on the bus.
+    // The rows of the new fleet appear once all drones of the plan are on the bus.
     view.planned = drones.iter().cloned().zip(std::mem::take(&mut view.drones)).collect();
     view.fleet = Fleet::new(policy(drones, job), now);
     view.stage = BatchStage::Flashing;
@@ -124,7 +124,7 @@ pub(super) fn stop(app: &mut App) -> Vec<Effect> {
     apply(app, FleetMsg::Stop)
 }
 
-/// Sends a message for the selected row.
+/// Sends a message about the selected row to the fleet.
 fn on_selected(app: &mut App, msg: fn(usize) -> FleetMsg) -> Vec<Effect> {
     let Some(view) = app.batch_mut() else { return Vec::new() };
     let msg = msg(view.at);
@@ -134,7 +134,7 @@ fn on_selected(app: &mut App, msg: fn(usize) -> FleetMsg) -> Vec<Effect> {
     apply(app, msg)
 }
 
-/// Waits for drones that are plugged in from now on.
+/// Waits for more drones to be plugged in.
 fn wait_for_more(app: &mut App) -> Vec<Effect> {
     if let Screen::Batch(view) = &mut app.screen {
         view.stopping = false;
@@ -143,7 +143,7 @@ fn wait_for_more(app: &mut App) -> Vec<Effect> {
     apply(app, FleetMsg::WaitForMore(devices))
 }
 
-/// Opens the selected row: its outcome, or its job while that runs. Esc returns to the table.
+/// Opens the selected row: its running job, or the outcome once the job has ended. Esc returns to the table.
 fn open(app: &mut App) -> Vec<Effect> {
     let Screen::Batch(view) = &app.screen else { return Vec::new() };
     if view.why_not_open().is_some() {
@@ -159,7 +159,8 @@ fn open(app: &mut App) -> Vec<Effect> {
     Vec::new()
 }
 
-/// Shows the outcome of the opened row once its job has ended, or the table if its drone is lost.
+/// Replaces the opened row on the screen: with the outcome once the job has ended, or with the table if the drone is
+/// lost.
 fn follow_row(app: &mut App) {
     match std::mem::replace(&mut app.screen, Screen::Home) {
         Screen::Row(mut view) if view.why_not_open().is_some() => {
@@ -179,7 +180,7 @@ fn follow_row(app: &mut App) {
     }
 }
 
-/// How the selected row ended, if it has.
+/// The outcome of the selected row, once the row's job has ended.
 fn outcome(view: &BatchView, now: Duration) -> Option<(Box<Report>, JobFacts)> {
     let row = view.fleet.rows.get(view.at).filter(|row| row.is_final())?;
     let facts = view.job().map_or_else(|| JobFacts::new(Source::Chosen), |job| job.view.facts.clone());
@@ -198,7 +199,7 @@ pub(super) fn on_event(app: &mut App, id: usize, event: Event) -> Vec<Effect> {
     if let Some(job) = view.job_mut(id) {
         match event.clone() {
             Event::Log(level, entry) => job.log.record(now, level, entry),
-            // The flash contents of many drones would take up too much memory.
+            // Drop the flash contents: keeping the contents of many drones would need too much memory.
             Event::Ready(preview) => {
                 let preview = Box::new(Preview { before: None, ..*preview });
                 follow(&mut job.view, &mut job.map, now, Event::Ready(preview));
@@ -231,7 +232,7 @@ pub(super) fn ended(app: &mut App, id: usize, ended: Ended) -> Vec<Effect> {
     if let Some(view) = app.batch_mut().filter(|view| view.stage == BatchStage::Flashing) {
         view.facts_mut(id).undo = Some(Undo::of(undo));
         if let Some(job) = view.job_mut(id) {
-            // The preview may hold the last reference to the plan's bytes.
+            // Drop the preview to free memory: it may hold the last reference to the plan's bytes.
             (job.view.facts.preview, job.view.waiting) = (None, None);
             for other in &others {
                 job.log.push(now, Level::Warning, &other.to_string());
@@ -270,7 +271,7 @@ pub(super) fn apply(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
 
 fn update_fleet(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
     let now = app.now;
-    // Not `App::batch_mut`, because the log is changed as well.
+    // `App::batch_mut` would borrow all of `app`, but this function also changes the log.
     let ((Screen::Batch(view) | Screen::Row(view), _) | (Screen::Outcome(..), Some(view))) =
         (&mut app.screen, &mut app.behind)
     else {
@@ -327,7 +328,7 @@ fn update_fleet(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
                     app.over = None;
                     app.rhythm.closed_question = Some(now);
                 }
-                effects.extend(end(view, app.detached, now, &mut app.ended));
+                effects.extend(end(view, app.detached, now, &mut app.exit));
                 if view.stage == BatchStage::Identifying {
                     app.screen = Screen::Home;
                 }
@@ -342,7 +343,7 @@ fn update_fleet(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
     effects
 }
 
-/// Handles the end of all jobs of a stage.
+/// Ends a stage of the batch once all of its jobs have ended.
 fn end(view: &mut BatchView, detached: bool, now: Duration, exit: &mut Option<report::Exit>) -> Vec<Effect> {
     match view.stage {
         BatchStage::Identifying if detached => vec![Effect::Quit],

@@ -1,5 +1,5 @@
-//! Blinks the LEDs of a running drone, so that the user can see which drone it is. The worker runs the blinking as a
-//! job, and the overlay stays until the worker has released the LEDs, because no other job can start before that.
+//! Blinks the LEDs of a running drone so that the user can recognise the drone. The worker runs the blinking as a job.
+//! No other job can start until the worker has released the LEDs, so the overlay stays open until then.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::job::{Event, Job, Level, Outcome, Task};
 use crate::report;
 use crate::supervise::Ended;
 
-/// How long the LEDs blink, unless the user stops them: long enough to walk to the drones.
+/// How long the LEDs blink unless the user stops them: long enough to walk to the drones.
 const BLINK_TIME: Duration = Duration::from_secs(30);
 
 pub(super) fn start(app: &mut App) -> Vec<Effect> {
@@ -25,7 +25,7 @@ pub(super) fn start(app: &mut App) -> Vec<Effect> {
     vec![Effect::Start(Box::new(job))]
 }
 
-/// Stops the blinking, unless it has been stopped already.
+/// Stops the blinking, unless it is already being stopped.
 pub(super) fn stop(app: &mut App) -> Option<Effect> {
     match &mut app.over {
         Some(Overlay::Blink(blink)) if !blink.stopping => {
@@ -38,7 +38,7 @@ pub(super) fn stop(app: &mut App) -> Option<Effect> {
 
 pub(super) fn on_event(app: &mut App, event: Event) {
     match (event, &mut app.over) {
-        // A background identify may have delayed the start.
+        // A background identify may have delayed the start, so count from now.
         (Event::Device(_), Some(Overlay::Blink(blink))) => blink.until = app.now + BLINK_TIME,
         (Event::Log(level, entry), _) => app.log.record(app.now, level, entry),
         _ => {}
@@ -51,7 +51,7 @@ pub(super) fn ended(app: &mut App, ended: Ended) {
         app.log.push(app.now, Level::Warning, &other.to_string());
     }
     if let Outcome::Failed(failure) = &ended.report.outcome {
-        let problem = report::failed(failure);
+        let problem = report::failure_problem(failure);
         let words = format!("Cannot blink the LEDs: {problem}. {}", problem.advice.on_screen());
         app.log.push(app.now, Level::Warning, &words);
         app.notify(words);

@@ -1,6 +1,6 @@
-//! The console of the running drone in the interface: opens the console, collects its lines, and closes it. The first
-//! lines are those that earlier jobs have read, because the drone sends each line only once. The console's job switches
-//! the drone's link back to the radio before it ends, so the screen stays until then.
+//! The console of the running drone in the interface: opens the console, collects its lines, and closes it. The console
+//! starts with the lines that earlier jobs have read, because the drone sends each line only once. The console's job
+//! switches the drone's link back to the radio before the job ends, so the screen stays open until then.
 
 use crate::app::log::Log;
 use crate::app::{App, ConsoleView, Effect, Screen, log};
@@ -19,7 +19,7 @@ pub(super) fn open(app: &mut App) -> Vec<Effect> {
         None => (app.devices.console_start, app.now, Log::default()),
     };
     log.follow();
-    // Earlier jobs have read these lines.
+    // Start with the lines that earlier jobs have read.
     let dropped = app.log.pushed() - app.log.lines().len();
     for line in app.log.lines().iter().skip(from.saturating_sub(dropped)) {
         if let Some(entry @ LogEntry::Console(text)) = &line.entry {
@@ -69,7 +69,7 @@ pub(super) fn on_event(app: &mut App, event: Event) {
     }
 }
 
-/// Returns to the screen from which the console was opened. If the console could not be read, shows why.
+/// Returns to the screen from which the console was opened. If the console could not be read, notifies the user.
 pub(super) fn ended(app: &mut App, report: &Report) -> Vec<Effect> {
     match std::mem::replace(&mut app.screen, Screen::Home) {
         Screen::Console(mut view) => {
@@ -82,7 +82,7 @@ pub(super) fn ended(app: &mut App, report: &Report) -> Vec<Effect> {
         }
     }
     if let Outcome::Failed(failure) = &report.outcome {
-        let problem = report::failed(failure);
+        let problem = report::failure_problem(failure);
         app.log.push(app.now, Level::Warning, &problem.to_string());
         app.notify(format!("{problem}. {}", problem.advice.on_screen()));
     }

@@ -1,4 +1,4 @@
-//! Choosing a file: opens the picker, and accepts or refuses the loaded image.
+//! Handles the choice of a file: opens the picker, and accepts or refuses the loaded image.
 
 use std::mem;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ use crate::plan::admission::{self, Overrides};
 use crate::report::{self, Problem};
 
 pub(super) fn open_picker(app: &mut App, which: Which, then: Option<Goal>) -> Vec<Effect> {
-    // The cache of releases is not the user's folder.
-    let own = |slot: &'_ Slot| slot.path().filter(|_| !slot.is_release()).cloned();
-    let beside = own(app.slot(which)).or_else(|| own(&app.image));
-    let beside = beside.as_deref().and_then(|path| path.parent());
-    let usual = app.folder.as_deref().unwrap_or(".".as_ref());
-    let folder = beside.filter(|folder| folder.is_absolute()).unwrap_or(usual).to_owned();
+    // Skip releases, which are kept in cfdfu's cache and not in one of the user's folders.
+    let user_path = |slot: &'_ Slot| slot.path().filter(|_| !slot.is_release()).cloned();
+    let chosen_path = user_path(app.slot(which)).or_else(|| user_path(&app.image));
+    let chosen_folder = chosen_path.as_deref().and_then(|path| path.parent());
+    let default_folder = app.folder.as_deref().unwrap_or(".".as_ref());
+    let folder = chosen_folder.filter(|folder| folder.is_absolute()).unwrap_or(default_folder).to_owned();
     // Esc returns to Home, not to an opened row.
     app.behind = None;
     show_folder(app, which, then, folder)
@@ -43,7 +43,7 @@ pub(super) fn choose_entry(app: &mut App) -> Vec<Effect> {
     vec![Effect::Load(which, path)]
 }
 
-/// Chooses a file, and remembers the one that was chosen before in case the new one is refused.
+/// Chooses a file, and remembers the previously chosen file in case the new file is refused.
 pub(super) fn begin_loading(app: &mut App, which: Which, file: ChosenFile) {
     let before = mem::replace(slot(app, which), Slot::Loading(file));
     if let (Some(picker), Slot::Ready(..)) = (picker(app, which), &before) {
@@ -51,7 +51,7 @@ pub(super) fn begin_loading(app: &mut App, which: Which, file: ChosenFile) {
     }
 }
 
-/// The picker for this file, on the screen or behind the page of releases.
+/// The picker for this kind of file, on the screen or behind the page of releases.
 fn picker(app: &mut App, which: Which) -> Option<&mut Picker> {
     match &mut app.screen {
         Screen::Pick(picking, _, picker) if *picking == which => Some(picker),
@@ -82,7 +82,7 @@ pub(super) fn on_loaded(
     };
     let admitted = result.and_then(|image| {
         let refusal = match which {
-            // An image that is not recognised is accepted: the plan asks for a typed word.
+            // An image that is not recognised is accepted, because the plan then asks for a typed word.
             Which::Image => admission::flash(&image, overrides_for(&image)).err(),
             Which::Loader => admission::restore(&image, None, Overrides::default()).err(),
         };

@@ -1,5 +1,5 @@
-//! A job's life cycle in the interface: start, confirmation, events, stop, and resume after a lost connection. The
-//! wizard for entering DFU mode by hand is here too, because it starts or resumes a job.
+//! A job's life cycle in the interface: start, confirmation, events, stop, and resume after a lost connection. This
+//! module also runs the wizard for entering DFU mode by hand, because the wizard starts or resumes a job.
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ use crate::supervise::{Ended, Next};
 pub(super) fn begin(app: &mut App, goal: Goal, source: Source) -> Vec<Effect> {
     app.over = None;
     app.goal_is_explicit = true;
-    // Keep a restore as the goal: it starts after the wizard.
+    // A restore remains the goal, and starts after the wizard.
     if goal == Goal::Recover {
         if app.goal != Goal::Restore {
             app.goal = Goal::Recover;
         }
-        return into_dfu_mode(app, Aim::Begin(source));
+        return open_wizard(app, Aim::Begin(source));
     }
     app.goal = goal;
     if let Some(why) = keys::why_not(app, goal) {
@@ -48,12 +48,12 @@ pub(super) fn begin(app: &mut App, goal: Goal, source: Source) -> Vec<Effect> {
     }
     // A drone without a bootloader appears on USB only if DFU mode is entered by hand.
     if app.devices.list().is_empty() {
-        return into_dfu_mode(app, Aim::Begin(source));
+        return open_wizard(app, Aim::Begin(source));
     }
     start(app, source)
 }
 
-/// Writes the backup to the drone that it was read from.
+/// Starts a job that writes the backup to the drone from which the backup was read.
 pub(super) fn undo(app: &mut App) -> Vec<Effect> {
     let Some(Undo::Ready(backup)) = app.undo().cloned() else {
         let why = app.why_no_undo().unwrap_or_default();
@@ -88,18 +88,21 @@ pub(super) fn source_of(app: &App) -> Source {
 }
 
 /// Opens the wizard, which continues with `aim` once the drone is in DFU mode.
-fn into_dfu_mode(app: &mut App, aim: Aim) -> Vec<Effect> {
+fn open_wizard(app: &mut App, aim: Aim) -> Vec<Effect> {
     app.behind = None;
     app.screen = Screen::Wizard(WizardView { wizard: Wizard::new(app.now, app.spoken), aim });
-    wizard_sees_bus(app)
+    pass_bus_to_wizard(app)
 }
 
-pub(super) fn wizard_sees_bus(app: &mut App) -> Vec<Effect> {
+pub(super) fn pass_bus_to_wizard(app: &mut App) -> Vec<Effect> {
     let devices = app.devices.list().to_vec();
-    wizard_moved(app, |wizard, now| wizard.bus(&devices, now))
+    advance_wizard(app, |wizard, now| wizard.on_bus(&devices, now))
 }
 
-pub(super) fn wizard_moved(app: &mut App, change: impl FnOnce(&mut Wizard, Duration) -> Move) -> Vec<Effect> {
+pub(super) fn advance_wizard(
+    app: &mut App,
+    change: impl FnOnce(&mut Wizard, Duration) -> Move,
+) -> Vec<Effect> {
     let now = app.now;
     let Screen::Wizard(view) = &mut app.screen else { return Vec::new() };
     match (change(&mut view.wizard, now), &view.aim) {
@@ -158,11 +161,11 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
         Some(drone) => job.of(drone),
         None => job,
     });
-    show(app, JobFacts::new(source), Confirm::Ask);
+    show_job(app, JobFacts::new(source), Confirm::Ask);
     vec![Effect::Start(job)]
 }
 
-/// What must still be on the drone for this undo. After an interrupted undo, nothing is required.
+/// What must still be on the drone for this undo to be safe. After an interrupted undo, nothing is required.
 fn expected(app: &App, backup: &Backup) -> Vec<Piece> {
     match app.undo() {
         Some(Undo::Ready(last)) if last.image == backup.image && last.drone.may_be(&backup.drone) => {
@@ -181,27 +184,27 @@ fn resume_job(app: &mut App, resume: Resume) -> Vec<Effect> {
         return Vec::new();
     };
     app.devices.select(at);
-    app.log.push(app.now, Level::Info, "The drone is back: carrying on where it stopped");
-    show(app, facts, Confirm::Go);
+    app.log.push(app.now, Level::Info, "The drone is back: carrying on with the job");
+    show_job(app, facts, Confirm::Go);
     vec![Effect::Bell(1), Effect::Resume(job)]
 }
 
-fn show(app: &mut App, facts: JobFacts, confirm: Confirm) {
+fn show_job(app: &mut App, facts: JobFacts, confirm: Confirm) {
     let facts = JobFacts { progress: Progress::default(), ..facts };
     app.devices.remember();
     app.devices.map = [None; SECTORS];
-    // From here on, the rows of a batch no longer show what is on its drones.
+    // From here on, the rows of a batch no longer show what is on the drones.
     app.behind = None;
     app.log.follow();
     app.screen = Screen::Job(JobView { facts, ..JobView::new(confirm) });
 }
 
-/// A key press that follows another this soon does not confirm, because a held key repeats about every 30 ms.
+/// A key press that follows another within this time does not confirm a plan. A held key repeats about every 30 ms.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Whether a key press is too early to confirm the plan on the screen. If so, notifies the user.
 pub(super) fn is_too_soon(app: &mut App) -> bool {
-    let too_soon = app.until_read(app.now).is_some() || app.rhythm.quiet < PAUSE;
+    let too_soon = app.until_read(app.now).is_some() || app.rhythm.gap < PAUSE;
     if too_soon {
         app.notify("Nothing has been written. Read the plan, then press the key again.");
     }
@@ -220,7 +223,7 @@ pub(super) fn write(app: &mut App) -> Vec<Effect> {
     vec![Effect::Proceed]
 }
 
-/// Stops a job that waits for confirmation if its drone is unplugged.
+/// Stops a job that is waiting for confirmation if its drone has been unplugged.
 pub(super) fn require_drone(app: &mut App) -> Vec<Effect> {
     let Screen::Job(JobView { stage: Stage::Asking(question), stopping: false, facts, .. }) = &mut app.screen
     else {
@@ -292,7 +295,7 @@ pub(super) fn follow(view: &mut JobView, map: &mut SectorMap, now: Duration, eve
         // Clear `was_away`: the worker has the device again, and may itself have reset the device.
         Event::Device(device) => (view.facts.device, view.was_away) = (Some(device), false),
         Event::Waiting { what, limit } if !limit.is_zero() => view.waiting = Some((what, now, limit)),
-        // The end arrives as `Msg::Ended`.
+        // The end of the job arrives as `Msg::Ended`.
         Event::Waiting { .. }
         | Event::Log(..)
         | Event::Planned(_)
@@ -332,7 +335,7 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
     if !app.devices.is_identifying() {
         app.devices.identified = None;
     }
-    app.ended = Some(report::exit(&report));
+    app.exit = Some(report::exit(&report));
     app.devices.record_radio_chip(&report.health.radio_chip);
     app.undo = Undo::of(undo);
     for other in others {
@@ -359,7 +362,7 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
                 aim: Aim::Resume(resume),
             });
             // If the drone was not away, the device list may predate the disconnect.
-            return if was_away { wizard_sees_bus(app) } else { Vec::new() };
+            return if was_away { pass_bus_to_wizard(app) } else { Vec::new() };
         }
         (next, _) => {
             if next == Next::GiveUp {
@@ -374,7 +377,7 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
     if app.detached { vec![Effect::Quit] } else { Vec::new() }
 }
 
-/// Handles the loss of the terminal. A job that is writing finishes without it; everything else ends.
+/// Handles the loss of the terminal. A job that is writing finishes without the terminal; everything else ends.
 pub(super) fn detach(app: &mut App) -> Vec<Effect> {
     app.detached = true;
     if app.batch().is_some() {

@@ -36,7 +36,7 @@ fn open(app: &mut App) -> Vec<Effect> {
     }
 }
 
-/// Returns to the picker. The folder is read again if its content arrived while the page covered it.
+/// Returns to the picker. The folder is read again if its content arrived while the page covered the picker.
 fn close(app: &mut App) -> Vec<Effect> {
     let mut effects: Vec<Effect> = stop(app).into_iter().collect();
     match mem::replace(&mut app.screen, Screen::Home) {
@@ -50,7 +50,7 @@ fn close(app: &mut App) -> Vec<Effect> {
     effects
 }
 
-/// Gives up the running request.
+/// Cancels the running request, if any.
 pub(super) fn stop(app: &mut App) -> Option<Effect> {
     let Screen::Releases(view) = &mut app.screen else { return None };
     let is_running = mem::replace(&mut view.request, Request::Nothing) != Request::Nothing;
@@ -79,7 +79,7 @@ fn on_page(app: &mut App, action: ReleasesAction) -> Option<ReleasesEffect> {
             let part = view.part(board.as_deref()).ok()?;
             let request = Request::File { tag: tag.clone(), name, part: part.clone(), done: 0, total: None };
             (view.request, view.problem) = (request, None);
-            // A file that is on this computer needs no network, even if it was removed in the meantime.
+            // A request for a kept file must not use the network, even if the file has been removed in the meantime.
             Some(if is_kept { ReleasesEffect::KeptFile(tag, part) } else { ReleasesEffect::File(tag, part) })
         }
         ReleasesAction::NextPlatform => {
@@ -143,7 +143,7 @@ pub(super) fn on_message(app: &mut App, number: u32, msg: ReleasesMsg) -> Option
 }
 
 fn on_failed(app: &mut App, problem: Problem) {
-    // The plain interface prints the page, and the log's warnings as well.
+    // The plain interface prints both the page and the log's warnings, so a log line would repeat the problem.
     if !app.spoken {
         app.log.push(app.now, Level::Warning, &format!("{problem}. {}", problem.advice.on_screen()));
     }
@@ -152,8 +152,8 @@ fn on_failed(app: &mut App, problem: Problem) {
     }
 }
 
-/// Treats a file that has arrived like one from the picker, which refuses a file that cannot be flashed. Returns the
-/// goal that was waiting for the file.
+/// Handles a fetched file like a file chosen in the picker: a file that cannot be flashed is refused. Returns the goal
+/// that was waiting for the file.
 fn on_arrived(app: &mut App, (tag, name, part): (String, String, Part), file: FetchedFile) -> Option<Goal> {
     let Screen::Releases(view) = &mut app.screen else { return None };
     let which = view.which;

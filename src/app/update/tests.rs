@@ -67,7 +67,7 @@ fn notice_of(app: &App) -> &str {
 
 /// A file on a slow disk must not delay the wizard.
 #[test]
-fn a_recovery_begins_while_the_file_is_still_being_read() {
+fn the_wizard_opens_while_the_file_is_still_being_read() {
     let mut app = App::new(None);
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(Vec::new())));
     app.image = Slot::Loading("/nfs/cf2.bin".into());
@@ -192,7 +192,7 @@ fn an_image_that_cannot_be_flashed_is_refused_when_it_is_chosen() {
     assert!(notice_of(&app).contains("radio chip"));
 }
 
-fn working() -> App {
+fn app_while_writing() -> App {
     let mut app = app(1);
     app.screen = Screen::Job(JobView {
         facts: JobFacts::new(Source::Chosen),
@@ -206,26 +206,26 @@ fn working() -> App {
 }
 
 #[test]
-fn no_key_stops_a_job_that_is_writing_without_asking() {
+fn a_writing_job_is_stopped_only_after_confirmation() {
     for key in [Key::Char('q'), Key::CtrlC] {
-        let mut app = working();
+        let mut app = app_while_writing();
         assert_eq!(press(&mut app, key), []);
         assert_eq!(app.over, Some(Overlay::AskStop));
-        // More presses change nothing.
+        // Further key presses change nothing.
         assert_eq!(press(&mut app, Key::CtrlC), []);
         assert_eq!(press(&mut app, Key::Char('q')), []);
         assert_eq!(press(&mut app, Key::Char('y')), [Effect::Cancel]);
         assert_eq!(press(&mut app, Key::Char('q')), []);
         assert_eq!(press(&mut app, Key::Char('y')), [], "the job is already stopping");
     }
-    let mut app = working();
+    let mut app = app_while_writing();
     assert_eq!(press(&mut app, Key::Esc), []);
     assert_eq!(app.over, None);
 }
 
 #[test]
 fn the_stop_question_closes_when_the_job_ends() {
-    let mut app = working();
+    let mut app = app_while_writing();
     press(&mut app, Key::Char('q'));
     update(&mut app, Duration::ZERO, ended(Outcome::Flashed, false));
     assert_eq!(app.over, None);
@@ -237,11 +237,11 @@ fn a_lost_terminal_lets_a_flash_finish_and_ends_everything_else() {
     let mut idle = app(1);
     assert_eq!(update(&mut idle, Duration::ZERO, Msg::Detached), [Effect::Quit]);
 
-    let mut app = working();
+    let mut app = app_while_writing();
     assert_eq!(update(&mut app, Duration::ZERO, Msg::Detached), []);
     assert_eq!(update(&mut app, Duration::ZERO, ended(Outcome::Flashed, false)), [Effect::Quit]);
 
-    let mut asking = working();
+    let mut asking = app_while_writing();
     if let Screen::Job(view) = &mut asking.screen {
         view.stage = Stage::Asking(Confirmation::default());
     }
@@ -281,5 +281,5 @@ fn an_undo_remains_an_undo_after_the_wizard() {
     let [Effect::Start(job)] = &effects[..] else { panic!("{effects:?}") };
     let Task::Flash(task) = &job.task else { panic!("{job:?}") };
     assert_eq!((task.change, &task.image), (Change::Undo, &backup.image));
-    assert!(app.undoes(Which::Image).is_some());
+    assert!(app.backup_replacing(Which::Image).is_some());
 }

@@ -17,7 +17,7 @@ enum ScriptedAnswer {
 
 use ScriptedAnswer::{Ack, Data, Fail, State as Is, Status as St};
 
-/// Runs one operation. Returns its steps as text, and its result.
+/// Runs one operation. Returns its steps as text and its result.
 fn run(
     machine: &mut Machine,
     operation: Operation,
@@ -27,7 +27,7 @@ fn run(
     let mut answers = answers.into_iter();
     machine.begin(operation);
     loop {
-        let (sent, data) = match machine.step() {
+        let sent = match machine.step() {
             Step::Send(setup, data, _) => {
                 let name = ["DETACH", "DNLOAD", "", "", "CLRSTATUS", "", "ABORT"][usize::from(setup.request)];
                 let body = match data {
@@ -36,16 +36,14 @@ fn run(
                     [] => String::new(),
                     data => format!(" {} bytes", data.len()),
                 };
-                (format!("{name} {}{body}", setup.value), None)
+                format!("{name} {}{body}", setup.value)
             }
-            Step::Fetch(setup, len, _) if setup.request == 2 => {
-                (format!("UPLOAD {}", setup.value), Some(len))
-            }
-            Step::Fetch(setup, ..) if setup.request == 5 => ("GETSTATE".to_owned(), None),
-            Step::Fetch(..) => ("GETSTATUS".to_owned(), None),
+            Step::Fetch(setup, ..) if setup.request == 2 => format!("UPLOAD {}", setup.value),
+            Step::Fetch(setup, ..) if setup.request == 5 => "GETSTATE".to_owned(),
+            Step::Fetch(..) => "GETSTATUS".to_owned(),
             Step::Wait(time) => {
                 steps.push(format!("wait {} ms", time.as_millis()));
-                machine.waited();
+                machine.finish_wait();
                 continue;
             }
             Step::Finished(result) => {
@@ -53,7 +51,6 @@ fn run(
                 return (steps, result.map(|bytes| bytes.len()));
             }
         };
-        let _ = data;
         steps.push(sent);
         match answers.next().unwrap_or_else(|| panic!("no answer for {steps:?}")) {
             St(status, poll, state) => machine.reply(Ok(&[status, poll, 0, 0, state as u8, 0])),
@@ -86,7 +83,7 @@ fn write(address: u32, len: usize) -> Operation {
 }
 
 #[test]
-fn the_first_error_of_the_rom_is_cleared_once_and_noted() {
+fn the_error_that_the_rom_reports_at_first_is_cleared_once_and_logged() {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
     let answers = vec![St(10, 0, State::Error), Ack, St(0, 0, State::DfuIdle)];
     let (steps, result) = run(&mut machine, Operation::Recover, answers);
@@ -95,9 +92,9 @@ fn the_first_error_of_the_rom_is_cleared_once_and_noted() {
     assert_eq!(machine.take_notes(), [Note::Cleared(Status::FIRMWARE)]);
 }
 
-/// In dfuDNLOAD-SYNC, a GETSTATUS would start the command that an earlier session had sent.
+/// In dfuDNLOAD-SYNC, GETSTATUS would start the command that an earlier session sent.
 #[test]
-fn a_pending_command_of_an_earlier_session_is_aborted_and_never_started() {
+fn a_command_left_pending_by_an_earlier_session_is_aborted_and_never_started() {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
     let idle = || St(0, 0, State::DfuIdle);
     let answers = vec![Fail(TransferError::Timeout), Is(State::DnloadSync), Ack, Is(State::DfuIdle), idle()];
@@ -117,7 +114,7 @@ fn a_pending_command_of_an_earlier_session_is_aborted_and_never_started() {
 }
 
 #[test]
-fn an_interrupted_session_is_aborted_and_never_cleared() {
+fn an_interrupted_transfer_is_ended_with_abort_and_not_with_clrstatus() {
     for state in [State::DnloadIdle, State::UploadIdle] {
         let mut machine = Machine::new(0, 2048, STM32F405_ROM);
         let answers = vec![St(0, 0, state), Ack, St(0, 0, State::DfuIdle)];
@@ -128,7 +125,7 @@ fn an_interrupted_session_is_aborted_and_never_cleared() {
 }
 
 #[test]
-fn recovery_gives_up_on_a_device_that_stays_in_error() {
+fn recovery_gives_up_on_a_device_that_stays_in_dfu_error() {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
     let mut answers = Vec::new();
     for _ in 0..RECOVERIES {
@@ -140,7 +137,7 @@ fn recovery_gives_up_on_a_device_that_stays_in_error() {
 }
 
 #[test]
-fn a_run_of_blocks_sets_the_address_once_and_takes_three_transfers_per_block() {
+fn writing_consecutive_blocks_sets_the_address_once_and_takes_three_transfers_per_block() {
     let mut machine = ready(STM32F405_ROM);
     let first = run(&mut machine, write(BASE.0, 2048), vec![Ack, busy(), done(), Ack, busy(), done()]);
     assert_eq!(
@@ -156,7 +153,7 @@ fn a_run_of_blocks_sets_the_address_once_and_takes_three_transfers_per_block() {
 }
 
 #[test]
-fn a_short_block_and_the_block_after_it_set_the_address() {
+fn a_short_block_and_the_next_block_each_set_the_address() {
     let mut machine = ready(STM32F405_ROM);
     let answers = || vec![Ack, busy(), done(), Ack, busy(), done()];
     run(&mut machine, write(BASE.0, 2048), answers()).1.unwrap();
@@ -179,7 +176,7 @@ fn block_numbers_do_not_wrap() {
 }
 
 #[test]
-fn reading_aborts_after_the_address_and_then_takes_one_transfer_per_block() {
+fn reading_sends_abort_after_setting_the_address_and_then_takes_one_transfer_per_block() {
     let mut machine = ready(STM32F405_ROM);
     let read = |n: u32| Operation::Read(Address(BASE.0 + n * 2048), 2048);
     let (steps, result) = run(&mut machine, read(0), vec![Ack, busy(), done(), Ack, Data(2048)]);
@@ -193,14 +190,14 @@ fn reading_aborts_after_the_address_and_then_takes_one_transfer_per_block() {
 }
 
 #[test]
-fn the_poll_time_of_a_standard_device_is_obeyed() {
+fn a_standard_device_is_polled_after_its_poll_timeout() {
     let mut machine = ready(STANDARD);
     let (steps, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), done()]);
     assert_eq!(steps, ["DNLOAD 0 erase", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
 }
 
 #[test]
-fn the_poll_time_of_the_rom_is_obeyed_after_its_first_unexpected_answer() {
+fn the_rom_is_polled_after_its_poll_timeout_once_it_has_answered_unexpectedly() {
     let cases = [
         (Fail(TransferError::Stall), PollReason::Stalled),
         (Fail(TransferError::Timeout), PollReason::Unanswered),
@@ -217,15 +214,15 @@ fn the_poll_time_of_the_rom_is_obeyed_after_its_first_unexpected_answer() {
     }
 }
 
-/// An erase takes up to 4 s, and some ROMs stall GETSTATUS all the while.
+/// An erase takes up to 4 s, and some ROMs stall GETSTATUS until the erase is done.
 #[test]
-fn stalls_while_the_device_works_end_the_operation_only_at_its_time_limit() {
+fn stalls_from_a_working_device_are_tolerated_until_the_time_limit() {
     let mut machine = ready(STM32F405_ROM);
     let mut answers = vec![Ack, busy()];
     answers.extend((0..20).map(|_| Fail(TransferError::Stall)));
     answers.push(done());
     assert_eq!(run(&mut machine, Operation::Erase(BASE), answers).1, Ok(0));
-    // 104 ms each: the limit of 10 s is reached after 97.
+    // Each stall costs a wait of 104 ms, so the time limit of 10 s is reached after 97 stalls.
     let mut answers = vec![Ack, busy()];
     answers.extend((0..98).map(|_| Fail(TransferError::Stall)));
     let mut machine = ready(STM32F405_ROM);
@@ -233,7 +230,7 @@ fn stalls_while_the_device_works_end_the_operation_only_at_its_time_limit() {
 }
 
 #[test]
-fn a_device_that_stays_busy_fails_within_its_time_limit() {
+fn the_total_wait_for_a_device_that_stays_busy_is_bounded() {
     let mut machine = ready(STANDARD);
     machine.begin(Operation::Erase(BASE));
     let mut total = Duration::ZERO;
@@ -241,10 +238,10 @@ fn a_device_that_stays_busy_fails_within_its_time_limit() {
         match machine.step() {
             Step::Wait(time) => {
                 total += time;
-                machine.waited();
+                machine.finish_wait();
             }
             Step::Finished(result) => break result,
-            // A bwPollTimeout of 4.7 hours.
+            // Busy, with a bwPollTimeout of 4.7 hours.
             _ => machine.reply(Ok(&[0, 0xFF, 0xFF, 0xFF, 4, 0])),
         }
     };
@@ -253,7 +250,7 @@ fn a_device_that_stays_busy_fails_within_its_time_limit() {
 }
 
 #[test]
-fn a_refusal_is_reported_with_the_status_of_the_device() {
+fn a_refused_request_returns_the_status_of_the_device() {
     let mut machine = ready(STM32F405_ROM);
     let answers = vec![Ack, busy(), St(11, 0, State::Error)];
     assert_eq!(run(&mut machine, Operation::Erase(BASE), answers).1, Err(DfuError::Status(Status::VENDOR)));
@@ -298,10 +295,10 @@ fn an_invalid_status_block_is_an_error() {
     }
 }
 
-/// A device that is stuck in dfuMANIFEST after an earlier session gets one ABORT. If that does not help, it needs a
-/// power cycle.
+/// A device may be stuck in dfuMANIFEST after an earlier session. If one ABORT does not free the device, only a power
+/// cycle does.
 #[test]
-fn a_device_stuck_in_manifest_gets_one_abort() {
+fn a_device_stuck_in_dfu_manifest_gets_one_abort() {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
     let stuck = vec![St(0, 0, State::Manifest), Ack, St(0, 0, State::Manifest)];
     let (steps, result) = run(&mut machine, Operation::Recover, stuck);

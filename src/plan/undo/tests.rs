@@ -1,5 +1,5 @@
 //! Random sequences of flashes, restores and undos, each interrupted at a random point, on a chip with small sectors.
-//! An undo must restore what the user last had running, or report why it cannot.
+//! An undo must restore the image that last ran on the drone, or report why it cannot.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use crate::flash::map::MemoryMap;
 use crate::plan::admission::{self, Overrides};
 use crate::plan::{Comparison, Plan, Work};
 
-/// Sector 0 has its real size; the others have room for a few words.
+/// Sector 0 has its real size; the other sectors have room for only a few words.
 const MAP: &str = "@Flash /0x08000000/01*016Kg,03*064Bg,01*128Bg,02*256Bg";
 const LEN: usize = 0x4000 + 3 * 64 + 128 + 2 * 256;
 const BLOCK: u32 = 32;
@@ -25,7 +25,7 @@ enum Action {
         firmware: Option<usize>,
     },
     Undo,
-    /// Another program writes a whole firmware.
+    /// Another program writes complete firmware.
     Other {
         len: usize,
         seed: u8,
@@ -49,7 +49,7 @@ fn step() -> impl Strategy<Value = (Action, Option<usize>)> {
 }
 
 fn bytes(seed: u8, len: usize) -> Vec<u8> {
-    // No blank bytes, so only the first word distinguishes a complete image from half an image.
+    // No byte is blank, so only the first word distinguishes a complete image from an incomplete one.
     (0..len).map(|n| seed.wrapping_add(u8::try_from(n * 7 % 251).unwrap()).min(0xFE)).collect()
 }
 
@@ -75,8 +75,8 @@ impl ModelChip {
         plan.sectors().iter().map(compare).collect()
     }
 
-    /// Performs the work in order, up to `cut` bytes of it. Returns `false` if the work was interrupted. Every erase
-    /// counts as 64 bytes.
+    /// Performs the work in order, but at most `cut` bytes of it. Returns `false` if the work was interrupted. Every
+    /// erase counts as 64 bytes.
     fn perform(&mut self, plan: &Plan, work: &Work, cut: Option<usize>) -> bool {
         let mut effort = cut.unwrap_or(usize::MAX);
         for sector in &work.erase {
@@ -89,7 +89,7 @@ impl ModelChip {
             effort -= share;
         }
         for span in work.write.iter().chain(&work.commit) {
-            // A word is written in one piece.
+            // A single word is never written partially.
             let done = if span.size() == 4 { effort.min(4) / 4 * 4 } else { effort.min(span.size()) };
             let data = &plan.data(*span)[..done];
             self.at(span.start(), done).copy_from_slice(data);
@@ -107,7 +107,7 @@ type Both<T> = [T; 2];
 /// What an undo must restore, derived only from the sequence of actions.
 #[derive(Clone, Default)]
 struct ModelMemory {
-    /// The last complete content of each part before its last change. `None` if no copy was to be kept.
+    /// The last complete content of each part before its last change. `None` if the change kept no copy.
     before: Both<Option<Vec<u8>>>,
     /// The content of each part before a change, if an earlier completed change had written exactly this content.
     rewritten: Both<Option<Vec<u8>>>,
@@ -119,13 +119,13 @@ struct ModelMemory {
     changed: Both<bool>,
     /// Another program has written to the flash since the last change.
     changed_since: bool,
-    /// What an interrupted undo was to restore.
+    /// What an interrupted undo had to restore.
     undoing: Option<Box<ModelMemory>>,
 }
 
 impl ModelMemory {
     /// Records that these sectors are about to be changed.
-    fn change(&mut self, sectors: Span, flash: &[u8], keep: bool) {
+    fn record_change(&mut self, sectors: Span, flash: &[u8], keep: bool) {
         self.changed = [sectors.start() < FIRMWARE_BASE, sectors.end() > FIRMWARE_BASE.wide()];
         if !keep {
             self.before = [None, None];
@@ -139,7 +139,7 @@ impl ModelMemory {
                 self.rewritten[n] = Some(content.to_vec());
             }
         }
-        // There are no partial copies.
+        // A copy is never partial.
         if (0..2).any(|n| self.changed[n] && self.before[n].is_none()) {
             self.before = [None, None];
         }
@@ -194,8 +194,8 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
                 if history.unfinished.is_none() {
                     chip.at(FIRMWARE_BASE, LEN - 0x4000).fill(BLANK);
                     chip.at(FIRMWARE_BASE, *len).copy_from_slice(&bytes(*seed, *len));
-                    // Every image begins differently, because an image that merely extends another would count as
-                    // the same.
+                    // Every image starts with a different word, because an image that merely extends another image
+                    // would count as the same image.
                     let [low, high, ..] = len.to_le_bytes();
                     chip.at(FIRMWARE_BASE, 4).copy_from_slice(&[0xFB, 0xFB, low, high]);
                     memory.whole[1].push(parts(&chip.0)[1].to_vec());
@@ -217,7 +217,7 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
         let (first, last) = (plan.sectors()[0].sector.span, plan.sectors().last().unwrap().sector.span);
         let span = (first.start(), usize::try_from(last.end() - first.start().wide()).unwrap());
         let before = Segment { address: span.0, data: chip.at(span.0, span.1).to_vec() };
-        let was = chip.0.clone();
+        let previous = chip.0.clone();
         if change == Change::Undo {
             let is_refused = history.expected().iter().any(|piece| piece.is_in(&before) == Some(false));
             assert!(
@@ -227,7 +227,7 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
             if is_refused {
                 continue;
             }
-            // The other program may have written the same content, or the last change was to the other part.
+            // The other program may have written the same content, or the last change may not have affected this part.
             let wrote = history.expected().iter().filter(|piece| piece.span.end() > FIRMWARE_BASE.wide());
             let same = wrote.clone().all(|piece| piece.is_in(&before) == Some(true));
             assert!(!memory.changed_since || !memory.changed[1] || same && wrote.count() > 0);
@@ -235,7 +235,7 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
         memory.changed_since = false;
         let goal = memory.undoing.take().map_or_else(|| memory.clone(), |goal| *goal);
         let sectors = Span::between(span.0, last.end()).unwrap();
-        memory.change(sectors, &was, keep);
+        memory.record_change(sectors, &previous, keep);
         history = history.begin(plan.pieces(), keep.then_some(&before), change);
         let finished = chip.perform(&plan, &work, cut);
         for n in (0..2).filter(|n| memory.changed[*n]) {
@@ -253,8 +253,8 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
             for n in 0..2 {
                 let now = Some(parts(&chip.0)[n]);
                 let is_back = goal.before[n].as_deref() == now || goal.rewritten[n].as_deref() == now;
-                let is_unchanged = !goal.changed[n] && parts(&was)[n] == parts(&chip.0)[n];
-                assert!(is_back || is_unchanged, "part {n}: the undo restored something else");
+                let is_unchanged = !goal.changed[n] && parts(&previous)[n] == parts(&chip.0)[n];
+                assert!(is_back || is_unchanged, "part {n}: the undo restored the wrong content");
             }
         }
     }
@@ -263,7 +263,7 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100_000))]
     #[test]
-    fn an_undo_restores_what_last_ran_or_reports_why_not(actions in prop::collection::vec(step(), 1..12)) {
+    fn an_undo_restores_what_last_ran_or_reports_an_error(actions in prop::collection::vec(step(), 1..12)) {
         run(actions);
     }
 }

@@ -16,10 +16,11 @@ const INTERFACE: u32 = 1;
 const SIMPLE_PACKET: u32 = 3;
 const ENHANCED_PACKET: u32 = 6;
 const BYTE_ORDER_MAGIC: u32 = 0x1A2B_3C4D;
-/// Sizes of the parts around the contents of a block: the type and the length before, and the length after.
+/// Sizes of the fields around the contents of a block: the type and the length before the contents, and the length
+/// again after them.
 const BLOCK_HEADER: usize = 8;
 const BLOCK_END: usize = 4;
-/// The interface option that contains the resolution of the timestamps, if_tsresol.
+/// The interface option if_tsresol, which contains the resolution of the timestamps.
 const RESOLUTION: u16 = 9;
 
 /// Link types: usbmon with a header of 48 or 64 bytes, and USBPcap (tcpdump.org/linktypes.html).
@@ -61,7 +62,7 @@ fn wrong_link(number: u16) -> RecordingError {
     ))
 }
 
-/// Returns the byte order of a pcap file, and how many of its time units are one microsecond.
+/// Returns the byte order of a pcap file and the number of its time units in a microsecond.
 fn pcap_kind(bytes: &[u8]) -> Option<(ByteOrder, u32)> {
     [ByteOrder::Little, ByteOrder::Big].into_iter().find_map(|order| match order.u32(bytes, 0) {
         Some(MICROSECONDS) => Some((order, 1)),
@@ -208,7 +209,7 @@ fn packet<'a>(
 fn microseconds(time: u64, resolution: u8) -> u64 {
     let power = u32::from(resolution & 0x7F);
     let base: u128 = if resolution & 0x80 == 0 { 10 } else { 2 };
-    // If this overflows, the unit is too small for any clock, and the time becomes 0.
+    // If the power overflows, the unit is too small for any clock, and the time becomes 0.
     let units = base.checked_pow(power).unwrap_or(u128::MAX);
     u64::try_from(u128::from(time) * 1_000_000 / units).unwrap_or(u64::MAX)
 }

@@ -9,7 +9,7 @@ use super::ByteOrder::{Big, Little};
 use super::*;
 use crate::recording::HexBytes;
 
-/// A transfer. The answer to a failed transfer is a URB status of Linux.
+/// A transfer. The answer to a failed transfer is a Linux URB status.
 struct Step {
     address: u8,
     request: StepRequest,
@@ -68,7 +68,7 @@ fn steps() -> Vec<Step> {
     ]
 }
 
-/// The recording of `steps()`. Of data longer than `limit`, it has only the length.
+/// The recording of `steps()`. For data longer than `limit`, the recording contains only the length.
 fn expected(program: &str, system: &str, limit: usize) -> Vec<Line> {
     let moved = |data: &[u8]| {
         if data.len() > limit {
@@ -146,7 +146,7 @@ fn is_input(request: &StepRequest) -> bool {
     }
 }
 
-/// The data that is sent, the data that is received, and the number of bytes that are requested and transferred.
+/// The data sent, the data received, the number of bytes requested and the number of bytes transferred.
 fn traffic(step: &Step) -> (Vec<u8>, Vec<u8>, usize, usize) {
     let sent = match &step.request {
         StepRequest::Control(_, data) | StepRequest::Bulk(_, data) => data.clone(),
@@ -226,7 +226,7 @@ fn size32(order: ByteOrder, size: usize) -> [u8; 4] {
 
 type Packets = Vec<(u64, Vec<u8>)>;
 
-/// The packets of usbmon, with a header of this length.
+/// Packets as usbmon writes them, with a header of this length.
 fn usbmon_packets(order: ByteOrder, header: usize) -> Packets {
     let packet = |phase: u8, at: u64, step: &Step, length: usize, data: &[u8]| {
         let (kind, endpoint, setup) = match &step.request {
@@ -259,7 +259,7 @@ fn usbmon_packets(order: ByteOrder, header: usize) -> Packets {
     timed().flat_map(both).collect()
 }
 
-/// The packets of USBPcap. Versions before 1.5 have separate packets for the data of control transfers.
+/// Packets as USBPcap writes them. Versions before 1.5 write separate packets for the data of control transfers.
 fn usbpcap_packets(separate_data: bool) -> Packets {
     let order = Little;
     let packet = |step: &Step, is_answer: bool, stage: Option<u8>, data: &[u8]| {
@@ -609,7 +609,7 @@ fn seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A converted capture is a valid recording.
+/// Checks that a capture is either refused or converted to a valid recording.
 fn check_result(result: Result<Vec<Line>, RecordingError>) {
     if let Ok(lines) = result {
         let text = json_lines(&lines);

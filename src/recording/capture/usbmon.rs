@@ -1,13 +1,13 @@
 //! The formats of Linux's usbmon: the text of `/sys/kernel/debug/usb/usbmon/*u`, and the binary header of the packets
 //! that tcpdump and Wireshark save (kernel documentation, usb/usbmon).
 //!
-//! The text contains at most 32 bytes of each transfer. Of longer data, the recording has only the length.
+//! The text contains at most 32 bytes of each transfer. For longer data, the recording contains only the length.
 
 use super::{ByteOrder, CaptureEvent, CapturePhase, CapturedData, OVERFLOW, Pairing, UNKNOWN, setup_packet};
 use crate::recording::RecordingError;
 use crate::usb::{Setup, TransferError};
 
-/// Timestamps in the text wrap after 4096 s. They are in microseconds (drivers/usb/mon/mon_text.c).
+/// Timestamps in the text are in microseconds and wrap after 4096 s (drivers/usb/mon/mon_text.c).
 const TEXT_PERIOD: u64 = 4096 * 1_000_000;
 /// The transfer types of the binary header.
 const CONTROL: u8 = 2;
@@ -29,7 +29,7 @@ pub(super) fn read_text<'a>(text: &'a str, pairing: &mut Pairing<'a>) -> Result<
     while let Some((n, line)) = lines.next() {
         match parse_line(line) {
             Ok(Some(event)) => {
-                // A much earlier time has wrapped. A slightly earlier one is only out of order.
+                // A much earlier time has wrapped. A slightly earlier time is only out of order.
                 if event.at.saturating_add(TEXT_PERIOD / 2) < last {
                     epoch += TEXT_PERIOD;
                 }
@@ -64,7 +64,8 @@ fn parse_line(line: &str) -> Result<Option<CaptureEvent<'_>>, &'static str> {
     };
     let mut setup = None;
     let status = next()?;
-    // In a submission, a word that is not a number is the setup tag. The fields after it are valid only if it is `s`.
+    // In a submission, a word that is not a number is the setup tag. The fields after the tag are valid only if the
+    // tag is `s`.
     if status.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_') {
         let fields = [next()?, next()?, next()?, next()?, next()?];
         setup = if status == "s" { Some(parse_setup(fields)?) } else { None };
@@ -131,7 +132,7 @@ fn outcome(status: i32) -> Result<(), TransferError> {
         0 => return Ok(()),
         // EPIPE.
         -32 => TransferError::Stall,
-        // ENOENT, ECONNRESET and ETIMEDOUT. The host cancels a transfer when its time limit is over.
+        // ENOENT, ECONNRESET and ETIMEDOUT. The host cancels a transfer when its time limit expires.
         -2 | -104 | -110 => TransferError::Timeout,
         // ENODEV and ESHUTDOWN.
         -19 | -108 => TransferError::Disconnected,
@@ -144,7 +145,7 @@ fn outcome(status: i32) -> Result<(), TransferError> {
 }
 
 /// Parses a packet whose header has `header` bytes. Returns `None` for transfers that are not recorded, and for a
-/// packet that is shorter than its header. If `time` is `None`, the time of the header is used.
+/// packet that is shorter than its header. If `time` is `None`, the time in the header is used.
 pub(super) fn parse_packet(
     packet: &[u8],
     header: usize,

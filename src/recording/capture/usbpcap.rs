@@ -1,4 +1,4 @@
-//! The header of packets that USBPcap captures on Windows (desowin.org/usbpcap/captureformat.html).
+//! The header of the packets that USBPcap captures on Windows (desowin.org/usbpcap/captureformat.html).
 //!
 //! USBPcap saves the complete data of every transfer, but not the transfers that assign an address to a device.
 
@@ -8,7 +8,7 @@ use crate::usb::TransferError;
 /// Transfer types.
 const CONTROL: u8 = 2;
 const BULK: u8 = 3;
-/// Stages of a control transfer. Versions before 1.5 have separate packets for the data.
+/// Stages of a control transfer. Versions before 1.5 write separate packets for the data.
 const SETUP: u8 = 0;
 const DATA: u8 = 1;
 const STATUS: u8 = 2;
@@ -55,13 +55,13 @@ pub(super) fn parse_packet(packet: &[u8], at: u64) -> Option<CaptureEvent<'_>> {
     })
 }
 
-/// Converts a USBD_STATUS (Windows SDK, usb.h). In an error, the two highest bits are set.
+/// Converts a USBD_STATUS (Windows SDK, usb.h). The two highest bits of an error are set.
 fn outcome(status: u32) -> Result<(), TransferError> {
     Err(match status {
         0..0x8000_0000 => return Ok(()),
         // STALL_PID and ENDPOINT_HALTED.
         0xC000_0004 | 0xC000_0030 => TransferError::Stall,
-        // TIMEOUT and CANCELED. The host cancels a transfer when its time limit is over.
+        // TIMEOUT and CANCELED. The host cancels a transfer when its time limit expires.
         0xC000_6000 | 0xC001_0000 => TransferError::Timeout,
         // DEVICE_GONE.
         0xC000_7000 => TransferError::Disconnected,

@@ -38,7 +38,7 @@ impl Chip {
         }
     }
 
-    /// Completes a download. Returns the last status and the duration.
+    /// Performs a download and waits until it is done. Returns the last status and the duration.
     fn run(&mut self, block: u16, data: &[u8]) -> ([u8; 3], Duration) {
         let from = self.now;
         assert_eq!(self.out(1, block, data), RomAnswer::Ack);
@@ -78,7 +78,7 @@ fn the_second_get_status_waits_until_the_operation_is_done() {
 }
 
 #[test]
-fn word_mode_is_selected_at_the_virtual_address_and_requires_whole_words() {
+fn a_write_to_the_voltage_address_selects_word_mode_which_requires_whole_words() {
     let mut chip = Chip::new();
     chip.point_to(0xFFFF_0000);
     assert_eq!(chip.run(2, &[3, 0xFF, 0xFF, 0]).0, [ERR_WRITE, 0, 10]);
@@ -135,13 +135,13 @@ fn a_write_protected_sector_accepts_every_request_and_stays_unchanged() {
 fn a_read_protected_chip_gives_err_vendor() {
     let mut chip = Chip::new();
     chip.memory.options[1] = 0x55;
-    // Refused at Set Address, as Betaflight's configurator expects of every F405 board.
+    // The default ROM refuses Set Address, as Betaflight's configurator expects of every F405 board.
     chip.out(1, 0, &[0x21, 0x00, 0x40, 0x00, 0x08]);
     chip.status();
     assert_eq!(chip.status(), [ERR_VENDOR, 0, 10]);
     chip.out(4, 0, &[]);
     assert_eq!(chip.erase(0x0800_4000).0, [ERR_VENDOR, 0, 10]);
-    // Refused later, when bytes are read.
+    // With `late_refusal`, the ROM refuses only when bytes are read.
     chip.out(4, 0, &[]);
     chip.rom.late_refusal = true;
     chip.point_to(0x0800_4000);

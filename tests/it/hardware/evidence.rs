@@ -1,4 +1,5 @@
-//! Extracts from a recording what a chip did. The functions return `None` if the recording does not show it.
+//! Extracts the behaviour of a chip from a recording. Each function returns `None` if the recording does not show that
+//! behaviour.
 
 use std::time::Duration;
 
@@ -97,7 +98,7 @@ struct Op {
     answers: Vec<Answer>,
     /// The state before the request, if it is known.
     before: Option<u8>,
-    /// The alternate setting that was selected.
+    /// The selected alternate setting.
     alternate: u8,
     /// A programming width of 32 bits has been accepted.
     wide: bool,
@@ -116,14 +117,14 @@ impl Op {
         self.answers.last()?.result.ok()
     }
 
-    /// Whether a download was carried out without an error.
+    /// Returns whether a download completed without an error.
     fn succeeded(&self) -> bool {
         let is_done = |answer: &Answer| answer.result.is_ok_and(StatusSeen::is_done);
         self.error().is_none() && self.answers.iter().any(is_done)
     }
 
-    /// The time that the chip worked: from the answer dfuDNBUSY to the next answer. `None` if the host paused for
-    /// longer than the chip worked.
+    /// The time that the chip was busy: from the answer dfuDNBUSY to the next answer. `None` if the host paused for
+    /// longer than the chip was busy.
     fn work(&self) -> Option<Duration> {
         let [busy, done, ..] = self.answers[..] else { return None };
         let is_work = busy.result.ok()?.state == BUSY && done.result.ok()?.is_done();
@@ -131,7 +132,7 @@ impl Op {
         (is_work && waited_for_chip && done.end > done.at).then(|| micros(done.end.saturating_sub(busy.end)))
     }
 
-    /// The reaction of the device as text: the error, and the answers until it is no longer busy.
+    /// The reaction of the device as text: the error, and the answers until the device is no longer busy.
     fn reaction(&self) -> String {
         let is_last = |answer: &Answer| answer.result.is_ok_and(|status| status.state != BUSY);
         let count = self.answers.iter().position(is_last).map_or(self.answers.len(), |last| last + 1);
@@ -189,7 +190,7 @@ fn status_name(status: u8) -> &'static str {
     }
 }
 
-/// What is known about an open device.
+/// The state of an open device, as far as the recording shows it.
 struct Tracker {
     device: u32,
     pointer: u32,
@@ -326,7 +327,7 @@ fn opened(lines: &[Line]) -> Vec<(u32, Id)> {
     opened
 }
 
-/// The descriptors of a kind that were read from a device with this ID, with their index.
+/// The descriptors of this kind that were read from a device with this ID, each with its index.
 fn descriptors(lines: &[Line], id: Id, kind: u8) -> Vec<(u8, Vec<u8>)> {
     let opened = opened(lines);
     let read = |line: &Line| match &line.what {
@@ -421,8 +422,8 @@ fn serial(lines: &[Line], id: Id) -> Option<String> {
     read.or_else(|| names(lines, id).map(|names| names.1)).filter(|serial| !serial.is_empty())
 }
 
-/// Whether the serial number in DFU mode is the one computed from the unique ID. A redacted recording shows
-/// nothing, because its serial numbers were replaced.
+/// Whether the serial number in DFU mode is computed from the unique ID. A redacted recording does not show this,
+/// because its serial numbers were replaced.
 pub fn serials(lines: &[Line]) -> Option<Shown> {
     if matches!(&lines.first()?.what, Recorded::Start(header) if header.redacted) {
         return None;
@@ -450,7 +451,7 @@ pub fn protected_serial(lines: &[Line]) -> Option<Shown> {
 
 // ---- requests
 
-/// The first GETSTATUS, if nothing but GETSTATE came before it.
+/// The first GETSTATUS, if no request other than GETSTATE precedes it.
 pub fn first_status(lines: &[Line]) -> Option<Shown> {
     let ops = ops(lines);
     let first = ops.first().filter(|op| matches!(op.kind, Kind::Status | Kind::GetState))?;
@@ -488,7 +489,8 @@ pub fn selects(lines: &[Line]) -> Option<Shown> {
     }
 }
 
-/// GETSTATE between a DNLOAD and its first GETSTATUS.
+/// The answer to a GETSTATE between a DNLOAD and its first GETSTATUS. After an erase command, also whether the flash
+/// was erased.
 pub fn get_state(lines: &[Line]) -> Option<Shown> {
     let ops = ops(lines);
     let pair = ops.windows(2).find(|pair| {
@@ -558,7 +560,8 @@ pub fn address_zero(lines: &[Line]) -> Option<Shown> {
     reaction_to(lines, |op| op.kind == Kind::SetAddress(0))
 }
 
-/// Whether blocks of this length are at the address in the formula: a written block is read back with another number.
+/// Shows that blocks of this length are at the address in the formula: the written bytes are read back from the same
+/// address under another block number.
 fn numbering(lines: &[Line], is_len: impl Fn(usize) -> bool) -> Option<Shown> {
     let ops = ops(lines);
     let found = ops.iter().any(|write| {
@@ -601,7 +604,7 @@ pub fn write_of_4(lines: &[Line]) -> Option<Shown> {
     write_of(lines, 4)
 }
 
-/// Two writes to one address without an erase, and a read.
+/// Compares the bytes read from an address with the AND of two writes to that address, without an erase in between.
 pub fn second_write(lines: &[Line]) -> Option<Shown> {
     let ops = ops(lines);
     let data = |op: &Op| op.moved.data.as_ref().map(|data| data.0.clone()).filter(|data| !data.is_empty());
@@ -631,7 +634,7 @@ fn sector_len(address: u32) -> u32 {
     }
 }
 
-/// The times to erase sectors of this many KiB.
+/// The times to erase sectors of `KIB` KiB.
 pub fn erases<const KIB: u32, const WIDE: bool>(lines: &[Line]) -> Option<Shown> {
     let is_wanted = |op: &&Op| {
         matches!(op.kind, Kind::Erase(at) if in_flash(at) && sector_len(at) == KIB) && op.wide == WIDE
@@ -658,7 +661,7 @@ pub fn reads(lines: &[Line]) -> Option<Shown> {
 
 // ---- memories
 
-/// A write of 03FFFFFF to 0xFFFF0000, and the bytes that are read back.
+/// The reaction to a write of 03FFFFFF to 0xFFFF0000, and the bytes that are read back.
 pub fn width(lines: &[Line]) -> Option<Shown> {
     let ops = ops(lines);
     let is_cell = |kind: Kind| {
@@ -751,7 +754,8 @@ fn rom_byte(lines: &[Line]) -> Option<u8> {
     })
 }
 
-/// An erase and a write in a sector that the option bytes protect, and a read before and after.
+/// Whether an erase and a write in a write-protected sector report an error, and whether reads before and after them
+/// differ.
 pub fn write_protection(lines: &[Line]) -> Option<Shown> {
     const STARTS: [u32; 5] = [0x0800_0000, 0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000];
     let options = options(lines)?;
@@ -771,7 +775,7 @@ pub fn write_protection(lines: &[Line]) -> Option<Shown> {
 
 // ---- entering and leaving
 
-/// The requests to enter DFU mode: when they were sent, and their error.
+/// The requests to enter DFU mode: the time at which each was sent, and its error.
 fn entries(lines: &[Line]) -> Vec<(u64, Option<ErrorName>)> {
     let entry = |line: &Line| match &line.what {
         Recorded::Out { setup, result, .. } => {
@@ -783,7 +787,7 @@ fn entries(lines: &[Line]) -> Vec<(u64, Option<ErrorName>)> {
     lines.iter().filter_map(entry).collect()
 }
 
-/// The devices that appear after this time, without those that were present before.
+/// The devices that appear after this time and were not present before.
 fn appearances(lines: &[Line], after: u64) -> Vec<(u64, Appearance)> {
     let mut before: Vec<Appearance> = Vec::new();
     let mut new = Vec::new();
@@ -843,7 +847,8 @@ fn end(lines: &[Line]) -> Option<u64> {
     })
 }
 
-/// A request that was acknowledged, and no boot ROM within 5 s.
+/// Shows that a request to enter DFU mode was acknowledged, but no boot ROM appeared. The recording must continue for
+/// more than 5 s after the request.
 pub fn ignored_entry(lines: &[Line]) -> Option<Shown> {
     let entries = entries(lines);
     let (sent, error) = *entries.first()?;
@@ -866,7 +871,8 @@ fn leave(lines: &[Line]) -> Option<(u64, u32)> {
     })
 }
 
-/// The first device after the request to leave, or nothing within 10 s.
+/// The first device that appears after the request to leave. To show that no device appears, the recording must
+/// continue for more than 10 s.
 fn device_after(lines: &[Line], left: u64) -> Option<Shown> {
     match appearances(lines, left).first() {
         Some((_, seen)) => Shown::text(seen.id().to_string()),
@@ -875,7 +881,7 @@ fn device_after(lines: &[Line], left: u64) -> Option<Shown> {
     }
 }
 
-/// What appears after the request to start the firmware. Recordings of a ROM of another version do not count.
+/// The device that appears after the request to start the firmware. Recordings of other ROM versions are ignored.
 pub fn start<const VERSION: u8>(lines: &[Line]) -> Option<Shown> {
     let (left, address) = leave(lines)?;
     let is_wanted = address == FIRMWARE && rom_byte(lines) == Some(VERSION);
@@ -888,7 +894,7 @@ pub fn start_time(lines: &[Line]) -> Option<Shown> {
     Some(Shown::Times(vec![micros(at - left)]))
 }
 
-/// What appears after a request to leave for an address other than that of the firmware.
+/// The device that appears after a request to leave for an address other than the start of the firmware.
 pub fn reset<const BY_HAND: bool>(lines: &[Line]) -> Option<Shown> {
     let (left, address) = leave(lines)?;
     let is_wanted =
@@ -896,7 +902,7 @@ pub fn reset<const BY_HAND: bool>(lines: &[Line]) -> Option<Shown> {
     if is_wanted { device_after(lines, left) } else { None }
 }
 
-/// Whether the first sector of the firmware was erased and its first word not written since.
+/// Whether the first sector of the firmware was erased and its first word has not been written since.
 fn first_word_is_blank(lines: &[Line]) -> bool {
     let change = |op: &Op| match op.kind {
         Kind::Erase(FIRMWARE) => Some(true),
@@ -916,7 +922,7 @@ pub fn reset_without_first_word(lines: &[Line]) -> Option<Shown> {
 mod tests {
     use super::*;
 
-    /// Parses a recording of these lines, which begins with a chip in DFU mode on port 1-1.
+    /// Parses a recording that opens a chip in DFU mode on port 1-1 and continues with these lines.
     fn recording(lines: &str) -> Vec<Line> {
         const HEAD: &str = r#"
 {"at":0,"event":"start","recording":1,"program":"a published log","system":"unknown"}
@@ -939,9 +945,9 @@ mod tests {
         }
     }
 
-    /// The host did not pause after the first answer, so the second one came when the chip was done.
+    /// The host did not pause after the first answer, so the chip sent the second answer as soon as it was done.
     #[test]
-    fn the_time_of_an_erase_is_from_one_answer_to_the_next() {
+    fn the_time_of_an_erase_is_measured_between_two_answers() {
         let erase = r#"
 {"at":1000,"event":"in","device":0,"setup":"a1 03 0000 0000","length":6,"took":500,"data":"0a0000000a00"}
 {"at":2000,"event":"out","device":0,"setup":"21 04 0000 0000","took":500,"data":""}
@@ -962,7 +968,7 @@ mod tests {
 
     /// A host that sleeps longer than the chip works measures its own sleep.
     #[test]
-    fn a_pause_of_the_host_is_not_the_time_of_the_chip() {
+    fn a_pause_of_the_host_is_not_counted_as_time_of_the_chip() {
         let lines = recording(
             r#"
 {"at":1000,"event":"out","device":0,"setup":"21 01 0002 0000","took":4000,"bytes":2048}
@@ -976,9 +982,8 @@ mod tests {
         assert_eq!(text(eager_status(&lines)), "nothing");
     }
 
-    /// The pointer and the programming width result from earlier requests.
     #[test]
-    fn addresses_and_the_width_follow_from_earlier_requests() {
+    fn the_address_pointer_and_the_programming_width_are_derived_from_earlier_requests() {
         let lines = recording(
             r#"
 {"at":1000,"event":"select","device":0,"interface":0,"alternate":3,"took":500}
@@ -1002,7 +1007,7 @@ mod tests {
         assert_eq!(text(address_poll(&lines)), "dfuDNBUSY, 104 ms");
     }
 
-    /// The thread td-p/341906, and a refused CLRSTATUS.
+    /// Contains the requests from the thread td-p/341906, and a refused CLRSTATUS.
     #[test]
     fn refusals_are_shown_with_the_status_that_follows() {
         let lines = recording(
@@ -1022,7 +1027,7 @@ mod tests {
         assert_eq!(text(clear_in_error(&lines)), "dfuIDLE");
     }
 
-    /// Two requests: the first restarts the firmware.
+    /// The first of the two requests restarts the firmware.
     #[test]
     fn the_requests_to_enter_dfu_mode_are_counted_and_timed() {
         let running = r#"{"port":"1-2","address":ADDRESS,"vendor":"0483","product":"5740","release":"0200"}"#;
@@ -1048,7 +1053,7 @@ mod tests {
 
     /// The answer to the request to leave is dfuMANIFEST, and the firmware appears after 1.5 s, or never.
     #[test]
-    fn what_follows_a_request_to_leave_is_shown() {
+    fn the_answer_to_a_request_to_leave_and_the_next_device_are_shown() {
         let leave = r#"
 {"at":1000,"event":"out","device":0,"setup":"21 01 0000 0000","took":500,"data":"2100400008"}
 {"at":2000,"event":"in","device":0,"setup":"a1 03 0000 0000","length":6,"took":500,"data":"006800000400"}
@@ -1064,7 +1069,7 @@ mod tests {
         assert_eq!(text(leave_answer(&lines)), "dfuMANIFEST");
         assert_eq!(text(start_time(&lines)), "1.50 s");
         assert_eq!(text(device_after(&lines, 5500)), "0483:5740");
-        // The version of the ROM was not read, so the recording is no evidence for any version.
+        // The version of the ROM was not read, so the recording is not evidence for any version.
         assert_eq!(text(start::<0x91>(&lines)), "nothing");
         let dark = recording(&format!("{leave}{}", r#"{"at":20000000,"event":"devices","devices":[]}"#));
         assert_eq!(text(device_after(&dark, 5500)), "nothing on USB");

@@ -22,7 +22,7 @@ pub struct Rig {
     bus: RecordedBus<SimBus>,
     clock: RecordedClock,
     tape: Arc<Mutex<Tape>>,
-    /// The device that was found last.
+    /// The most recently found device.
     last: Mutex<Option<Found>>,
 }
 
@@ -31,7 +31,7 @@ impl Rig {
         Rig::changed(scenario, |_| {})
     }
 
-    /// Changes the drone before its boot ROM starts. A running drone keeps running.
+    /// Applies `change` to the drone before its boot ROM starts. A running drone keeps running.
     pub fn changed(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> Rig {
         let clock = Arc::new(FastClock::new());
         let sim = Scenario::by_name(scenario).unwrap().bus(clock.clone());
@@ -56,8 +56,8 @@ impl Rig {
         Rig { bus, clock: RecordedClock::new(clock, recorder), tape, last: Mutex::default() }
     }
 
-    /// Returns the recording. The recorder writes a wait only with the next request, so one more request ends the
-    /// recording.
+    /// Returns the recording. The recorder writes a wait only with the next request, so this function sends one more
+    /// request first.
     pub fn lines(&self) -> Vec<Line> {
         if let Some(found) = &*self.last.lock().unwrap() {
             self.bus.open(found).ok();
@@ -65,7 +65,7 @@ impl Rig {
         recording::parse(&self.tape.lock().unwrap().text()).unwrap()
     }
 
-    /// Reads the list of devices until it contains a device with this ID, and returns the device.
+    /// Reads the list of devices until a device with this ID appears or `limit` has passed. Returns the device, if any.
     pub fn wait_for(&self, id: Id, limit: Duration) -> Option<Found> {
         let end = self.clock.now() + limit;
         loop {
@@ -153,12 +153,12 @@ impl Chip {
         self.class_out(6, 0, &[]);
     }
 
-    /// DNLOAD, without the GETSTATUS that starts it.
+    /// Sends DNLOAD without the GETSTATUS that starts the operation.
     pub fn download(&mut self, block: u16, data: &[u8]) {
         self.class_out(1, block, data);
     }
 
-    /// DNLOAD, and two GETSTATUS requests without a pause.
+    /// Sends DNLOAD and two GETSTATUS requests without a pause.
     pub fn write(&mut self, block: u16, data: &[u8]) {
         self.download(block, data);
         self.get_status();
@@ -195,7 +195,7 @@ impl Chip {
         self.abort();
     }
 
-    /// Leaves DFU mode for the program at this address.
+    /// Sends the request to leave DFU mode and start the program at this address.
     pub fn leave(&mut self, address: u32) {
         self.set_address(address);
         self.download(2, &[]);

@@ -1,9 +1,8 @@
-//! The workers of a batch: a worker thread and a supervisor for each drone that has a job. Batches of the command line
-//! and of the interface use the same code.
+//! The workers of a batch: a worker thread and a supervisor for each drone that has a job. Batches on the command line
+//! and in the interface use the same code.
 //!
-//! The drones share nothing but the wire. On Linux each worker has a libusb context of its own: with one context, every
-//! completed transfer wakes every waiting worker (libusb, io.c). Elsewhere one context is shared, because libusb
-//! supports only one on Windows.
+//! On Linux each worker has its own libusb context: with a shared context, every completed transfer wakes every waiting
+//! worker (libusb, io.c). Elsewhere all workers share one context, because libusb supports only one on Windows.
 
 use std::collections::HashSet;
 use std::sync::mpsc::{Sender, channel};
@@ -17,10 +16,10 @@ use crate::supervise::{self, Observed, RunningInstance, Supervisor, Waits};
 use crate::usb::{Bus, Location};
 use crate::worker::Worker;
 
-/// Creates a bus for one more worker.
+/// Creates the bus for a new worker.
 pub type WorkerBus = Arc<dyn Fn() -> Arc<dyn Bus>>;
 
-/// The ports whose drones have a job. The scanner does not open these drones: a query would wait behind an erase.
+/// The ports whose drones have a job. The scanner does not open these drones: a query could have to wait for an erase.
 #[derive(Clone, Default)]
 pub struct BusyPorts(Arc<Mutex<HashSet<Location>>>);
 
@@ -29,13 +28,13 @@ impl BusyPorts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn change(&self, change: impl FnOnce(&mut HashSet<Location>)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    fn update(&self, update: impl FnOnce(&mut HashSet<Location>)) {
+        update(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// The workers that have a job, by row. A signal handler sends to them directly, because the main loop may be
-/// blocked by a terminal that accepts no output.
+/// The workers that have a job, by row. The signal handler sends commands to them directly, because a terminal that
+/// does not accept output may block the main loop.
 #[derive(Clone, Default)]
 pub(crate) struct RunningWorkers(Arc<Mutex<Vec<RowWorker>>>);
 
@@ -49,91 +48,93 @@ impl RunningWorkers {
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<RowWorker>)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    fn update(&self, update: impl FnOnce(&mut Vec<RowWorker>)) {
+        update(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-pub struct Crews {
-    for_worker: WorkerBus,
+pub struct BatchWorkers {
+    new_bus: WorkerBus,
     clock: Arc<dyn Clock>,
-    /// Passes on an event of a row's worker. Returns false if the receiver is gone.
+    /// Forwards an event from a row's worker. Returns false if the receiver is gone.
     outbox: Arc<dyn Fn(usize, Event) -> bool + Send + Sync>,
     waits: Waits,
+    /// The number of run logs to keep.
     logs: usize,
-    rows: Vec<Option<Crew>>,
+    rows: Vec<Option<SupervisedWorker>>,
     pub busy: BusyPorts,
     pub(crate) running: RunningWorkers,
 }
 
-struct Crew {
+struct SupervisedWorker {
     worker: Worker,
     supervisor: Supervisor,
 }
 
-impl Crew {
-    /// Waits for the worker to end, which it does once all senders of its commands are dropped.
+impl SupervisedWorker {
+    /// Waits for the worker to end. A worker ends once all senders of its commands are dropped.
     fn end(self) {
         drop(self.supervisor);
         self.worker.join();
     }
 }
 
-impl Crews {
+impl BatchWorkers {
     /// `logs` is the number of run logs to keep.
     pub fn new(
-        for_worker: WorkerBus,
+        new_bus: WorkerBus,
         clock: Arc<dyn Clock>,
         outbox: impl Fn(usize, Event) -> bool + Send + Sync + 'static,
         waits: Waits,
         logs: usize,
-    ) -> Crews {
+    ) -> BatchWorkers {
         let (busy, running) = (BusyPorts::default(), RunningWorkers::default());
         let outbox = Arc::new(outbox);
-        Crews { for_worker, clock, outbox, waits, logs, rows: Vec::new(), busy, running }
+        BatchWorkers { new_bus, clock, outbox, waits, logs, rows: Vec::new(), busy, running }
     }
 
     /// Starts a row's job. If another instance of cfdfu is using the drone, starts nothing and returns that instance:
-    /// such a drone must not be asked to enter DFU mode.
+    /// the drone must not be asked to enter DFU mode.
     pub fn start(&mut self, id: usize, device: &Device, job: Box<Job>) -> Option<RunningInstance> {
-        if let Some(other) = supervise::user_of(device) {
+        if let Some(other) = supervise::find_instance_using(device) {
             return Some(other);
         }
-        let mut worker = Worker::spawn((self.for_worker)(), Arc::clone(&self.clock));
+        let mut worker = Worker::spawn((self.new_bus)(), Arc::clone(&self.clock));
         let mut supervisor =
             Supervisor::new(worker.commands.clone(), device.simulated, self.waits, self.logs);
         let (_, no_events) = channel();
         let events = std::mem::replace(&mut worker.events, no_events);
         let outbox = Arc::clone(&self.outbox);
         thread::spawn(move || events.iter().all(|event| outbox(id, event)));
-        // The scanner must not open the drone once its job runs.
-        self.busy.change(|ports| {
+        // The scanner must not open the drone while its job runs.
+        self.busy.update(|ports| {
             ports.insert(device.location.clone());
         });
         supervisor.start(job);
-        self.running.change(|all| all.push((id, worker.commands.clone())));
+        self.running.update(|all| all.push((id, worker.commands.clone())));
         self.rows.resize_with(self.rows.len().max(id + 1), || None);
-        self.rows[id] = Some(Crew { worker, supervisor });
+        self.rows[id] = Some(SupervisedWorker { worker, supervisor });
         None
     }
 
     /// Starts another job on the row's worker: the rest of an interrupted job, or an undo whose drone has been found.
     pub fn resume(&mut self, id: usize, job: Box<Job>) {
-        if let Some(crew) = self.crew(id) {
-            crew.supervisor.resume(job);
+        if let Some(row) = self.row(id) {
+            row.supervisor.resume(job);
         }
     }
 
     pub(crate) fn send(&mut self, id: usize, command: Command) {
-        if let Some(crew) = self.crew(id) {
-            let _ = crew.worker.commands.send(command);
+        if let Some(row) = self.row(id) {
+            let _ = row.worker.commands.send(command);
         }
     }
 
-    /// Passes an event of a row's worker through its supervisor. Saves the backup of a plan and starts writing without
-    /// asking: the user has already confirmed the batch. Returns `None` if the row no longer has a worker.
+    /// Passes an event from a row's worker through its supervisor. Once the plan is ready, saves the backup and starts
+    /// writing without asking: the user has already confirmed the batch. Returns `None` if the row no longer has a
+    /// worker.
     pub fn observe(&mut self, now: Duration, id: usize, event: Event) -> Option<Observed> {
-        let Crew { supervisor, .. } = self.rows.get_mut(id)?.as_mut()?;
+        let SupervisedWorker { supervisor, .. } = self.rows.get_mut(id)?.as_mut()?;
         let observed = supervisor.observe(now, event);
         if let Observed::Event(Event::Ready(preview)) = &observed
             && let Some(entry) = supervisor.proceed(preview)
@@ -143,33 +144,33 @@ impl Crews {
         Some(observed)
     }
 
-    /// Call this when the terminal is closed. The jobs then record their results for the next start.
+    /// Handles a closed terminal: the jobs record their results for the next start.
     pub(crate) fn hang_up(&mut self) {
-        for crew in self.rows.iter_mut().flatten() {
-            crew.supervisor.hang_up();
+        for row in self.rows.iter_mut().flatten() {
+            row.supervisor.hang_up();
         }
     }
 
     /// Frees the port and the worker of a row that has ended. Otherwise a station would keep a thread and a USB context
     /// for every drone that it has ever flashed.
     pub fn finish(&mut self, id: usize, port: &Location) {
-        self.busy.change(|ports| {
+        self.busy.update(|ports| {
             ports.remove(port);
         });
-        self.running.change(|all| all.retain(|(n, _)| *n != id));
-        if let Some(crew) = self.rows.get_mut(id).and_then(Option::take) {
-            crew.end();
+        self.running.update(|all| all.retain(|(n, _)| *n != id));
+        if let Some(row) = self.rows.get_mut(id).and_then(Option::take) {
+            row.end();
         }
     }
 
     /// Waits for all workers to end.
     pub fn end(self) {
-        // `running` also holds senders of commands: see `Crew::end`.
-        self.running.change(Vec::clear);
-        self.rows.into_iter().flatten().for_each(Crew::end);
+        // `running` also has senders of commands; workers end only once all of them are dropped.
+        self.running.update(Vec::clear);
+        self.rows.into_iter().flatten().for_each(SupervisedWorker::end);
     }
 
-    fn crew(&mut self, id: usize) -> Option<&mut Crew> {
+    fn row(&mut self, id: usize) -> Option<&mut SupervisedWorker> {
         self.rows.get_mut(id)?.as_mut()
     }
 }
