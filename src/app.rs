@@ -50,6 +50,8 @@ pub(crate) const DEMO_LOADER: &str = "demo-loader.bin";
 pub struct App {
     /// The time of the last message, measured from startup.
     pub now: Duration,
+    /// The local time of day at startup, since midnight, as of the last job; `None` if the time zone is unknown.
+    pub started_at: Option<Duration>,
     /// The state of the demo; `None` with real drones. The demo's header always shows that the drone is simulated.
     pub demo: Option<Demo>,
     pub devices: Devices,
@@ -525,6 +527,8 @@ pub enum Msg {
     Loaded(Which, PathBuf, Result<Box<Image>, Problem>),
     /// The file is a pipe, which can be read only once.
     NotReread(Which),
+    /// The local time of day, since midnight.
+    TimeOfDay(Duration),
     /// The content of a folder.
     Listed(PathBuf, Result<Vec<Entry>, String>),
     /// The text of the path field when the completion was requested, and the text to append.
@@ -614,6 +618,7 @@ impl App {
     pub fn new(demo: Option<Demo>) -> App {
         App {
             now: Duration::ZERO,
+            started_at: None,
             demo,
             devices: Devices::default(),
             names: RadioNames::default(),
@@ -640,6 +645,12 @@ impl App {
             then: Then::End,
             exit: None,
         }
+    }
+
+    /// The local time of day, in hours and minutes, once `left` has passed.
+    pub(crate) fn time_of_day_in(&self, left: Duration) -> Option<(u64, u64)> {
+        let minutes = (self.started_at? + self.now + left).as_secs() / 60;
+        Some((minutes / 60 % 24, minutes % 60))
     }
 
     /// The facts of the job on the screen.

@@ -9,6 +9,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant, SystemTime};
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
 /// A source of time that can also sleep.
 pub trait Clock: Send + Sync {
     /// Time since the clock was created.
@@ -19,6 +22,14 @@ pub trait Clock: Send + Sync {
     fn begin_work(&self) {}
     /// Ends the membership that [`Clock::begin_work`] started.
     fn end_work(&self) {}
+}
+
+/// The local time of day, since midnight; `None` if the computer's time zone is unknown.
+pub(crate) fn local_time_of_day() -> Option<Duration> {
+    let zone = TimeZone::try_system().ok()?;
+    let time = Timestamp::now().to_zoned(zone).time();
+    let seconds = (i64::from(time.hour()) * 60 + i64::from(time.minute())) * 60 + i64::from(time.second());
+    u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
 /// The membership of a thread in a [`TeamClock`], which ends when this value is dropped. Other clocks have no members.

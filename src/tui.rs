@@ -21,7 +21,7 @@ use crate::app::{
     self, App, BatchEffect, BusState, ChosenFile, Demo, DemoInput, DemoLeds, Effect, Msg, Origin, Slot, Which,
 };
 use crate::batch_workers::{BatchWorkers, WorkerBus};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::doctor;
 use crate::image::Image;
 use crate::job::{Command, Device, Enter, Event, Job, Level, LogEntry, Other, Report, Selector, Task};
@@ -255,6 +255,9 @@ impl<'a> Shell<'a> {
             }
             let message = self.supervise(message);
             for effect in update(app, now(), message) {
+                if matches!(effect, Effect::Start(_) | Effect::Resume(_) | Effect::Batch(_)) {
+                    self.send_time_of_day();
+                }
                 self.perform(app, effect);
             }
         }
@@ -268,6 +271,12 @@ impl<'a> Shell<'a> {
 
     fn now(&self) -> Duration {
         self.world.clock.now().saturating_sub(self.start)
+    }
+
+    fn send_time_of_day(&self) {
+        if let Some(time) = clock::local_time_of_day() {
+            let _ = self.messages.send(Msg::TimeOfDay(time));
+        }
     }
 
     fn perform(&mut self, app: &App, effect: Effect) {

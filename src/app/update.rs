@@ -97,6 +97,13 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             Some(goal) => job::begin(app, goal, Source::Chosen),
             None => Vec::new(),
         },
+        Msg::TimeOfDay(time) => {
+            // Midnight may have passed since startup, and the computer may have been suspended.
+            const DAY: u64 = 24 * 60 * 60;
+            let started_at = (time.as_secs() + DAY - app.now.as_secs() % DAY) % DAY;
+            app.started_at = Some(Duration::from_secs(started_at));
+            Vec::new()
+        }
         Msg::OtherInstances(others) => {
             app.devices.other_instances = others;
             Vec::new()

@@ -13,13 +13,16 @@ use crate::app::progress::{PHASES, PhaseProgress, Progress};
 use crate::app::{App, JobView};
 use crate::job::Phase;
 
+/// A job that takes longer than this also shows when it ends.
+const LONG: Duration = Duration::from_secs(30);
+
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
     let width = usize::from(area.width);
     let percent = format!(" {:>3} % ", percent(view));
     let doing = cut(&theme.text(&activity(app, view)), width.saturating_sub(percent.len() + 1), theme);
     let doing = Line::from(Span::styled(format!(" {doing}"), theme.strong));
     let head = spread(doing, Line::from(Span::styled(percent, theme.strong)), width);
-    let left = Line::from(theme.text(&time_left(view)));
+    let left = Line::from(theme.text(&time_left(app, view)));
     let phases = phases(&view.facts.progress, width.saturating_sub(left.width()), theme);
     let lines = vec![head, gauge(view.facts.progress.ratio(), theme, width), spread(phases, left, width)];
     frame.render_widget(Paragraph::new(lines), area);
@@ -119,12 +122,16 @@ fn figures(view: &JobView, part: PhaseProgress) -> String {
     format!("{}/{} KiB{rate}", kib(part.done), kib(part.total))
 }
 
-fn time_left(view: &JobView) -> String {
+/// The time left and, if that is long enough to do something else, the time of day at which the job ends.
+fn time_left(app: &App, view: &JobView) -> String {
     if view.waiting.is_some() {
         return String::new();
     }
     let left = view.facts.progress.left().filter(|left| *left > Duration::ZERO);
-    left.map_or_else(|| "… ".to_owned(), |left| format!("{:.0} s left ", left.as_secs_f64().ceil()))
+    let Some(left) = left else { return "… ".to_owned() };
+    let end = app.time_of_day_in(left).filter(|_| left > LONG);
+    let end = end.map(|(hour, minute)| format!(", until {hour:02}:{minute:02}")).unwrap_or_default();
+    format!("{:.0} s left{end} ", left.as_secs_f64().ceil())
 }
 
 #[allow(

@@ -1057,3 +1057,37 @@ fn a_narrow_screen_always_names_the_phase() {
     }
     assert!(seen > 100, "{seen}");
 }
+
+/// While a job will take more than half a minute, the screen also shows the time of day at which it ends.
+#[test]
+fn a_long_job_shows_the_time_of_day_at_which_it_ends() {
+    let mut ui = Interface::new("dfu");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.press('f');
+    // At 23:59:40 on the local clock, so that the job ends on the next day.
+    let began = ui.app.now;
+    ui.send(Msg::TimeOfDay(Duration::from_secs(86_380)));
+    let (mut long, mut short) = (0, 0);
+    while let Screen::Job(view) = &ui.app.screen {
+        let is_asking = matches!(&view.stage, Stage::Asking(_));
+        let shown = text(&draw(&ui.app, &theme(), 80, 24));
+        if let Some(row) = shown.lines().find(|row| row.contains(" s left")) {
+            let (before, after) = row.split_once(" s left").unwrap();
+            let left: u64 = before.rsplit(' ').next().unwrap().parse().unwrap();
+            let end = |left: u64| {
+                let minutes = (86_380 + (ui.app.now - began).as_secs() + left) / 60 % 1440;
+                format!(", until {:02}:{:02}", minutes / 60, minutes % 60)
+            };
+            let after = after.trim_end();
+            let is_right = after == end(left) || after == end(left - 1) || after == end(left + 1);
+            assert!(if left > 30 { is_right } else { after.is_empty() }, "{shown}");
+            *if left > 30 { &mut long } else { &mut short } += 1;
+        }
+        // Every message takes two seconds, as on a very slow bus.
+        if !is_asking {
+            ui.wait(Duration::from_secs(2));
+        }
+        if is_asking { ui.press('w') } else { ui.handle_until(|_| true) }
+    }
+    assert!(long > 0 && short > 0, "{long} {short}");
+}
