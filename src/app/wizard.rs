@@ -284,18 +284,49 @@ impl Wizard {
         let until =
             |period: u128| Duration::from_millis(u64::try_from(period - passed % period).unwrap_or(1000));
         match (self.step, self.led(now)) {
-            (WizardStep::Count | WizardStep::Hold | WizardStep::Release, Led::Fast) => Some(until(250)),
-            (WizardStep::Count | WizardStep::Hold | WizardStep::Release, Led::Slow) => {
-                Some(until(476).min(until(1000)))
-            }
-            (WizardStep::Count | WizardStep::Hold | WizardStep::Release, _) => Some(until(500)),
-            // The LEDs of three answers blink at different rates. Wake up for the earliest change.
+            // In three of the answers, the LEDs blink at different rates. Wake up for the earliest change.
             (WizardStep::AskLeds, _) => {
                 let until = |half: u128| u64::try_from(half - now.as_millis() % half).unwrap_or(250);
                 let next = Leds::ALL.into_iter().filter_map(Leds::half_period).map(until).min();
                 next.map(Duration::from_millis)
             }
+            (WizardStep::Count | WizardStep::Hold | WizardStep::Release, Led::Slow) => {
+                Some(until(476).min(until(1000)))
+            }
+            (WizardStep::Answer(_), Led::Slow) => Some(until(476)),
+            (_, Led::Fast) => Some(until(250)),
+            (WizardStep::Count | WizardStep::Hold | WizardStep::Release, _) => Some(until(500)),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The screen is redrawn exactly when M2 changes. Otherwise, the LED would stop blinking, or wake-ups be wasted.
+    #[test]
+    fn a_blinking_led_is_redrawn_in_every_answer() {
+        for leds in Leds::ALL {
+            let mut wizard = Wizard::new(Duration::ZERO, false);
+            wizard.go_to(WizardStep::Answer(leds), Duration::ZERO);
+            let changes: Vec<u64> = (1..2000)
+                .filter(|ms| {
+                    let at = |ms| wizard.is_lit(Duration::from_millis(ms));
+                    at(*ms) != at(ms - 1)
+                })
+                .collect();
+            let mut now = Duration::ZERO;
+            let mut wakes = Vec::new();
+            while let Some(wait) = wizard.next_wake(now) {
+                now += wait;
+                if now >= Duration::from_secs(2) {
+                    break;
+                }
+                wakes.push(u64::try_from(now.as_millis()).unwrap());
+            }
+            assert_eq!(wakes, changes, "{leds:?}");
         }
     }
 }
