@@ -90,7 +90,19 @@ pub(crate) fn verdict(report: &Report) -> String {
     }
 }
 
-/// The number of bytes that a flash wrote, or that the drone already held.
+/// Describes a failure without the name of the USB request that failed, which only the log shows.
+pub(crate) fn failure_on_screen(failure: &Failure) -> String {
+    let error = match &failure.kind {
+        FailureKind::Dfu(error) => error.transfer(),
+        _ => None,
+    };
+    match (error, &failure.place) {
+        (Some(error), Some(place)) => format!("{place}: {error}"),
+        _ => failure.to_string(),
+    }
+}
+
+/// Describes how many bytes a flash wrote, or how many the drone already held.
 pub(crate) fn figures(report: &Report) -> Option<String> {
     match &report.outcome {
         Outcome::Flashed => {

@@ -520,7 +520,9 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
             (format!("{tick} {verdict}, {took:.1} s"), theme.good)
         }
         Outcome::Cancelled(_) => (format!("{cross} {verdict} after {took:.1} s"), theme.warn),
-        Outcome::Failed(_) => (format!("{cross} {verdict}"), theme.bad),
+        Outcome::Failed(failure) => {
+            (format!("{cross} {}", theme.text(&report::failure_on_screen(failure))), theme.bad)
+        }
     };
     let mut lines = vec![Line::from(Span::styled(head, style)), Line::from("")];
     match &report.outcome {
