@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::theme::Theme;
-use super::{batch_panel, cut_line, panel, wrapped};
+use super::{batch_panel, cut_line, panel, push_whole, wrapped};
 use crate::app::batch::DroneFacts;
 use crate::app::{App, Backup, BusState, Goal, Screen, Slot, Which};
 use crate::crazyflie::{Board, Mode, RelatedDevice};
@@ -108,16 +108,24 @@ fn device_lines<'a>(app: &App, device: &Device, width: u16, theme: &Theme) -> Ve
         (None, Mode::Dfu) => ("in DFU mode".to_owned(), theme.good),
         (None, Mode::Firmware) => (format!("{}, running", device.strings.product), theme.good),
     };
-    let head = |more: String| {
+    let inner = usize::from(width.saturating_sub(super::FRAME));
+    // On a narrow card, part of an address or of a port would be useless.
+    let head = |more: &[String]| {
         let dot = Span::styled(format!("{} ", theme.dot), style);
-        Line::from(vec![dot, Span::styled(name, theme.strong), Span::raw(more)])
+        let mut line = Line::from(vec![dot, Span::styled(name, theme.strong)]);
+        for more in more {
+            if push_whole(&mut line, [Span::raw(more.clone())], inner) {
+                break;
+            }
+        }
+        line
     };
     let Device { id, location, strings, .. } = device;
     let place = Line::from(format!("  {id} on port {location}"));
     match (device.open_error, known) {
         (Some(error), _) => {
             let why = vec![Span::raw("  "), Span::styled(error.to_string(), theme.bad)];
-            vec![head(String::new()), place, Line::from(why)]
+            vec![head(&[]), place, Line::from(why)]
         }
         (None, Some(DeviceInfo::InDfu(identity))) => {
             let board = identity.board.as_ref();
@@ -125,7 +133,8 @@ fn device_lines<'a>(app: &App, device: &Device, width: u16, theme: &Theme) -> Ve
                 board.map_or_else(|| "unknown board".to_owned(), |it| format!("{} {}", it.code, it.name()));
             let serial = if width >= 56 { format!("   serial {}", strings.serial) } else { String::new() };
             let board = Line::from(format!("  {board}{serial}"));
-            vec![head(format!("  {id}  port {location}")), board, contents(identity, theme)]
+            let places = [format!("  {id}  port {location}"), format!("  port {location}")];
+            vec![head(&places), board, contents(identity, inner, theme)]
         }
         (None, Some(DeviceInfo::Running(Running { version: Some(version), board, radio, health }))) => {
             let board = board.as_deref().unwrap_or("the drone");
@@ -138,18 +147,18 @@ fn device_lines<'a>(app: &App, device: &Device, width: u16, theme: &Theme) -> Ve
             } else {
                 Line::from(format!("  {board} runs {version}"))
             };
-            vec![head(name), place, last]
+            vec![head(&[name]), place, last]
         }
         (None, _) => {
             let board = app.devices.board().map(|board| format!("{} {}", board.code, board.name()));
             let last = board.unwrap_or_else(|| format!("serial {}", strings.serial));
-            vec![head(String::new()), place, Line::from(format!("  {last}"))]
+            vec![head(&[]), place, Line::from(format!("  {last}"))]
         }
     }
 }
 
-/// The bootloader and the firmware of a drone in DFU mode, in one line.
-fn contents<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
+/// Describes the bootloader and the firmware of a drone in DFU mode, as far as they fit into this width.
+fn contents<'a>(identity: &Identity, width: usize, theme: &Theme) -> Line<'a> {
     if identity.is_read_protected() {
         return Line::from(Span::styled("  read-protected", theme.bad));
     }
@@ -170,7 +179,11 @@ fn contents<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
             Span::raw(format!("firmware {}", firmware.version.as_deref().unwrap_or("of unknown version")))
         }
     };
-    Line::from(vec![Span::raw("  "), loader, Span::raw(", "), firmware])
+    // If only one of them fits, a bad bootloader is more important than the firmware.
+    let is_good = identity.loader == Some(Loader::Bitcraze);
+    let main = if is_good { firmware.clone() } else { loader.clone() };
+    let both = Line::from(vec![Span::raw("  "), loader, Span::raw(", "), firmware]);
+    if both.width() <= width { both } else { Line::from(vec![Span::raw("  "), main]) }
 }
 
 fn draw_card(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>>, theme: &Theme) {
