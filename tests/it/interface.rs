@@ -1,5 +1,5 @@
-//! Runs the interface on simulated drones, without a terminal and on a fast clock. The key handling, the worker and the
-//! simulator are those of the real program.
+//! Runs the interface on simulated drones, without a terminal and on a fast clock. The real program has the same key
+//! handling, worker and simulator.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use cfdfu::app::releases::{ReleaseList, ReleasesEffect, ReleasesMsg};
 use cfdfu::app::update::update;
 use cfdfu::app::{App, BatchEffect, BusState, Demo, DemoInput, DemoLeds, Effect, Msg, Slot, Which};
 use cfdfu::clock::Clock;
-use cfdfu::job::{Command, Event, Job};
+use cfdfu::job::{Command, Event, Job, LogEntry, Phase};
 use cfdfu::scan;
 use cfdfu::supervise::{Ended, Observed, Supervisor, Waits};
 use cfdfu::ui;
@@ -24,6 +24,12 @@ use ratatui::buffer::Buffer;
 
 use crate::support::{World, parse};
 
+/// The time between two messages that are not about the work of the chip.
+const STEP: Duration = Duration::from_millis(20);
+/// The time to write and to read a byte on the simulated chip: see `app::progress`.
+const WRITE_BYTE: Duration = Duration::from_nanos(6400);
+const READ_BYTE: Duration = Duration::from_nanos(1816);
+
 /// The interface on simulated drones, without a terminal.
 pub struct Interface {
     pub app: App,
@@ -31,13 +37,15 @@ pub struct Interface {
     worker: Worker,
     supervisor: Supervisor,
     pub effects: Vec<Effect>,
-    /// The contents of the chosen files. They exist only in memory.
+    /// The contents of the chosen files, which exist only in memory.
     files: HashMap<PathBuf, Vec<u8>>,
     /// The cached list of releases.
     pub kept_list: Option<ReleaseList>,
-    /// The jobs that a batch has started but that `row` and `rows` have not yet run.
+    /// The jobs that a batch has started but that `run_row` and `run_all_rows` have not yet run.
     jobs: BTreeMap<usize, Box<Job>>,
     now: Duration,
+    /// The last reported progress of a job.
+    progress: (Phase, u64),
 }
 
 impl Interface {
@@ -45,21 +53,23 @@ impl Interface {
         Interface::on(World::new(scenario), scenario)
     }
 
-    /// The text of the notice, or an empty string.
+    /// Returns the text of the notice; empty if there is no notice.
     pub fn notice(&self) -> String {
         self.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default()
     }
 
     /// Starts the interface on these drones.
     pub fn on(world: World, scenario: &str) -> Interface {
-        let plugged = world.bus.with(0, |drone, _| drone.plugged()).unwrap_or(false);
+        let plugged = world.bus.with(0, |drone, _| drone.is_plugged_in()).unwrap_or(false);
         let demo = Demo { scenario: scenario.to_owned(), plugged, button: false, leds: DemoLeds::default() };
         let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
         let supervisor = Supervisor::new(worker.commands.clone(), true, Waits::Interrupted, 0);
         let (app, effects, now) = (App::new(Some(demo)), Vec::new(), Duration::ZERO);
         let (files, jobs) = (HashMap::new(), BTreeMap::new());
         let kept_list = None;
-        let mut ui = Interface { app, world, worker, supervisor, effects, files, kept_list, jobs, now };
+        let progress = (Phase::Compare, 0);
+        let mut ui =
+            Interface { app, world, worker, supervisor, effects, files, kept_list, jobs, now, progress };
         ui.scan_bus();
         ui
     }
@@ -67,8 +77,13 @@ impl Interface {
     /// Sends a message to the interface and carries out the resulting effects as the real program does.
     pub fn send(&mut self, msg: Msg) {
         // The interface has its own clock, which advances by a fixed step for each message: the worker's messages
-        // arrive at random times, which must not appear in a picture.
-        self.now += Duration::from_millis(20);
+        // arrive at random times, which must not appear in a picture. The work of the chip takes as long as on the
+        // simulated chip, so that pictures show its true speed.
+        let step = match &msg {
+            Msg::Job(event) | Msg::OfRow(_, event) => self.work_time(event),
+            _ => STEP,
+        };
+        self.now += step;
         let msg = self.supervise(msg);
         let mut answers = Vec::new();
         for effect in update(&mut self.app, self.now, msg) {
@@ -97,12 +112,29 @@ impl Interface {
         for answer in answers {
             self.send(answer);
         }
-        // Wait until the background identify ends: otherwise a picture would show an arbitrary moment of the job.
+        // Wait until the background identify ends: otherwise, a picture would show an arbitrary moment of that job.
         while self.app.devices.is_identifying() {
             let event =
                 self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the identify has not ended");
             let msg = self.supervise(Msg::Job(Box::new(event)));
             update(&mut self.app, self.now, msg);
+        }
+    }
+
+    /// The time that the simulated chip took to reach this event.
+    fn work_time(&mut self, event: &Event) -> Duration {
+        match event {
+            Event::Log(_, LogEntry::Erased { took, .. }) => *took,
+            // The log entries of the erases have their times.
+            Event::Progress { phase: Phase::Erase, .. } => Duration::ZERO,
+            Event::Progress { phase, done, .. } => {
+                let (last, before) = std::mem::replace(&mut self.progress, (*phase, *done));
+                let bytes = if last == *phase { done.saturating_sub(before) } else { 0 };
+                let per_byte = if *phase == Phase::Write { WRITE_BYTE } else { READ_BYTE };
+                per_byte * u32::try_from(bytes).unwrap()
+            }
+            Event::Sector { .. } => Duration::ZERO,
+            _ => STEP,
         }
     }
 
@@ -114,7 +146,7 @@ impl Interface {
                 Observed::Ended(ended) => Msg::Ended(ended),
             },
             Msg::Detached => {
-                self.supervisor.hang_up();
+                self.supervisor.detach();
                 Msg::Detached
             }
             other => other,
@@ -128,7 +160,7 @@ impl Interface {
                 DemoInput::Cable => drone.plug_or_unplug(now),
                 DemoInput::Button => drone.press_or_release(now),
             }
-            (drone.plugged(), drone.button())
+            (drone.is_plugged_in(), drone.is_button_held())
         });
         let scenario = self.app.demo.as_ref().map(|demo| demo.scenario.clone());
         if let (Some((plugged, button)), Some(scenario)) = (state, scenario) {
@@ -176,32 +208,33 @@ impl Interface {
         self.send(Msg::Loaded(which, path, Ok(Box::new(parse(bytes)))));
     }
 
-    /// Sends the worker's events to the interface, up to the wanted one. Does not scan the bus afterwards, because the
-    /// worker may already be further along than this event.
+    /// Sends the worker's events to the interface, up to and including the wanted event. Does not scan the bus
+    /// afterwards, because the worker may already have continued after this event.
     pub fn handle_until(&mut self, wanted: impl Fn(&Event) -> bool) {
         loop {
             let event =
                 self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the event has not arrived");
-            let found = wanted(&event);
-            let plan = matches!(event, Event::Ready(_));
+            let is_wanted = wanted(&event);
+            let is_plan = matches!(event, Event::Ready(_));
             self.send(Msg::Job(Box::new(event)));
-            if plan {
+            if is_plan {
                 // The plan accepts keys only after it has been on the screen for a while.
                 self.now += Duration::from_secs(1);
             }
-            if found {
+            if is_wanted {
                 return;
             }
         }
     }
 
-    /// Like `take`, but scans the bus afterwards. The worker must wait or be idle after the wanted event.
+    /// Like `handle_until`, but scans the bus afterwards. After the wanted event, the worker must be waiting or idle.
     pub fn handle_until_and_scan(&mut self, wanted: impl Fn(&Event) -> bool) {
         self.handle_until(wanted);
         self.scan_bus();
     }
 
-    /// Runs the job of a row to its end, and then sends its events to the interface, up to the wanted one.
+    /// Runs the job of a row to its end. Then sends the job's events to the interface, up to and including the wanted
+    /// event.
     pub fn run_row(&mut self, id: usize, wanted: impl Fn(&Event) -> bool) {
         let job = self.jobs.remove(&id).expect("the job of this row has not been started");
         let worker = Worker::spawn(Arc::new(self.world.bus.clone()), self.world.clock.clone());
@@ -215,12 +248,12 @@ impl Interface {
             events.push(event);
         }
         for event in events {
-            let found = wanted(&event);
+            let is_wanted = wanted(&event);
             self.send(match event {
                 Event::Finished(report) => Msg::RowEnded(id, Box::new(Ended::of(report, false))),
                 event => Msg::OfRow(id, Box::new(event)),
             });
-            if found {
+            if is_wanted {
                 return;
             }
         }
