@@ -92,9 +92,13 @@ fn age(minutes: u64) -> String {
     }
 }
 
-/// Removes everything that was fetched. The demo changes nothing.
+/// Removes all lists and files that were fetched. The demo removes nothing.
 pub(super) fn forget(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
-    if let Some(cache) = Cache::of_user(false).filter(|_| global.demo.is_none()) {
+    if global.demo.is_some() {
+        console.line("Nothing was removed: the demo uses no releases of this computer.");
+        return Ok(Exit::Done);
+    }
+    if let Some(cache) = Cache::of_user(false) {
         cache.forget().map_err(|error| {
             Problem::new(
                 Exit::CannotCreate,
