@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// How many digits of a revision to show.
+/// The number of digits of the revision to show.
 const DIGITS: usize = 10;
 
 fn main() {
@@ -17,14 +17,15 @@ fn main() {
     println!("cargo:rustc-env=CFDFU_REVISION={}", revision.get(..DIGITS).unwrap_or_default());
 }
 
-/// The revision that `cargo package` has recorded in a package from crates.io.
+/// Returns the revision that `cargo package` recorded, if this is a package from crates.io.
 fn packaged_revision() -> Option<String> {
     let text = fs::read_to_string(".cargo_vcs_info.json").ok()?;
     let (_, rest) = text.split_once(r#""sha1": ""#)?;
     Some(rest.split('"').next()?.to_owned())
 }
 
-/// The revision of a git clone. A folder without its own `.git` may be inside the clone of another project.
+/// Returns the revision of the git clone. A folder without its own `.git` has no revision, because it may be inside the
+/// clone of a different project.
 fn checked_out_revision() -> Option<String> {
     if !Path::new(".git").exists() {
         return None;

@@ -1,15 +1,15 @@
-//! Fuzzes every parser of untrusted data with random and damaged inputs. `cargo bench --bench fuzz` runs ten million
-//! inputs for each parser, and `cargo bench --bench fuzz -- 100000` runs 100,000.
+//! Fuzzes every parser of untrusted data with random and damaged inputs. `cargo bench --bench fuzz` runs each parser
+//! on ten million inputs, and `cargo bench --bench fuzz -- 100000` on 100,000.
 //!
-//! The run fails on a panic, on an image larger than the flash, or on an input that takes longer than a second.
-//! Otherwise it prints how many inputs were accepted and how many were rejected.
+//! The run fails on a panic, on an image larger than the flash, or on an input that takes longer than a second to
+//! parse. Otherwise, it prints how many inputs were accepted and how many were rejected.
 
 #![allow(
     unreachable_pub,
     clippy::cast_possible_truncation,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "as in the tests: failures are panics, and the results are printed"
+    reason = "failures are panics, as in the tests, and the results are printed"
 )]
 
 #[allow(dead_code, reason = "the tests use the other functions")]
@@ -37,13 +37,13 @@ const INPUTS: u64 = 10_000_000;
 
 impl Rng {
     /// Returns a boundary value, which often exposes errors.
-    fn edge(&mut self) -> u32 {
+    fn pick_boundary(&mut self) -> u32 {
         [0, 1, 3, 4, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFC, 0xFFFF_FFFF]
             [self.below(12)]
     }
 
     /// Returns the seed with up to six random changes.
-    fn damaged(&mut self, seed: &[u8]) -> Vec<u8> {
+    fn damage(&mut self, seed: &[u8]) -> Vec<u8> {
         let mut bytes = seed.to_vec();
         for _ in 0..=self.below(6) {
             let len = bytes.len();
@@ -54,10 +54,10 @@ impl Rng {
             match self.below(8) {
                 0 => bytes[at] ^= 1 << self.below(8),
                 1 => bytes[at] = self.roll() as u8,
-                2 => bytes[at] = self.edge() as u8,
+                2 => bytes[at] = self.pick_boundary() as u8,
                 3 => {
                     let at = at.min(len - 4);
-                    let number = self.edge().to_le_bytes();
+                    let number = self.pick_boundary().to_le_bytes();
                     bytes[at..at + 4].copy_from_slice(&number);
                 }
                 4 => bytes.truncate(at),
@@ -83,16 +83,16 @@ fn fuzz(name: &str, inputs: u64, seeds: &[Vec<u8>], parse: impl Fn(Vec<u8>, &mut
         let seed = &seeds[rng.below(seeds.len())];
         let input = match n % 16 {
             0 => (0..rng.below(300)).map(|_| rng.roll() as u8).collect(),
-            _ => rng.damaged(seed),
+            _ => rng.damage(seed),
         };
         let before = Instant::now();
         accepted += u64::from(parse(input, &mut rng));
         slowest = slowest.max(before.elapsed());
-        assert!(slowest < Duration::from_secs(1), "{name}: input {n} takes {slowest:?}");
+        assert!(slowest < Duration::from_secs(1), "{name}: input {n} took {slowest:?}");
     }
-    let took = started.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
     println!(
-        "{name:<24} {inputs} inputs, {accepted} accepted, {} rejected, {took:.0} s, slowest {slowest:?}",
+        "{name:<24} {inputs} inputs, {accepted} accepted, {} rejected, {seconds:.0} s, slowest {slowest:?}",
         inputs - accepted
     );
 }
@@ -107,8 +107,9 @@ fn parse_image(bytes: Vec<u8>) -> bool {
     }
 }
 
-/// Corrects the checksum at the end in half of the cases, because a wrong checksum hides the rest of the parser.
-fn with_checksum(mut bytes: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
+/// Corrects the checksum at the end of half of the inputs. An input with a wrong checksum does not reach the rest of
+/// the parser.
+fn fix_some_checksums(mut bytes: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
     if bytes.len() > 16 && rng.below(2) == 0 {
         let end = bytes.len() - 4;
         let crc = !crc32fast::hash(&bytes[..end]);
@@ -125,11 +126,11 @@ fn main() {
     let head = firmware[..1200].to_vec();
 
     fuzz("raw image", inputs, &[firmware.clone(), head.clone()], |bytes, _| parse_image(bytes));
-    let suffixed = files::suffixed(part.clone(), (0x0483, 0xDF11), 0x0100);
-    fuzz("DFU suffix", inputs, &[suffixed], |bytes, rng| parse_image(with_checksum(bytes, rng)));
+    let suffixed = files::append_suffix(part.clone(), (0x0483, 0xDF11), 0x0100);
+    fuzz("DFU suffix", inputs, &[suffixed], |bytes, rng| parse_image(fix_some_checksums(bytes, rng)));
     let one = files::dfuse(&[(0, vec![(base, &part)])]);
     let two = files::dfuse(&[(0, vec![(base, &part), (base + 200, &part)]), (0, vec![(base + 800, &part)])]);
-    fuzz("DfuSe", inputs, &[one, two], |bytes, rng| parse_image(with_checksum(bytes, rng)));
+    fuzz("DfuSe", inputs, &[one, two], |bytes, rng| parse_image(fix_some_checksums(bytes, rng)));
     let hex = files::hex(base, &part).into_bytes();
     fuzz("Intel HEX", inputs, &[hex], |bytes, _| parse_image(bytes));
     let elf = files::elf(base, &part);

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Measures the speed and the cost of the interface, using the demo.
+"""Measures the speed, the memory use and the output of the interface in the demo.
 
-Starts the release binary in a pseudo-terminal (80x24) several times and prints: the time from exec to the first frame
-and the bytes of the first frames, the time from a key press to the next frame, the peak memory, the bytes and the
-processor time of ten idle seconds, and the size of the binary. Usage: cargo build --release && benches/interface.py
+Starts the release binary in a pseudo-terminal (80x24) several times. Prints the time from exec to the first frame, the
+number of bytes in the first frames, the time from a key press to the next frame, the peak memory, the number of bytes
+and the processor time in ten idle seconds, and the size of the binary.
+Usage: cargo build --release && benches/interface.py
 """
 import fcntl, os, pty, select, statistics, struct, termios, time
 
@@ -14,25 +15,25 @@ RUNS = 9
 def start():
     """Starts the binary in a pseudo-terminal. The child calls exec only after the clock has started.
 
-    Returns the process ID, the terminal, and the time and the number of bytes until the first frame.
+    Returns the process ID, the terminal, the time until the first frame, and the number of bytes received by then.
     """
-    hold, go = os.pipe()
+    read_end, write_end = os.pipe()
     pid, terminal = pty.fork()
     if pid == 0:
-        os.read(hold, 1)
+        os.read(read_end, 1)
         environment = dict(os.environ, TERM="xterm-256color", LC_ALL="C.UTF-8")
         os.execve(BINARY, ["cfdfu", "--demo"], environment)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    begun = time.perf_counter()
-    os.write(go, b"x")
+    started = time.perf_counter()
+    os.write(write_end, b"x")
     seen = b""
     while b"What would you like" not in seen:
         seen += os.read(terminal, 65536)
-    return pid, terminal, time.perf_counter() - begun, len(seen)
+    return pid, terminal, time.perf_counter() - started, len(seen)
 
 
 def drain(terminal, seconds):
-    """Returns the number of bytes that the terminal sends within this time."""
+    """Reads the output of the terminal for this many seconds and returns the number of bytes."""
     count, end = 0, time.perf_counter() + seconds
     while (left := end - time.perf_counter()) > 0:
         if select.select([terminal], [], [], left)[0]:
@@ -41,11 +42,11 @@ def drain(terminal, seconds):
 
 
 def press_key(terminal, byte):
-    """Returns the time from the key press to the first output."""
-    begun = time.perf_counter()
+    """Presses a key and returns the time until the next output."""
+    started = time.perf_counter()
     os.write(terminal, byte)
     os.read(terminal, 65536)
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def processor_ticks(pid):
@@ -76,10 +77,10 @@ def main():
         except OSError:
             pass
         os.waitpid(pid, 0)
-    milli = lambda values: f"{statistics.median(values) * 1000:.1f} ms (worst {max(values) * 1000:.1f})"
-    print(f"exec to frame:   {milli(frames)}")
+    in_milliseconds = lambda values: f"{statistics.median(values) * 1000:.1f} ms (worst {max(values) * 1000:.1f})"
+    print(f"exec to frame:   {in_milliseconds(frames)}")
     print(f"first frames:    {max(sizes)} bytes")
-    print(f"key to frame:    {milli(keys)}")
+    print(f"key to frame:    {in_milliseconds(keys)}")
     print(f"peak memory:     {max(memory) / 1024:.1f} MiB")
     print(f"binary:          {os.path.getsize(BINARY) / 1e6:.1f} MB")
 

@@ -1,4 +1,4 @@
-//! Benchmarks of code that does no I/O: parsing and recognising a file, planning, and drawing a frame of the interface.
+//! Benchmarks of code that does no I/O: parsing a file, planning a flash, and drawing a frame of the interface.
 //! Run them with `cargo bench`. `tests/it/speed.rs` and `benches/speed` measure the duration of a flash.
 
 use std::hint::black_box;
@@ -18,11 +18,11 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
-/// The size of the firmware in Bitcraze's documentation.
-const LEN: usize = 243_176;
+/// The size of the firmware in Bitcraze's documentation, in bytes.
+const FIRMWARE_LEN: usize = 243_176;
 
 fn parse(criterion: &mut Criterion) {
-    let bin = images::firmware("2026.08", &CF2_BOARDS, LEN);
+    let bin = images::firmware("2026.08", &CF2_BOARDS, FIRMWARE_LEN);
     criterion.bench_function("parse and recognise a .bin", |bench| {
         bench.iter(|| Image::parse(black_box(bin.clone())));
     });
@@ -38,8 +38,8 @@ fn parse(criterion: &mut Criterion) {
     });
     let hex = {
         let lines = bin.chunks(16).enumerate().flat_map(|(n, data)| {
-            let at = 0x0800_4000 + u32::try_from(n).unwrap_or(0) * 16;
-            let [a, b, c, d] = at.to_be_bytes();
+            let address = 0x0800_4000 + u32::try_from(n).unwrap_or(0) * 16;
+            let [a, b, c, d] = address.to_be_bytes();
             let base = ihex::Record::ExtendedLinearAddress(u16::from_be_bytes([a, b]));
             let offset = u16::from_be_bytes([c, d]);
             [base, ihex::Record::Data { offset, value: data.to_vec() }]
@@ -53,10 +53,10 @@ fn parse(criterion: &mut Criterion) {
 }
 
 fn plan(criterion: &mut Criterion) {
-    let Ok(image) = Image::parse(images::firmware("2026.08", &CF2_BOARDS, LEN)) else { return };
+    let Ok(image) = Image::parse(images::firmware("2026.08", &CF2_BOARDS, FIRMWARE_LEN)) else { return };
     let Ok(approved) = admission::flash(&image, Overrides::default()) else { return };
     let map = MemoryMap::stm32f405();
-    criterion.bench_function("plan a flash and its work", |bench| {
+    criterion.bench_function("plan a flash and list its work", |bench| {
         bench.iter(|| {
             let plan = Plan::new(black_box(&approved), &map)?;
             let found = vec![Comparison::Differs; plan.sectors().len()];
@@ -68,7 +68,7 @@ fn plan(criterion: &mut Criterion) {
 fn draw(criterion: &mut Criterion) {
     let mut app = App::new(None);
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(Vec::new())));
-    if let Ok(image) = Image::parse(images::firmware("2026.08", &CF2_BOARDS, LEN)) {
+    if let Ok(image) = Image::parse(images::firmware("2026.08", &CF2_BOARDS, FIRMWARE_LEN)) {
         let loaded = Msg::Loaded(Which::Image, "cf2.bin".into(), Ok(Box::new(image)));
         update(&mut app, Duration::ZERO, loaded);
     }

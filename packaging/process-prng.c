@@ -1,4 +1,4 @@
-/* A bcryptprimitives.dll for tests under Wine 8, which lacks ProcessPrng. Windows has had this function since version 8. */
+/* A bcryptprimitives.dll with ProcessPrng, a Windows 8 function that Wine 8 lacks, for the tests under Wine. */
 #include <stddef.h>
 
 __declspec(dllimport) unsigned char __stdcall SystemFunction036(void *buffer, unsigned long length); /* RtlGenRandom */

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the scripts in this folder. Installs the tools that build for other systems from PyPI into target/tools:
-# maturin builds wheels, and zig is a C compiler and linker for any Linux. Needs python3 with venv.
+# Other scripts in this folder source this file. It installs the tools for cross-compilation from PyPI into
+# target/tools: maturin builds wheels, and zig is a C compiler and linker for any Linux. Needs python3 with venv.
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." || exit 1
 if ! cmp --silent packaging/tools.txt target/tools/python/tools.txt; then
   python3 -m venv target/tools/python
@@ -36,7 +36,7 @@ sorted_target_dir() {
 # static program for x86_64, which runs on this computer, prints their contents.
 write_extras() {
   local program shell
-  program=$(binary $linux_x86 release)
+  program=$(binary_path $linux_x86 release)
   mkdir -p "$1/completions"
   "$program" man >"$1/cfdfu.1"
   for shell in bash:cfdfu.bash zsh:_cfdfu fish:cfdfu.fish; do
@@ -45,8 +45,8 @@ write_extras() {
   "$program" udev >"$1/70-cfdfu.rules"
 }
 
-# binary TARGET PROFILE: prints the path of the program.
-binary() {
+# binary_path TARGET PROFILE: prints the path of the program built for TARGET with PROFILE.
+binary_path() {
   local suffix=
   [ "$1" = $windows ] && suffix=.exe
   echo "target/$1/$2/cfdfu$suffix"

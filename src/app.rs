@@ -50,7 +50,8 @@ pub(crate) const DEMO_LOADER: &str = "demo-loader.bin";
 pub struct App {
     /// The time of the last message, measured from startup.
     pub now: Duration,
-    /// The local time of day at startup, since midnight, as of the last job; `None` if the time zone is unknown.
+    /// The local time of day at startup, measured from midnight and recomputed whenever a job starts; `None` before the
+    /// first job, or if the time zone is unknown.
     pub started_at: Option<Duration>,
     /// The state of the demo; `None` with real drones. The demo's header always shows that the drone is simulated.
     pub demo: Option<Demo>,
@@ -70,7 +71,7 @@ pub struct App {
     /// The number of the last request to list or fetch releases.
     pub release_requests: u32,
     pub goal: Goal,
-    /// The user picked the goal. Otherwise, the goal depends on what is plugged in.
+    /// Whether the user picked the goal. Otherwise, the goal depends on what is plugged in.
     pub goal_is_explicit: bool,
     pub screen: Screen,
     /// The batch to which Esc returns from a row's outcome.
@@ -79,23 +80,23 @@ pub struct App {
     /// its console reopens with the same lines.
     pub closed_console: Option<(usize, Box<ConsoleView>)>,
     /// The panel on top of the screen, if any.
-    pub over: Option<Overlay>,
+    pub overlay: Option<Overlay>,
     /// The number of rows by which the overlay is scrolled down.
     pub overlay_scroll: usize,
     /// What an undo of the last flash would write. [`App::undo`] also considers the opened row of a batch.
     pub undo: Undo,
     pub rhythm: KeyRhythm,
-    /// A screen reader may be reading the screen, so the wizard allows more time.
+    /// Whether a screen reader may be reading the screen. If so, the wizard allows more time.
     pub spoken: bool,
     /// The terminal's background, once the terminal has reported it.
     pub background: Option<Background>,
     pub log: Log,
     /// A one-line message, and when it expires.
     pub notice: Option<(String, Duration)>,
-    /// The terminal is gone. Only a job that is already writing keeps running.
+    /// Whether the terminal is gone. If so, only a job that is already writing keeps running.
     pub detached: bool,
     /// What the program does after the interface quits.
-    pub then: Then,
+    pub after_quit: Then,
     /// The exit status of the last job, which becomes the program's exit status; `None` before the first job.
     pub exit: Option<Exit>,
 }
@@ -157,7 +158,7 @@ impl Undo {
         }
     }
 
-    /// Why undo is not possible; `None` if it is.
+    /// Returns the reason that an undo is not possible; `None` if an undo is possible.
     pub(crate) fn why_not(&self) -> Option<String> {
         match self {
             Undo::Ready(_) => None,
@@ -196,7 +197,8 @@ impl JobFacts {
         JobFacts { source, device: None, preview: None, progress, ended }
     }
 
-    /// The backup that an undo writes, and the kind of file that the backup replaces; `None` if the job is not an undo.
+    /// Returns the backup that an undo writes, and the kind of file that the backup replaces; `None` if the job is not
+    /// an undo.
     fn undoes(&self) -> Option<(Which, &Backup)> {
         match &self.source {
             Source::Chosen => None,
@@ -231,14 +233,14 @@ pub enum Aim {
     Resume(Box<Resume>),
 }
 
-/// The demo: its scenario, and the state of the simulated cable and button.
+/// The demo: its scenario, and the state of the simulated cable, button and LEDs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demo {
     /// The scenario's name on the command line.
     pub scenario: String,
-    /// The cable is plugged in.
+    /// Whether the cable is plugged in.
     pub plugged: bool,
-    /// The button is held down.
+    /// Whether the button is held down.
     pub button: bool,
     pub leds: DemoLeds,
 }
@@ -287,7 +289,7 @@ pub enum Origin {
         tag: String,
         /// `None` for the bootloader.
         platform: Option<String>,
-        /// The file is on disk. Otherwise it is only in memory, and the path is only a name.
+        /// Whether the file is on disk. Otherwise, the file is only in memory, and the path is only a name.
         is_kept: bool,
     },
 }
@@ -297,14 +299,14 @@ impl ChosenFile {
         matches!(self.origin, Origin::Release { .. })
     }
 
-    /// Whether the file is only in memory, so that it cannot be read again.
+    /// Returns whether the file is only in memory, so that it cannot be read again.
     fn is_in_memory(&self) -> bool {
         matches!(self.origin, Origin::BuiltIn | Origin::Release { is_kept: false, .. })
     }
 }
 
 impl<P: Into<PathBuf>> From<P> for ChosenFile {
-    /// A file on disk.
+    /// Creates the value for a file on disk.
     fn from(path: P) -> ChosenFile {
         ChosenFile { path: path.into(), origin: Origin::Disk }
     }
@@ -317,7 +319,7 @@ pub struct Backup {
     pub image: ApprovedImage,
     pub content: Content,
     pub drone: DroneAt,
-    /// What must still be on the drone for the undo to be safe.
+    /// The data that must still be on the drone for the undo to be safe.
     pub expected: Vec<Piece>,
 }
 
@@ -338,7 +340,7 @@ impl Slot {
         }
     }
 
-    /// The content of the image, once the file has been read and accepted.
+    /// Returns the content of the image, once the file has been read and accepted.
     pub(crate) fn content(&self) -> Option<&Content> {
         match self {
             Slot::Ready(_, image) => Some(&image.content),
@@ -368,7 +370,7 @@ pub enum Goal {
 }
 
 impl Goal {
-    /// Which file the goal needs.
+    /// Returns the file that the goal needs.
     pub(crate) fn file(self) -> Which {
         match self {
             Goal::Flash | Goal::Recover => Which::Image,
@@ -410,7 +412,7 @@ pub enum Screen {
     Batch(Box<BatchView>),
     /// The selected row of this batch, while the row's job runs.
     Row(Box<BatchView>),
-    /// What a running drone prints.
+    /// The output of a running drone.
     Console(Box<ConsoleView>),
 }
 
@@ -424,7 +426,7 @@ pub struct ConsoleView {
     pub log: Log,
     /// The screen from which the console was opened.
     pub behind: Box<Screen>,
-    /// The console's job is switching the drone's link back to the radio.
+    /// Whether the console's job is switching the drone's link back to the radio.
     pub closing: bool,
 }
 
@@ -435,11 +437,11 @@ pub struct JobView {
     pub stage: Stage,
     /// What the job is waiting for, since when, and for how long at most.
     pub waiting: Option<(WaitFor, Duration, Duration)>,
-    /// The user asked the job to stop.
+    /// Whether the user asked the job to stop.
     pub stopping: bool,
     /// Whether the user must confirm before the job writes.
     pub confirm: Confirm,
-    /// A bus scan did not find the job's drone. If a later scan finds the drone, it has reconnected.
+    /// Whether the job's drone was missing from a bus scan. If a later scan finds the drone, it has reconnected.
     pub was_away: bool,
 }
 
@@ -466,7 +468,8 @@ pub struct Confirmation {
     pub word: String,
     /// When the plan appeared on the screen.
     pub shown: Duration,
-    /// The job's drone was listed after the plan appeared. If the drone is no longer listed, it was unplugged.
+    /// Whether the job's drone has been listed since the plan appeared. If the drone is then no longer listed, it was
+    /// unplugged.
     pub seen: bool,
 }
 
@@ -475,13 +478,13 @@ impl Confirmation {
     /// user cannot have read the plan yet.
     pub(crate) const READ: Duration = Duration::from_millis(700);
 
-    /// How much of [`Confirmation::READ`] is left; `None` once that time has passed.
+    /// Returns how much of [`Confirmation::READ`] is left; `None` once that time has passed.
     pub fn until_read(&self, now: Duration) -> Option<Duration> {
         until_read(self.shown, now)
     }
 }
 
-/// How much longer a plan that appeared at `shown` ignores keys; `None` once it accepts them.
+/// Returns how much longer a plan that appeared at `shown` ignores keys; `None` once it accepts them.
 fn until_read(shown: Duration, now: Duration) -> Option<Duration> {
     (shown + Confirmation::READ).checked_sub(now).filter(|left| !left.is_zero())
 }
@@ -496,7 +499,7 @@ pub enum Overlay {
     Log,
     /// Explains a log line.
     Explain(String),
-    /// Shows why no drone is found or can be opened.
+    /// Shows why a drone is not found or cannot be opened.
     Doctor(Vec<Check>),
     /// Shown while the LEDs of a drone blink.
     Blink(Blink),
@@ -507,7 +510,7 @@ pub enum Overlay {
 pub struct Blink {
     pub drone: DroneAt,
     pub until: Duration,
-    /// The user has stopped the blinking, but the worker has not released the LEDs yet.
+    /// Whether the user has stopped the blinking, but the worker has not released the LEDs yet.
     pub stopping: bool,
 }
 
@@ -539,7 +542,7 @@ pub enum Msg {
     OtherInstances(Vec<RunningInstance>),
     /// A chosen file has changed since it was read. The job that would write it has not started.
     Changed(Which, PathBuf, Result<Box<Image>, Problem>),
-    /// An event from the current job or background identify, except its end, which is [`Msg::Ended`].
+    /// An event from the current job or background identify. [`Msg::Ended`] reports the end of either.
     Job(Box<Event>),
     Ended(Box<Ended>),
     /// An event from the job of a row in a batch.
@@ -548,7 +551,7 @@ pub enum Msg {
     RowEnded(usize, Box<Ended>),
     /// The results of the checks on this computer.
     Doctor(Vec<Check>),
-    /// The state of the simulated cable and button.
+    /// The new state of the demo.
     Demo(Demo),
     /// The terminal is gone, or a signal has asked the program to exit.
     Detached,
@@ -585,7 +588,7 @@ pub enum Effect {
     Bell(u8),
     /// Copy this text to the terminal's clipboard.
     Copy(String),
-    /// Check why no drone is found or can be opened.
+    /// Check why a drone is not found or cannot be opened.
     Doctor,
     /// Save the screen, the log and the state for a bug report.
     BugReport,
@@ -633,7 +636,7 @@ impl App {
             screen: Screen::Home,
             behind: None,
             closed_console: None,
-            over: None,
+            overlay: None,
             overlay_scroll: 0,
             undo: Undo::Nothing(NoUndo::default()),
             rhythm: KeyRhythm::default(),
@@ -642,18 +645,18 @@ impl App {
             log: Log::default(),
             notice: None,
             detached: false,
-            then: Then::End,
+            after_quit: Then::End,
             exit: None,
         }
     }
 
-    /// The local time of day, in hours and minutes, once `left` has passed.
+    /// Returns the local time of day, in hours and minutes, once `left` has passed.
     pub(crate) fn time_of_day_in(&self, left: Duration) -> Option<(u64, u64)> {
         let minutes = (self.started_at? + self.now + left).as_secs() / 60;
         Some((minutes / 60 % 24, minutes % 60))
     }
 
-    /// The facts of the job on the screen.
+    /// Returns the facts of the job on the screen.
     pub(crate) fn facts(&self) -> Option<&JobFacts> {
         match &self.screen {
             Screen::Job(view) => Some(&view.facts),
@@ -668,7 +671,7 @@ impl App {
         self.facts()?.preview.as_deref()
     }
 
-    /// The backup that is written instead of this file, if the job on the screen is an undo.
+    /// Returns the backup that is written instead of this file, if the job on the screen is an undo.
     pub(crate) fn backup_replacing(&self, which: Which) -> Option<&Backup> {
         let of_wizard = match &self.screen {
             Screen::Wizard(WizardView { aim: Aim::Begin(Source::Undo(backup)), .. }) => Some(&**backup),
@@ -678,7 +681,7 @@ impl App {
         (backup.which() == which).then_some(backup)
     }
 
-    /// The content that the current goal writes.
+    /// Returns the content that the current goal writes.
     pub(crate) fn content(&self) -> Option<&Content> {
         let which = self.goal.file();
         self.backup_replacing(which).map(|backup| &backup.content).or_else(|| self.slot(which).content())
@@ -691,7 +694,7 @@ impl App {
         }
     }
 
-    /// The job that resumes once its drone is back.
+    /// Returns the job that resumes once its drone is back.
     pub fn resume(&self) -> Option<&Resume> {
         match &self.screen {
             Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => Some(resume),
@@ -706,7 +709,7 @@ impl App {
         self.notice = Some((text, self.now + NOTICE));
     }
 
-    /// The chosen file with the hash of the content that was read; `None` if the file cannot be read again.
+    /// Returns the chosen file with the hash of the content that was read; `None` if the file cannot be read again.
     pub(crate) fn file_on_disk(&self, which: Which) -> Option<(Which, PathBuf, Sha256)> {
         match self.slot(which) {
             Slot::Ready(file, image) if !file.is_in_memory() => {
@@ -716,19 +719,20 @@ impl App {
         }
     }
 
-    /// The files that the next job writes, each with the hash of the content that was read.
+    /// Returns the files that the next job writes, each with the hash of the content that was read.
     pub(crate) fn files_of_job(&self) -> Vec<(Which, PathBuf, Sha256)> {
         let loader = self.file_on_disk(Which::Loader).filter(|_| self.goal == Goal::Restore);
         let writes_firmware = self.goal != Goal::Restore || self.firmware_of_restore().is_some();
         loader.into_iter().chain(self.file_on_disk(Which::Image).filter(|_| writes_firmware)).collect()
     }
 
-    /// The goal that follows the wizard.
+    /// Returns the goal that follows the wizard.
     pub(crate) fn goal_of_wizard(&self) -> Goal {
         if self.goal == Goal::Restore { Goal::Restore } else { Goal::Flash }
     }
 
-    /// The firmware that a restore writes after the bootloader. A copy of the whole flash already includes firmware.
+    /// Returns the firmware that a restore writes after the bootloader. A copy of the whole flash already includes
+    /// firmware.
     pub(crate) fn firmware_of_restore(&self) -> Option<&Image> {
         match self.loader.content() {
             Some(Content::Bootloader) => self.image.image(),
@@ -736,7 +740,7 @@ impl App {
         }
     }
 
-    /// The batch on the screen, or behind its opened row.
+    /// Returns the batch on the screen, or behind its opened row.
     pub fn batch(&self) -> Option<&BatchView> {
         match &self.screen {
             Screen::Batch(view) | Screen::Row(view) => Some(view),
@@ -753,12 +757,13 @@ impl App {
         }
     }
 
-    /// The batch whose opened row is on the screen.
+    /// Returns the batch whose opened row is on the screen.
     pub(crate) fn batch_of_row(&self) -> Option<&BatchView> {
         self.batch().filter(|_| !matches!(self.screen, Screen::Batch(_)))
     }
 
-    /// The drone of the opened row, and what is known about it. The device list omits a drone while its job runs.
+    /// Returns the drone of the opened row, and what is known about it. The device list omits a drone while its job
+    /// runs.
     pub(crate) fn opened_drone(&self) -> Option<(&Device, Option<&DroneFacts>)> {
         let view = self.batch_of_row()?;
         let row = view.fleet.rows.get(view.at)?;
@@ -767,7 +772,7 @@ impl App {
         Some((listed.or(used).unwrap_or(&row.device), view.facts(view.at)))
     }
 
-    /// The write-protected sectors of the drone on the screen, if known.
+    /// Returns the write-protected sectors of the drone on the screen, if known.
     pub(crate) fn protected(&self) -> &[usize] {
         match self.opened_drone() {
             Some((_, facts)) => facts.map_or(&[], DroneFacts::protected),
@@ -775,7 +780,7 @@ impl App {
         }
     }
 
-    /// The sectors of the drone on the screen.
+    /// Returns the sectors of the drone on the screen.
     pub fn map(&self) -> &SectorMap {
         match self.batch_of_row() {
             Some(view) => view.job().map_or(&[None; SECTORS], |job| &job.map),
@@ -783,7 +788,7 @@ impl App {
         }
     }
 
-    /// The console on the screen.
+    /// Returns the console on the screen.
     pub fn console(&self) -> Option<&ConsoleView> {
         match &self.screen {
             Screen::Console(view) => Some(view),
@@ -791,15 +796,17 @@ impl App {
         }
     }
 
-    /// The log for the current screen: the log of the opened row of a batch, or otherwise the interface's own log.
+    /// Returns the log for the current screen: the log of the opened row of a batch, or otherwise the interface's own
+    /// log.
     pub(crate) fn log_on_screen(&self) -> &Log {
         self.batch_of_row().and_then(BatchView::job).map_or(&self.log, |job| &job.log)
     }
 
-    /// The log that the keys scroll. The lines of a console take precedence, unless the log overlay covers them.
+    /// Returns the log that the keys scroll. The lines of a console take precedence, unless the log overlay covers
+    /// them.
     pub(crate) fn scrolled_log(&self) -> &Log {
         match &self.screen {
-            Screen::Console(view) if self.over != Some(Overlay::Log) => &view.log,
+            Screen::Console(view) if self.overlay != Some(Overlay::Log) => &view.log,
             _ => self.log_on_screen(),
         }
     }
@@ -814,7 +821,7 @@ impl App {
         job.map_or(&mut self.log, |job| &mut job.log)
     }
 
-    /// The undo available on this screen: for the last flash, or for the opened row of a batch.
+    /// Returns the undo available on this screen: for the last flash, or for the opened row of a batch.
     pub(crate) fn undo(&self) -> Option<&Undo> {
         match (&self.screen, &self.behind) {
             (Screen::Outcome(..), Some(view)) => view.facts(view.at)?.undo.as_ref(),
@@ -822,7 +829,7 @@ impl App {
         }
     }
 
-    /// Why undo is not available on this screen; `None` if it is.
+    /// Returns the reason that no undo is available on this screen; `None` if an undo is available.
     pub(crate) fn why_no_undo(&self) -> Option<String> {
         match self.undo() {
             Some(undo) => undo.why_not(),
@@ -830,7 +837,7 @@ impl App {
         }
     }
 
-    /// The running job on the screen.
+    /// Returns the running job on the screen.
     pub fn job(&self) -> Option<&JobView> {
         match &self.screen {
             Screen::Job(view) => Some(view),
@@ -839,7 +846,7 @@ impl App {
         }
     }
 
-    /// Whether a plan is waiting for confirmation.
+    /// Returns whether a plan is waiting for confirmation.
     pub(crate) fn is_asking(&self) -> bool {
         match &self.screen {
             Screen::Job(view) => matches!(view.stage, Stage::Asking(_)),
@@ -848,7 +855,8 @@ impl App {
         }
     }
 
-    /// How much longer the plan on the screen ignores keys; `None` once it accepts them, or if no plan is shown.
+    /// Returns how much longer the plan on the screen ignores keys; `None` once it accepts them, or if no plan is
+    /// shown.
     pub(crate) fn until_read(&self, now: Duration) -> Option<Duration> {
         match &self.screen {
             Screen::Job(JobView { stage: Stage::Asking(question), .. }) => question.until_read(now),
@@ -860,12 +868,12 @@ impl App {
         }
     }
 
-    /// Whether the LEDs of a drone are blinking, which keeps the worker busy.
+    /// Returns whether the LEDs of a drone are blinking. The worker is busy while they blink.
     pub fn is_blinking(&self) -> bool {
-        matches!(self.over, Some(Overlay::Blink(_)))
+        matches!(self.overlay, Some(Overlay::Blink(_)))
     }
 
-    /// The time until the screen changes without any input; `None` if it does not change.
+    /// Returns the time until the screen changes without any input; `None` if it does not change.
     pub fn next_wake(&self) -> Option<Duration> {
         let second = Duration::from_secs(1);
         let screen = match &self.screen {
@@ -905,8 +913,8 @@ pub(crate) const SPINNING: Duration = Duration::from_secs(3);
 /// How long each position of the propellers is shown.
 pub(crate) const SPIN: Duration = Duration::from_millis(125);
 
-/// The overrides for a chosen image. An image that is not recognised is accepted here, because the plan then asks for a
-/// typed word.
+/// Returns the overrides for a chosen image. An image that is not recognised is accepted here, because the plan then
+/// asks the user to type a word.
 pub(crate) fn overrides_for(image: &Image) -> Overrides {
     let allow_mismatch = matches!(image.content, Content::Unknown { .. });
     Overrides { allow_mismatch, ..Overrides::default() }

@@ -1,5 +1,5 @@
 //! The workers of a batch: a worker thread and a supervisor for each drone that has a job. Batches on the command line
-//! and in the interface use the same code.
+//! and batches in the interface both use this module.
 //!
 //! On Linux each worker has its own libusb context: with a shared context, every completed transfer wakes every waiting
 //! worker (libusb, io.c). Elsewhere all workers share one context, because libusb supports only one on Windows.
@@ -16,10 +16,11 @@ use crate::supervise::{self, Observed, RunningInstance, Supervisor, Waits};
 use crate::usb::{Bus, Location};
 use crate::worker::Worker;
 
-/// Creates the bus for a new worker.
+/// A function that creates the bus for a new worker.
 pub type WorkerBus = Arc<dyn Fn() -> Arc<dyn Bus>>;
 
-/// The ports whose drones have a job. The scanner does not open these drones: a query could have to wait for an erase.
+/// The ports whose drones have a job. The scanner does not open these drones: a query might have to wait until
+/// an erase ends.
 #[derive(Clone, Default)]
 pub struct BusyPorts(Arc<Mutex<HashSet<Location>>>);
 
@@ -106,7 +107,7 @@ impl BatchWorkers {
         let events = std::mem::replace(&mut worker.events, no_events);
         let outbox = Arc::clone(&self.outbox);
         thread::spawn(move || events.iter().all(|event| outbox(id, event)));
-        // The scanner must not open the drone while its job runs.
+        // The scanner must not open the drone while the job runs.
         self.busy.update(|ports| {
             ports.insert(device.location.clone());
         });
@@ -144,10 +145,10 @@ impl BatchWorkers {
         Some(observed)
     }
 
-    /// Handles a closed terminal: the jobs record their results for the next start.
-    pub(crate) fn hang_up(&mut self) {
+    /// Handles a closed terminal: the jobs record their results for the next start of cfdfu.
+    pub(crate) fn detach(&mut self) {
         for row in self.rows.iter_mut().flatten() {
-            row.supervisor.hang_up();
+            row.supervisor.detach();
         }
     }
 
@@ -165,7 +166,7 @@ impl BatchWorkers {
 
     /// Waits for all workers to end.
     pub fn end(self) {
-        // `running` also has senders of commands; workers end only once all of them are dropped.
+        // `running` also has a sender for each worker. A worker ends only once all of its senders are dropped.
         self.running.update(Vec::clear);
         self.rows.into_iter().flatten().for_each(SupervisedWorker::end);
     }

@@ -1,8 +1,9 @@
 //! The command line front end: turns arguments into jobs for the worker, and prints events as text, as a progress bar
 //! or as JSON.
 //!
-//! [`args`] defines the arguments, [`console`] and [`json`] print, [`output_file`] writes files, [`run_job`] drives the
-//! worker, [`udev`] installs the rules, and [`simulate`] attaches a simulated drone to this computer's USB.
+//! [`args`] defines the arguments, [`console`] and [`json`] print the events, [`output_file`] writes files, [`run_job`]
+//! drives the worker, [`udev`] installs the udev rules, and [`simulate`] attaches a simulated drone to this computer's
+//! USB.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -88,8 +89,8 @@ pub fn main() -> ExitCode {
     ExitCode::from(console.end(exit) as u8)
 }
 
-/// A hint for mistyped commands. clap treats an unknown first word as the image and reports only the argument after the
-/// word.
+/// Returns a hint if the command may be mistyped, or an empty string. clap treats an unknown first word as the image
+/// and reports only the argument after that word.
 fn mistyped_command_hint(error: &clap::Error) -> String {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
@@ -112,7 +113,7 @@ fn exit_with_usage(error: &clap::Error) -> ! {
         let message = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let problem = Problem::new(Exit::Usage, ProblemKind::Usage, message)
             .advise("`cfdfu --help` lists the commands and options.");
-        let _ = console::print_object(&json::problem(&problem));
+        let _ = console::print_object(&json::failed_result(&problem));
     }
     let text = rendered.clone() + &mistyped_command_hint(error);
     let printable: String = text.chars().filter(|&c| c == '\n' || is_printable(c)).collect();
@@ -123,7 +124,7 @@ fn exit_with_usage(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code())
 }
 
-/// How long `blink` lasts.
+/// How long `blink` makes a drone's LEDs blink.
 const BLINK_TIME: Duration = Duration::from_secs(10);
 
 #[allow(clippy::too_many_lines, reason = "one match arm per command")]
@@ -133,7 +134,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         list_scenarios(console);
         return Ok(Exit::Done);
     }
-    let all = match &args.command {
+    let is_batch = match &args.command {
         Some(
             CliCommand::Flash { batch, .. }
             | CliCommand::Identify { batch, .. }
@@ -145,7 +146,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         Some(CliCommand::Station { .. }) => true,
         _ => false,
     };
-    if global.device.len() > 1 && !all {
+    if global.device.len() > 1 && !is_batch {
         let message = "--device is given more than once";
         return Err(Problem::new(Exit::Usage, ProblemKind::Usage, message)
             .advise("Give it once, or add --all if the command accepts it."));
@@ -230,7 +231,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         CliCommand::Inspect { image } => {
             let image = files::read_image(image)?;
             console.inspection(&image);
-            // A backup is not damaged if the firmware in it is incomplete: the firmware was incomplete on the drone.
+            // Incomplete firmware in a backup is not an error: the firmware was already incomplete on the drone.
             if !matches!(image.content, Content::WholeFlash(_)) {
                 admission::check_complete(&image).map_err(|refusal| report::refusal(&refusal))?;
             }
@@ -317,14 +318,14 @@ fn restore_job(
     }
     let approved = admission::restore(loader, firmware.as_ref(), overrides)
         .map_err(|refusal| report::refusal(&refusal))?;
-    let restored = report::restored(approved.segments());
-    // `loader` may be a backup of the whole flash. Without --firmware, the firmware in that backup is restored too and
+    let restored = report::describe_restore(approved.segments());
+    // `loader` may be a backup of the whole flash. Without --firmware, the firmware in that backup is also restored and
     // must be for the drone's board.
     let firmware = firmware.as_ref().unwrap_or(loader).content.firmware();
     let image = FlashImage::new(approved, firmware);
     let (report, exit) = flash_job(global, flash, vec![image], console)?;
     match &report.outcome {
-        Outcome::Flashed => restored.into_iter().for_each(|text| console.line(&text)),
+        Outcome::Flashed => restored.into_iter().for_each(|format_report| console.line(&format_report)),
         Outcome::Unchanged => console.line("The bootloader was already in place."),
         _ => {}
     }
@@ -392,7 +393,7 @@ fn open_interface(global: &Global, image: Option<&Path>, console: &mut Console) 
         })
     };
     let app = run(&world)?;
-    if app.then == Then::Practise {
+    if app.after_quit == Then::Practise {
         // The practice session does not affect the exit status.
         let practice = scenario(Some("dead"));
         let DemoBus { bus, sim } = demo_of_scenario(practice, &clock);
@@ -402,11 +403,11 @@ fn open_interface(global: &Global, image: Option<&Path>, console: &mut Console) 
         run(&world)?;
     }
     // If no job ran, an unusable image determines the exit status.
-    let without_job = match &app.image {
+    let exit_without_job = match &app.image {
         Slot::Bad(_, problem) => problem.exit,
         _ => Exit::Done,
     };
-    Ok(app.exit.unwrap_or(without_job))
+    Ok(app.exit.unwrap_or(exit_without_job))
 }
 
 fn overrides(flash: &FlashArgs) -> Overrides {
@@ -474,7 +475,7 @@ fn require_one_source(_: &ReleaseArgs, _: bool) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The images of a release for the drones that are plugged in; `None` if the user named files instead.
+/// Returns the images of a release for the connected drones, or `None` without `--release`.
 #[cfg(feature = "releases")]
 fn files_of_release(
     global: &Global,
@@ -505,7 +506,7 @@ fn files_of_release(
     Ok(None)
 }
 
-/// The bootloader of a release; `None` if the user named a file instead.
+/// Returns the bootloader of a release, or `None` without `--release`.
 #[cfg(feature = "releases")]
 fn loader_of_release(
     global: &Global,
@@ -531,7 +532,7 @@ fn common_board(one: &FlashImage, other: &FlashImage) -> Option<String> {
     Some(Board::named(code).to_string())
 }
 
-/// The text that identifies these images in a station's journal.
+/// Returns the text that identifies these images in a station's journal.
 fn identity_of(images: &[FlashImage]) -> String {
     let bytes: Vec<u8> =
         images.iter().flat_map(|image| image.image.segments()).flat_map(|part| part.data.clone()).collect();
@@ -622,7 +623,8 @@ fn entry_for_batch(enter: Enter) -> Enter {
     if enter == Enter::IfRunning { Enter::Unaided } else { enter }
 }
 
-/// The buses and the clock of a batch. In a fast demo, the clock must let several workers sleep at the same time.
+/// Creates the buses and the clock of a batch. In a fast demo, the clock must let several workers sleep at the same
+/// time.
 fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::FleetWorld, Problem> {
     let (bus, clock) = if global.demo.is_some() && global.demo_fast {
         demo_bus(global, None, Arc::new(TeamClock::new()), console)?
@@ -714,7 +716,11 @@ fn undo_job(
     let target = undo_target(found.undo, &drone)?;
     let description = target.content.as_ref().map_or_else(|| "blank flash".to_owned(), Content::to_string);
     if let Some((path, age)) = &target.file {
-        console.line(&format!("Copy from {} ago: {description}, {}", report::age(*age), path.display()));
+        console.line(&format!(
+            "Copy from {} ago: {description}, {}",
+            report::format_age(*age),
+            path.display()
+        ));
     }
     let task = undo_task(target, allow_mismatch).map_err(|refusal| report::refusal(&refusal))?;
     let report = jobs.run_to_completion(build_job(global, device, Task::Flash(task)).of(drone), console);
@@ -722,7 +728,7 @@ fn undo_job(
     Ok(console.conclude(&report, false))
 }
 
-/// Creates the task that writes the previous content of a drone.
+/// Creates the task that restores the previous content of a drone.
 fn undo_task(target: UndoTarget, allow_mismatch: bool) -> Result<FlashTask, Refusal> {
     let UndoTarget { copy, content, expected, .. } = target;
     let image = admission::undo(copy, Overrides { allow_mismatch, ..Overrides::default() })?;
@@ -782,7 +788,7 @@ fn backup_job(
     } else {
         console.result(&report, None);
     }
-    Ok(report::exit(&report))
+    Ok(report::exit_status(&report))
 }
 
 fn whole_flash() -> Result<Span, Problem> {
@@ -797,7 +803,7 @@ fn run(global: &Global, device: &DeviceArgs, task: Task, console: &mut Console) 
     Ok(ended.report)
 }
 
-/// Prints the console of a running drone until a key press, Ctrl-C or another signal, or for `limit` seconds.
+/// Prints the console of a running drone for `limit` seconds, or until a key press, Ctrl-C or another signal.
 fn watch_console(
     global: &Global,
     chosen: Option<&Selector>,
@@ -826,12 +832,12 @@ fn build_job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
     Job { device: selector(global), wait: Duration::from_secs(device.wait), enter, ..job }
 }
 
-/// Decides how a running drone may be asked to enter DFU mode, based on the options and the udev rules.
+/// Decides from the options and the udev rules how a running drone may be asked to enter DFU mode.
 fn allowed_entry(global: &Global, device: &DeviceArgs, enter: Enter) -> Enter {
     match enter {
         _ if device.no_enter => Enter::Never,
         // `may_enter` reads the udev rules, so call it only when the answer matters.
-        Enter::IfRunning if global.demo.is_none() => sys::symptoms::may_enter(),
+        Enter::IfRunning if global.demo.is_none() => sys::symptoms::choose_enter(),
         other => other,
     }
 }
@@ -840,7 +846,7 @@ fn selector(global: &Global) -> Selector {
     global.device.first().cloned().unwrap_or_default()
 }
 
-/// Prints a checklist of what can prevent a drone from being found or opened.
+/// Prints a checklist of the problems that can prevent a drone from being found or opened.
 fn doctor(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     let world = world_or_error(global, console)?;
     let mut symptoms = gather(world.as_ref());
@@ -860,8 +866,8 @@ fn query_drones(
     /// More queries would make the checklist slow and long; `identify --all` queries all drones at once.
     const QUERIES_MAX: usize = 8;
     let asked = drones.iter().filter(|drone| drone.id == CRAZYFLIE && drone.open_error.is_none());
-    // A signal stops only the queries, and only after the current one, so that no drone's link stays switched to USB.
-    // The checklist is still printed.
+    // A signal stops only the queries, and only once the current query has ended, so that no drone's link stays
+    // switched to USB. The checklist is still printed.
     let stopped = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&stopped);
     let signals = Signals::listen(move |_| stop.store(true, Ordering::SeqCst));
@@ -951,7 +957,7 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     }
 }
 
-/// The radio addresses that earlier runs have read; empty in a demo.
+/// Returns the radio addresses that earlier runs have read; none in a demo.
 fn names(global: &Global) -> RadioNames {
     let record = if global.demo.is_some() { None } else { StateDir::of_user() };
     record.map(|record| record.names()).unwrap_or_default()
@@ -964,7 +970,7 @@ fn bus_problem(kind: FailureKind) -> Problem {
 
 /// Prints the scenarios for `--demo=help`, with or without a command.
 fn list_scenarios(console: &mut Console) {
-    for Scenario { name, what, .. } in SCENARIOS {
-        console.scenario(name, what);
+    for Scenario { name, description, .. } in SCENARIOS {
+        console.scenario(name, description);
     }
 }

@@ -1,4 +1,4 @@
-//! The clock abstraction. No other file reads the time or sleeps, except `sim::vhci`, which must keep to the kernel's
+//! The clock abstraction. No other file reads the time or sleeps, except `sim::vhci`, which must follow the kernel's
 //! clock.
 //!
 //! The worker and the simulator share one clock. With [`FastClock`], half a minute of flashing takes a millisecond, and
@@ -24,7 +24,7 @@ pub trait Clock: Send + Sync {
     fn end_work(&self) {}
 }
 
-/// The local time of day, since midnight; `None` if the computer's time zone is unknown.
+/// Returns the local time of day as the time since midnight, or `None` if the computer's time zone is unknown.
 pub(crate) fn local_time_of_day() -> Option<Duration> {
     let zone = TimeZone::try_system().ok()?;
     let time = Timestamp::now().to_zoned(zone).time();
@@ -184,8 +184,8 @@ impl Clock for TeamClock {
     fn end_work(&self) {
         let mut team = self.lock();
         let me = thread::current().id();
-        if let Some(at) = team.members.iter().position(|member| *member == me) {
-            team.members.swap_remove(at);
+        if let Some(index) = team.members.iter().position(|member| *member == me) {
+            team.members.swap_remove(index);
             team.awake -= 1;
         }
         if team.advance() {

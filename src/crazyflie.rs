@@ -14,10 +14,10 @@ pub mod symptoms;
 
 /// The request that makes a running Crazyflie restart in its boot ROM (crazyflie-firmware 2022.03 and later).
 ///
-/// No other values work. The firmware's USB stack ignores the type bits of bmRequestType, so the request reaches the
-/// firmware's handler only as CLEAR_FEATURE (request 1) of the remote wakeup feature (value 1), and the handler
-/// interprets wIndex as the command. The firmware resets without answering, so a failed transfer means success. Older
-/// firmware acknowledges the request and keeps running.
+/// The request works only with exactly these values. The firmware's USB stack ignores the type bits of bmRequestType,
+/// so the request reaches the firmware's handler only as CLEAR_FEATURE (request 1) of the remote wakeup feature (value
+/// 1), and the handler interprets wIndex as the command. The firmware resets without answering, so a failed transfer
+/// means success. Older firmware acknowledges the request and keeps running.
 pub(crate) const ENTER_DFU: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
 
 /// A firmware release, identified by year and month, for example `2024.10`.
@@ -32,8 +32,8 @@ impl Release {
     /// The first release that requires the radio chip's new softdevice (crazyflie2-nrf-firmware issue 95).
     pub(crate) const NEEDS_SOFTDEVICE: Release = Release(2024, 2);
 
-    /// Parses a version such as `2025.02`, `2024.10.1` or `2025.02 +12`. `None` if `version` does not start with a
-    /// release.
+    /// Parses a version such as `2025.02`, `2024.10.1` or `2025.02 +12`. Returns `None` if `version` does not
+    /// start with a release.
     pub(crate) fn of(version: &str) -> Option<Release> {
         let (year, rest) = version.split_once('.')?;
         let month: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -52,7 +52,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The mode of a device with this ID and these names; `None` for any other device.
+    /// Returns the mode of a device with this ID and these names, or `None` if the device cannot be a Crazyflie.
     ///
     /// 0483:5740 is also the ID of ST's generic serial port and of Bitcraze's Loco Positioning Node. Both names must
     /// match, so that [`ENTER_DFU`] is never sent to such a device.
@@ -65,7 +65,7 @@ impl Mode {
         }
     }
 
-    /// The name of the mode in `list --json`.
+    /// Returns the name of the mode in `list --json`.
     pub(crate) fn json_name(self) -> &'static str {
         match self {
             Mode::Firmware => "firmware",
@@ -84,13 +84,13 @@ pub enum RelatedDevice {
     LocoNode,
     /// A Crazyflie whose Bitcraze bootloader was replaced with PX4's.
     Px4Bootloader,
-    /// Another bootloader in DFU mode, easily mistaken for the STM32's boot ROM.
+    /// A different bootloader in DFU mode, which is easily mistaken for the STM32's boot ROM.
     Foreign(&'static ForeignLoader),
 }
 
 impl RelatedDevice {
-    /// The related device with this ID. `names` opens the device to read its names and is therefore called only for the
-    /// Crazyflie's own ID, which the Loco Positioning Node shares.
+    /// Returns the related device with this ID. `names` opens the device to read its names and is therefore called only
+    /// for the Crazyflie's own ID, which the Loco Positioning Node shares.
     pub(crate) fn of(id: Id, names: impl FnOnce() -> Strings) -> Option<RelatedDevice> {
         if id == CRAZYFLIE {
             return names().product.starts_with("Loco Positioning").then_some(RelatedDevice::LocoNode);
@@ -100,12 +100,12 @@ impl RelatedDevice {
         by_id.or_else(foreign)
     }
 
-    /// Whether a device with this ID may be a related device.
+    /// Returns whether a device with this ID may be a related device.
     pub(crate) fn is_possible(id: Id) -> bool {
         id == CRAZYFLIE || RelatedDevice::of(id, Strings::default).is_some()
     }
 
-    /// The foreign bootloader, or `None` for any other related device.
+    /// Returns the foreign bootloader, or `None` for any other related device.
     pub fn foreign(self) -> Option<&'static ForeignLoader> {
         match self {
             RelatedDevice::Foreign(loader) => Some(loader),
@@ -176,12 +176,12 @@ impl fmt::Display for RelatedDevice {
     }
 }
 
-/// Converts the 24-digit serial number that the firmware reports to the chip's serial number in DFU mode. `None` if
-/// `running` is not a 24-digit hexadecimal number.
+/// Converts the 24-digit serial number that the firmware reports to the chip's serial number in DFU mode. Returns
+/// `None` if `running` is not a 24-digit hexadecimal number.
 ///
 /// A chip has two serial numbers, because the firmware and the boot ROM derive them from its 96-bit unique ID in
 /// different ways. The firmware reports all twelve bytes in memory order. The ROM reports the sum of the first and
-/// third words and the upper half of the second word (ST's `Get_SerialNum`), a computation that cannot be reversed.
+/// third words and the upper half of the second word (ST's `Get_SerialNum`), which cannot be reversed.
 /// Without this conversion, cfdfu could not recognise a drone after the drone enters or leaves DFU mode.
 pub(crate) fn dfu_serial(running: &str) -> Option<String> {
     if running.len() != 24 || !running.is_ascii() {
@@ -192,7 +192,8 @@ pub(crate) fn dfu_serial(running: &str) -> Option<String> {
     Some(format!("{:08X}{:04X}", first.wrapping_add(third), second >> 16))
 }
 
-/// Whether two serial numbers, from either mode, may belong to the same chip. An empty serial number matches nothing.
+/// Returns whether two serial numbers, each from either mode, may belong to the same chip. An empty serial number does
+/// not match any other.
 ///
 /// A match is not proof: chips from one batch may have the same serial number in DFU mode (RM0090 §39.1). The worker
 /// therefore also identifies a drone by its port.
@@ -216,14 +217,14 @@ pub(crate) const ENTER_BY_HAND: &str = "unplug USB and the battery, hold the but
 pub struct RomVersion(u8);
 
 impl RomVersion {
-    /// Reads the version byte from system memory; `None` if the byte is not a version.
+    /// Converts the version byte in system memory. Returns `None` if the byte is not a version.
     pub fn of(byte: u8) -> Option<RomVersion> {
         (!matches!(byte, 0 | 0xFF)).then_some(RomVersion(byte))
     }
 
-    /// Whether the ROM starts a program without switching CCM RAM back on (AN2606 tables 74 and 76: all V3.x versions
-    /// and V9.0). The Crazyflie's start-up code writes to CCM RAM first and faults, so the drone does not appear on USB
-    /// until its power is cycled.
+    /// Returns whether the ROM starts a program without switching CCM RAM back on (AN2606 tables 74 and 76: all V3.x
+    /// versions and V9.0). The Crazyflie's start-up code writes to CCM RAM first and faults, so the drone does not
+    /// appear on USB until its power is cycled.
     pub fn starts_without_ccm(self) -> bool {
         self.0 >> 4 == 3 || self.0 == 0x90
     }
@@ -256,7 +257,7 @@ impl Board {
         Board { code: code.to_owned(), revision: None, assumed: false }
     }
 
-    /// The product name, or the code if the board is unknown.
+    /// Returns the product name, or the code if the board is unknown.
     pub(crate) fn name(&self) -> &str {
         BOARDS.iter().find(|board| board.code == self.code).map_or(&self.code, |board| board.name)
     }
@@ -303,18 +304,18 @@ pub const BOARDS: &[BoardType] = &[
     board_type("RR10", "Roadrunner 1.0", "tag"),
 ];
 
-/// The code of the board with this name; `None` if no board or several boards have that name.
+/// Returns the code of the board with this name, or `None` if no board or several boards have this name.
 pub(crate) fn code_of(name: &str) -> Option<&'static str> {
     let mut codes = BOARDS.iter().filter(|board| board.name == name).map(|board| board.code);
     codes.next().filter(|_| codes.next().is_none())
 }
 
-/// The platform of the board with this code.
+/// Returns the platform of the board with this code, or `None` if the code is unknown.
 pub(crate) fn platform_of(code: &str) -> Option<&'static str> {
     BOARDS.iter().find(|board| board.code == code).map(|board| board.platform)
 }
 
-/// Parses the board from its chip's OTP; `None` if the OTP does not have the expected format.
+/// Parses the board from its chip's OTP. Returns `None` if the OTP does not have the expected format.
 ///
 /// Like the firmware, this function uses the first 32-byte block that does not start with 0 and expects
 /// `0;TYPE;KEY=VALUE…` there. A blank OTP means a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).

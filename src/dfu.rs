@@ -1,8 +1,9 @@
 //! The states and status codes of DFU 1.1 §6.1.2, as the STM32's boot ROM uses them.
 //!
-//! ST's extension DfuSe (UM0424, AN3156) adds addresses: a DNLOAD of block 0 is a command, and a block from 2 onwards
-//! contains the data for `pointer + (block - 2) × transfer size`. [`wire`] encodes and decodes requests, [`device`]
-//! reads the descriptors, [`machine`] drives the protocol, and [`quirks`] lists deviations of known devices.
+//! ST's extension DfuSe (UM0424, AN3156) adds addresses: a DNLOAD of block 0 is a command, and a DNLOAD of block 2 or
+//! higher contains the data for the address `pointer + (block - 2) × transfer size`. [`wire`] encodes and decodes
+//! requests, [`device`] reads the descriptors, [`machine`] drives the protocol, and [`quirks`] lists deviations of known
+//! devices.
 
 use std::fmt;
 
@@ -46,7 +47,7 @@ impl State {
         (State::Error, "dfuERROR"),
     ];
 
-    /// The state with this number; `None` if the standard does not define the number.
+    /// Returns the state with this number, or `None` if the standard does not define the number.
     pub(crate) fn from_code(code: u8) -> Option<State> {
         State::ALL.get(usize::from(code)).map(|(state, _)| *state)
     }
@@ -95,7 +96,7 @@ impl Status {
         NAMES.get(usize::from(self.0)).copied().unwrap_or("an unknown status")
     }
 
-    /// The meaning of the status in ST's ROM.
+    /// Returns the meaning of the status in ST's ROM.
     pub(crate) fn meaning(self) -> &'static str {
         match self {
             Status::OK => "no error",

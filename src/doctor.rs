@@ -1,5 +1,5 @@
-//! Diagnoses why cfdfu finds no drone or cannot open one. Turns facts about this computer into a checklist with a
-//! verdict and a remedy for each item. This module does no I/O: `sys::symptoms` gathers the facts.
+//! Diagnoses why cfdfu cannot find or open a drone: turns facts about this computer and its USB devices into a
+//! checklist with a verdict and a remedy for each check. This module does no I/O: `sys::symptoms` gathers the facts.
 
 use crate::crazyflie::console::{Health, RadioChip, SelfTest};
 use crate::crazyflie::symptoms;
@@ -10,15 +10,15 @@ use crate::usb::{CRAZYFLIE, Id, ROM_DFU, times_on_one_wire};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Good,
-    /// May cause a problem, now or later.
+    /// A possible cause of a problem, now or later.
     Doubtful,
     Bad,
-    /// Could not be checked.
+    /// The check could not be carried out.
     Unknown,
 }
 
 impl Verdict {
-    /// The verdict as `doctor --json` prints it.
+    /// Returns the name of the verdict in the output of `doctor --json`.
     pub(crate) fn json_name(self) -> &'static str {
         match self {
             Verdict::Good => "ok",
@@ -35,7 +35,7 @@ pub struct Check {
     pub name: &'static str,
     pub verdict: Verdict,
     pub found: String,
-    /// Empty if there is nothing to do.
+    /// What the user can do; empty if nothing is wrong.
     pub remedy: String,
 }
 
@@ -46,7 +46,7 @@ pub enum System {
     Linux,
     /// Needs neither a driver nor permissions.
     Mac,
-    /// Needs a driver that gives programs access to the device (WinUSB), one for each USB ID.
+    /// Needs WinUSB, the driver that gives programs access to the device, for each USB ID separately.
     Windows,
     /// Any other system. cfdfu has only general advice for it.
     Other,
@@ -56,21 +56,21 @@ pub enum System {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symptoms {
     pub system: System,
-    /// What to type after `sudo` to run cfdfu: its name or its path.
+    /// The name or the path of cfdfu, as typed after `sudo`.
     pub program: String,
     /// The error if USB is not available.
     pub no_usb: Option<String>,
     /// The number of devices on USB.
     pub devices: usize,
-    /// Crazyflies and boot ROMs on USB.
+    /// The Crazyflies and boot ROMs on USB.
     pub drones: Vec<SeenDrone>,
-    /// The answers of the running Crazyflies.
+    /// The answers from the running Crazyflies.
     pub answers: Vec<Answers>,
-    /// Devices related to the Crazyflie, each with its port, as in `1-1.2`.
+    /// The related devices on USB, each with its port, as in `1-1.2`.
     pub others: Vec<(RelatedDevice, String)>,
     /// The external hubs that drones are plugged into.
     pub hubs: Vec<Hub>,
-    /// The USB buses with running Crazyflies: the number of the bus, and the number of Crazyflies.
+    /// For each USB bus with running Crazyflies: the bus number, and the number of running Crazyflies.
     pub running: Vec<(u8, usize)>,
     /// The udev rules for the running Crazyflie and for the boot ROM; `None` on a system without udev.
     pub rules: Option<[Vec<Rule>; 2]>,
@@ -78,7 +78,7 @@ pub struct Symptoms {
     pub udev: bool,
     /// The groups of this session.
     pub groups: Vec<String>,
-    /// The groups of this user. A group that is missing from `groups` was added after login.
+    /// The groups that list this user in `/etc/group`. The user joined those that are missing from `groups` after login.
     pub enrolled: Vec<String>,
     pub root: bool,
     /// This is an SSH session.
@@ -94,7 +94,7 @@ pub struct Symptoms {
 /// The official releases that can be flashed without a network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeptReleases {
-    /// The folder named in the settings; `None` for the user's own folder.
+    /// The folder named in the settings; `None` for the default folder.
     pub folder: Option<String>,
     pub tags: Vec<String>,
 }
@@ -103,7 +103,7 @@ pub struct KeptReleases {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenDrone {
     pub id: Id,
-    /// Its port, as in `1-1.2`.
+    /// The drone's port, as in `1-1.2`.
     pub place: String,
     /// Why the drone could not be opened: whether a permission is missing, and the error message.
     pub open_error: Option<(bool, String)>,
@@ -111,7 +111,7 @@ pub struct SeenDrone {
     pub holders: Vec<String>,
 }
 
-/// The answers of a running drone.
+/// The answers from a running drone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
     /// The drone's port, as in `1-1.2`.
@@ -121,15 +121,15 @@ pub struct Answers {
     pub health: Health,
 }
 
-/// A hub with drones.
+/// A hub that drones are plugged into.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hub {
-    /// Its port, as in `1-1`.
+    /// The hub's port, as in `1-1`.
     pub place: String,
     pub drones: usize,
-    /// Self-powered according to its descriptor; `None` if unknown.
+    /// Whether the hub has its own power supply, according to its descriptor; `None` if unknown.
     pub is_self_powered: Option<bool>,
-    /// How many times the hub switched off a port because the port drew too much current.
+    /// The number of times that the hub switched off a port because the port drew too much current.
     pub over_current: u32,
 }
 
@@ -142,10 +142,10 @@ pub struct Rule {
     /// The rule gives access to the locally logged-in user.
     pub uaccess: bool,
     /// The rule gives access to every user.
-    pub everybody: bool,
+    pub all_users: bool,
 }
 
-/// The checklist, in dependency order.
+/// Returns the checklist: USB and the drones first, then this computer.
 pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
     let mut checks = vec![check_usb(symptoms), check_drones(symptoms)];
     checks.extend(symptoms.drones.iter().map(|drone| check_access(drone, symptoms)));
@@ -181,7 +181,7 @@ fn check(name: &'static str, verdict: Verdict, found: impl Into<String>, remedy:
     Check { name, verdict, found: found.into(), remedy: remedy.into() }
 }
 
-/// Lists the releases that can be flashed without a network.
+/// Reports which releases can be flashed without a network.
 fn check_releases(kept: &KeptReleases) -> Check {
     let (found, remedy) = match (&kept.tags[..], &kept.folder) {
         ([], None) => (
@@ -189,7 +189,7 @@ fn check_releases(kept: &KeptReleases) -> Check {
             "To work without a network, run `cfdfu fetch latest --board all` while you have one.".to_owned(),
         ),
         ([], Some(folder)) => (
-            format!("the folder {folder} from the settings has none"),
+            format!("none in the folder {folder} from the settings"),
             format!("Run `cfdfu fetch latest --board all --to {folder}` when you have a network."),
         ),
         (tags, _) => (format!("{} can be flashed without a network", tags.join(", ")), String::new()),
@@ -203,7 +203,7 @@ fn check_usb(symptoms: &Symptoms) -> Check {
             "USB",
             Verdict::Bad,
             why.clone(),
-            "Run cfdfu on the computer that the drone is plugged into. A container needs --device /dev/bus/usb.",
+            "Run cfdfu on the computer that the drone is plugged into. A container needs `--device /dev/bus/usb`.",
         ),
         None => check(
             "USB",
@@ -218,7 +218,7 @@ fn check_drones(symptoms: &Symptoms) -> Check {
     let cable = format!(
         "Plug the Crazyflie in without a hub, with a cable that carries data (a charging cable does not). If its LEDs do \
          not change, enter DFU mode by hand: {ENTER_BY_HAND}. If it does not appear in DFU mode either, take the decks \
-         off: one that sends data may keep it off USB."
+         off: a deck that sends data may keep the drone off USB."
     );
     let others = symptoms.others.iter().map(|(what, place)| format!("{what} on port {place}"));
     let others = others.collect::<Vec<_>>().join(", ");
@@ -249,21 +249,17 @@ fn check_drones(symptoms: &Symptoms) -> Check {
 
 fn check_access(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
     let holders = drone.holders.join(", ");
+    let close_holders = || format!("Close every other program that uses the drone: {holders}.");
     let Some((permission, why)) = &drone.open_error else {
         let found = format!("{} on port {}", drone.id, drone.place);
         if drone.holders.is_empty() {
             return check("opens", Verdict::Good, found, "");
         }
-        return check(
-            "opens",
-            Verdict::Doubtful,
-            found,
-            format!("{holders} also has it open: close that program."),
-        );
+        return check("opens", Verdict::Doubtful, found, close_holders());
     };
     let found = format!("cannot open {} on port {}: {why}", drone.id, drone.place);
     let remedy = match symptoms.system {
-        _ if !drone.holders.is_empty() && !permission => format!("{holders} has it open: close that program."),
+        _ if !drone.holders.is_empty() && !permission => close_holders(),
         System::Windows => driver_remedy(drone.id).to_owned(),
         System::Linux if *permission && rules_allow(drone.id, symptoms) => "The rules below give you access, but they \
             were not applied when the drone was plugged in. Run `sudo udevadm control --reload`, then unplug the drone and \
@@ -272,19 +268,20 @@ fn check_access(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
         System::Linux if *permission => {
             format!("See the rules below. Run {}, then plug the drone in again.", install_command(symptoms))
         }
-        _ => "Close any program that may be using the drone (cfclient, a virtual machine), then unplug it and plug it in again."
+        _ => "Close any program that may be using the drone (cfclient, a virtual machine), then unplug the drone and \
+            plug it in again."
             .to_owned(),
     };
     check("opens", Verdict::Bad, found, remedy)
 }
 
-/// Checks a running drone. A problem is doubtful, not bad, because the drone can still be flashed.
+/// Checks a running drone. A problem makes the verdict doubtful, not bad, because the drone can still be flashed.
 fn check_firmware(answers: &Answers) -> Check {
     let Answers { place, version, board, health } = answers;
     let Some(version) = version else {
         let found = format!("the drone on port {place} does not answer");
-        let remedy = "Close any program that uses it, such as cfclient. If both blue LEDs stay lit, its firmware hangs: \
-            take the decks off, and switch the drone off and on.";
+        let remedy = "Close any program that uses the drone, such as cfclient. If both blue LEDs stay lit, the \
+            firmware hangs: take the decks off, and switch the drone off and on.";
         return check("firmware", Verdict::Doubtful, found, remedy);
     };
     let board = board.as_deref().unwrap_or("the drone");
@@ -298,7 +295,7 @@ fn check_firmware(answers: &Answers) -> Check {
     let remedy = match &health.self_test {
         Some(SelfTest::Failed(_)) => health.failed_module().map_or("", symptoms::remedy),
         Some(SelfTest::NotYet) => {
-            "Take the decks off, and switch the drone off and on: `cfdfu doctor` then shows which part fails."
+            "Take the decks off, and switch the drone off and on. Then run `cfdfu doctor` to see which part fails."
         }
         _ if health.radio_chip == RadioChip::Silent => {
             "If the drone does not connect over radio, update the radio chip with cfclient over radio."
@@ -308,16 +305,16 @@ fn check_firmware(answers: &Answers) -> Check {
     check("firmware", Verdict::Doubtful, found, remedy)
 }
 
-/// How to give programs access to the device on Windows. libusb 1.0 needs WinUSB and cannot open a device that uses
-/// ST's own driver or libusb-win32.
+/// Returns instructions for giving programs access to the device on Windows. libusb 1.0 needs WinUSB and cannot open a
+/// device that uses ST's own driver or libusb-win32.
 fn driver_remedy(id: Id) -> &'static str {
     if id == ROM_DFU {
-        "Its driver is not WinUSB. Run Zadig (zadig.akeo.ie): Options, List All Devices, choose `STM32  BOOTLOADER`, \
-         WinUSB, Replace Driver. Then plug the drone in again."
+        "Its driver is not WinUSB. Run Zadig (zadig.akeo.ie), choose Options > List All Devices, select \
+         `STM32  BOOTLOADER` and the driver WinUSB, and click Replace Driver. Then plug the drone in again."
     } else {
-        "Its driver is not WinUSB. Enter DFU mode by hand instead: the drone is then another USB device. Or run Zadig \
-         (zadig.akeo.ie): Options, List All Devices, choose interface 0 of the Crazyflie, WinUSB, Replace Driver (cfclient \
-         can then no longer reach the drone over USB)."
+        "Its driver is not WinUSB. Enter DFU mode by hand instead: the drone is then a different USB device. Or run \
+         Zadig (zadig.akeo.ie), choose Options > List All Devices, select interface 0 of the Crazyflie and the driver \
+         WinUSB, and click Replace Driver (cfclient can then no longer reach the drone over USB)."
     }
 }
 
@@ -327,7 +324,8 @@ fn rules_allow(id: Id, symptoms: &Symptoms) -> bool {
     check_rules("", id, if id == ROM_DFU { dfu } else { running }, symptoms).verdict == Verdict::Good
 }
 
-/// The command that installs the rules. sudo searches only the system directories, so `program` may be a path.
+/// Returns the command that installs the rules. Because sudo searches only the system directories, `program` may be a
+/// path.
 fn install_command(symptoms: &Symptoms) -> String {
     format!("`sudo {} udev --install`", symptoms.program)
 }
@@ -343,7 +341,7 @@ fn check_rules(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) 
     if rules.is_empty() {
         return check(name, Verdict::Bad, format!("none for {id}"), install());
     }
-    if rules.iter().any(|rule| rule.everybody || in_group(rule)) {
+    if rules.iter().any(|rule| rule.all_users || in_group(rule)) {
         return check(name, Verdict::Good, files, "");
     }
     let uaccess = rules.iter().any(|rule| rule.uaccess);
@@ -381,8 +379,8 @@ fn check_hub(hub: &Hub) -> Option<Check> {
         return Some(check(
             "hub",
             Verdict::Bad,
-            format!("{counted}, which has switched off a port {times} because it drew too much current"),
-            "Use a hub with a stronger power supply, or fewer drones on this one. Charge their batteries first.",
+            format!("{counted}, which has switched off a port {times} because of too much current"),
+            "Use a hub with a stronger power supply, or plug fewer drones into this hub. Charge the batteries first.",
         ));
     }
     if *is_self_powered == Some(false) && *drones > 1 {
@@ -401,9 +399,9 @@ fn check_hub(hub: &Hub) -> Option<Check> {
             "hub",
             Verdict::Good,
             format!(
-                "{counted}, which share one full-speed wire: together they take about {times:.1} times as long as one"
+                "{counted} share one full-speed wire: together they take about {times:.1} times as long as one"
             ),
-            "Drones on another hub do not share this wire.",
+            "Plug some drones into another hub, which does not share this wire.",
         )
     })
 }
@@ -415,7 +413,7 @@ fn check_controller(bus: u8, running: usize) -> Option<Check> {
             "controller",
             Verdict::Doubtful,
             format!("{running} running drones on USB bus {bus}"),
-            "Some controllers serve about 15 running drones. If the others do not appear, plug them into another \
+            "Some controllers serve only about 15 running drones. If others do not appear, plug them into another \
              controller, or flash them after these.",
         )
     })
@@ -424,9 +422,9 @@ fn check_controller(bus: u8, running: usize) -> Option<Check> {
 fn check_guest(symptoms: &Symptoms) -> Option<Check> {
     let guest = symptoms.guest.as_ref()?;
     let remedy = if guest == "WSL" {
-        "Attach the drone with usbipd (usbipd attach --wsl --busid …), once for 0483:5740 and once for 0483:df11."
+        "Attach the drone with `usbipd attach --wsl --busid …`, once for 0483:5740 and once for 0483:df11."
     } else {
-        "Pass through both 0483:5740 and 0483:df11: in DFU mode the drone is another USB device."
+        "Pass through both 0483:5740 and 0483:df11: in DFU mode, the drone is a different USB device."
     };
     let verdict = if symptoms.drones.is_empty() { Verdict::Doubtful } else { Verdict::Good };
     Some(check("this computer", verdict, format!("cfdfu runs in {guest}"), remedy))
@@ -447,8 +445,8 @@ fn check_kernel_log(symptoms: &Symptoms) -> Check {
             let line = lines.last().cloned().unwrap_or_default();
             let remedy = match line.as_str() {
                 line if line.contains("Not enough host controller resources") => {
-                    "The USB controller has no room for another device: some serve about 15 running drones. Plug the \
-                     others into another controller, or flash them after these."
+                    "The USB controller has no room for another device: some serve only about 15 running drones. Plug \
+                     the others into another controller, or flash them after these."
                 }
                 line if line.contains("over-current") => {
                     "A port drew too much current. Use a hub with a stronger power supply."
@@ -491,7 +489,7 @@ pub(crate) fn parse_rules(file: &str, text: &str) -> [Vec<Rule>; 2] {
             group: value("GROUP").filter(|_| mode & 0o060 == 0o060).map(str::to_owned),
             // systemd's 73-seat-late.rules acts on the tag, so a file that sorts after it sets the tag too late.
             uaccess: line.contains("\"uaccess\"") && file < "73",
-            everybody: mode & 0o006 == 0o006,
+            all_users: mode & 0o006 == 0o006,
         };
         for (product, rules) in ["5740", "df11"].iter().zip(&mut found) {
             if value("{idProduct}").is_none() || is("{idProduct}", product) {
@@ -542,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn each_system_has_its_own_remedy() {
+    fn only_windows_needs_a_driver() {
         let drone = |id| SeenDrone {
             id,
             place: "1-1".to_owned(),
@@ -550,7 +548,7 @@ mod tests {
             holders: vec![],
         };
         let on = |system, id| Symptoms { system, devices: 2, drones: vec![drone(id)], ..Symptoms::default() };
-        assert!(verdict(&on(System::Windows, ROM_DFU), "opens").1.contains("`STM32  BOOTLOADER`, WinUSB"));
+        assert!(verdict(&on(System::Windows, ROM_DFU), "opens").1.contains("`STM32  BOOTLOADER` and"));
         assert!(verdict(&on(System::Windows, CRAZYFLIE), "opens").1.contains("interface 0"));
         for system in [System::Mac, System::Linux, System::Other] {
             let text = verdict(&on(system, ROM_DFU), "opens").1;
@@ -573,12 +571,13 @@ mod tests {
         symptoms.ssh = true;
         let (bad, text) = verdict(&symptoms, "rules, DFU mode");
         assert!(bad == Verdict::Bad && text.contains("not over SSH"), "{text}");
-        // A file after 73 sets the tag too late. A rule with only the vendor's ID covers both devices.
+        // A file that sorts after 73-seat-late.rules sets the tag too late.
         let late = Some(parse_rules("99-x.rules", dfu_util));
         assert_eq!(
             verdict(&Symptoms { rules: late, ..Symptoms::default() }, "rules, DFU mode").0,
             Verdict::Bad
         );
+        // A rule with only the vendor's ID covers both devices.
         let both = with_rules(r#"SUBSYSTEM=="usb", ATTRS{idVendor}=="0483", MODE="0666""#);
         assert_eq!(verdict(&both, "rules, running").0, Verdict::Good);
         let commented = with_rules(&format!("#{bitcraze}"));
@@ -609,7 +608,7 @@ mod tests {
                 .contains("udev --install")
         );
         let held = drone(Some((false, "busy".to_owned())), vec!["dfu-util (process 7)".to_owned()]);
-        assert!(verdict(&held, "opens").1.contains("dfu-util (process 7) has it open"));
+        assert!(verdict(&held, "opens").1.contains("uses the drone: dfu-util (process 7)"));
         let wsl = Symptoms { guest: Some("WSL".to_owned()), ..empty.clone() };
         assert!(verdict(&wsl, "this computer").1.contains("usbipd"));
         let kernel = |line: &str| Symptoms { kernel: Some(vec![line.to_owned()]), ..empty.clone() };
@@ -632,8 +631,8 @@ mod tests {
                 Answers { place: "1-1".to_owned(), version: version.map(str::to_owned), board: None, health };
             Symptoms { answers: vec![answers], ..Symptoms::default() }
         };
-        let well = health(&["SYS: Self test passed!", "SYS: NRF51 version: 2024.10"]);
-        let (good, text) = verdict(&with(Some("2026.08"), well), "firmware");
+        let healthy = health(&["SYS: Self test passed!", "SYS: NRF51 version: 2024.10"]);
+        let (good, text) = verdict(&with(Some("2026.08"), healthy), "firmware");
         assert!(
             good == Verdict::Good && text.contains("runs 2026.08; self-test passed; radio chip 2024.10"),
             "{text}"

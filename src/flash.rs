@@ -8,7 +8,7 @@ pub mod map;
 
 /// The start of the Bitcraze bootloader: sector 0, 16 KiB.
 pub const LOADER_BASE: Address = Address(0x0800_0000);
-/// The start of a Crazyflie firmware: sector 1 (crazyflie-firmware, `DEF_CLOAD.ld`).
+/// The start of the Crazyflie firmware: sector 1 (crazyflie-firmware, `DEF_CLOAD.ld`).
 pub const FIRMWARE_BASE: Address = Address(0x0800_4000);
 /// One past the last byte of the STM32F405's 1 MiB of flash.
 pub const FLASH_END: u64 = 0x0810_0000;
@@ -30,12 +30,12 @@ pub fn is_blank(bytes: &[u8]) -> bool {
 pub struct Address(pub u32);
 
 impl Address {
-    /// The address widened to 64 bits, so that adding a length cannot overflow.
+    /// Returns the address as 64 bits, so that adding a length cannot overflow.
     pub fn wide(self) -> u64 {
         u64::from(self.0)
     }
 
-    /// The address plus `bytes`. `None` if the result exceeds the 32-bit address space.
+    /// Returns the address plus `bytes`; `None` if the result exceeds the 32-bit address space.
     pub(crate) fn checked_add(self, bytes: u32) -> Option<Address> {
         self.0.checked_add(bytes).map(Address)
     }
@@ -56,12 +56,14 @@ pub struct Span {
 }
 
 impl Span {
-    /// `len` bytes from `start`. `None` if `len` is 0 or the range exceeds the 32-bit address space.
+    /// Creates a span of `len` bytes from `start`. Returns `None` if `len` is 0 or the range exceeds the 32-bit address
+    /// space.
     pub fn new(start: Address, len: u32) -> Option<Span> {
         (len > 0 && start.wide() + u64::from(len) <= 1 << 32).then_some(Span { start, len })
     }
 
-    /// The bytes from `start` up to but not including `end`. `None` if the range is empty.
+    /// Creates a span from `start` up to but not including `end`. Returns `None` if the range is empty or exceeds the
+    /// 32-bit address space.
     pub fn between(start: Address, end: u64) -> Option<Span> {
         let len = u32::try_from(end.checked_sub(start.wide())?).ok()?;
         Span::new(start, len)
@@ -71,18 +73,18 @@ impl Span {
         self.start
     }
 
-    /// The length in bytes, at least one.
+    /// Returns the length in bytes, which is at least one.
     #[allow(clippy::len_without_is_empty, reason = "a span is never empty")]
     pub(crate) fn len(self) -> u32 {
         self.len
     }
 
-    /// The length in bytes, as the size of a slice.
+    /// Returns the length in bytes as a `usize`, for the size of a slice.
     pub(crate) fn size(self) -> usize {
         self.len as usize
     }
 
-    /// One past the last byte.
+    /// Returns the address one past the last byte.
     pub(crate) fn end(self) -> u64 {
         self.start.wide() + u64::from(self.len)
     }
@@ -96,7 +98,7 @@ impl Span {
         other.start >= self.start && other.end() <= self.end()
     }
 
-    /// The bytes that both spans share; `None` if the spans do not overlap.
+    /// Returns the bytes that both spans share; `None` if the spans do not overlap.
     pub(crate) fn intersection(self, other: Span) -> Option<Span> {
         Span::between(self.start.max(other.start), self.end().min(other.end()))
     }
@@ -130,7 +132,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// One past the last byte.
+    /// Returns the address one past the last byte.
     pub fn end(&self) -> u64 {
         self.address.wide() + self.data.len() as u64
     }
@@ -147,7 +149,7 @@ pub struct Access {
     pub writable: bool,
 }
 
-/// The smallest unit that can be erased, as described by the device.
+/// A sector: the smallest unit of flash that can be erased, as described by the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sector {
     /// The position in the memory map, counted from 0.

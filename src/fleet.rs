@@ -1,9 +1,10 @@
-//! A batch of drones as pure state: which drones take part, which job runs on which port, and how the batch ends.
-//! [`Fleet::update`] takes a message and the time and returns effects; the front end runs the workers.
+//! The state of a batch of drones: which drones take part, which job runs on which port, and how the batch ends. This
+//! module performs no I/O: [`Fleet::update`] takes a message and the time, and returns effects; the front end runs the
+//! workers.
 //!
 //! Each drone has its own worker, so a slow or failed job does not affect the others. The fleet tracks a drone by its
-//! port, because the serial number in DFU mode is not unique within a batch (RM0090 §39.1). The job also checks the
-//! serial number.
+//! port, because several drones of a batch may have the same serial number in DFU mode (RM0090 §39.1). The job also
+//! checks the serial number.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -16,17 +17,17 @@ use crate::job::{
 use crate::report::{self, Exit};
 use crate::usb::{Location, TransferError, UDEV};
 
-/// How many drones may enter DFU mode at once, per hub and per USB controller. The kernel enumerates the ports of a hub
-/// one after the other, each in 0.25 to 0.33 s (linux/drivers/usb/core/hub.c). If more drones restarted at once, the
-/// last drone would appear to be lost.
+/// The maximum number of drones that enter DFU mode at once, per hub and per USB controller. The kernel enumerates the
+/// ports of a hub one after the other, each in 0.25 to 0.33 s (linux/drivers/usb/core/hub.c). If more drones restarted
+/// at once, the last drone would appear to be lost.
 const ENTERING_PER_HUB: usize = 4;
 const ENTERING_PER_CONTROLLER: usize = 8;
 /// The batch starts once no drone has appeared or disappeared for this long.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long `--expect` waits for its drones.
+/// How long `--expect` waits for the expected drones.
 const EXPECT: Duration = Duration::from_secs(10);
-/// The batch stops once this many jobs have ended and all of them failed in the same way: the cause is then not the
-/// drones.
+/// The batch stops if its first jobs, as many as this, have all failed in the same way, because the drones are then not
+/// the cause.
 const SAME_FAILURE_LIMIT: usize = 3;
 
 /// The settings of a batch.
@@ -36,33 +37,34 @@ pub struct Policy {
     pub job: Job,
     /// The drones that take part; empty means all.
     pub selected: Vec<Selector>,
-    /// The drones for which a plan was confirmed; empty if no plan was made. No other drone takes part, not even on the
-    /// same port.
+    /// The drones for which a plan was confirmed; empty if no plan was made. If a plan was made, no other drone takes
+    /// part, not even on the same port.
     pub planned: Vec<DroneAt>,
     /// The number of drones that must take part.
     pub expect: Option<usize>,
-    /// How many jobs may run at the same time.
+    /// The maximum number of jobs that run at the same time.
     pub jobs: usize,
-    /// How long to wait for drones to appear.
+    /// The time to wait for drones to appear.
     pub wait: Duration,
-    /// A drone counts as a success only if it runs afterwards.
+    /// Whether a drone counts as a success only if it runs afterwards.
     pub require_boot: bool,
-    /// Set for a station, where every drone that is plugged in later also takes part.
+    /// The settings of a station, where every drone that is plugged in later also takes part; `None` for a batch that
+    /// is not a station.
     pub station: Option<Station>,
 }
 
 /// The settings of a station, where drones are plugged in one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Station {
-    /// End once this many drones are done.
+    /// The number of finished drones after which the station ends.
     pub count: Option<usize>,
-    /// The drones that are plugged in at the start wait for [`FleetMsg::Go`].
+    /// Whether the drones that are plugged in at the start wait for [`FleetMsg::Go`].
     pub hold: bool,
-    /// The serial numbers of drones that are done already.
+    /// The serial numbers of the drones that are already done.
     pub done: Vec<String>,
 }
 
-/// How long a drone must be away before its port counts as free. A restart takes less time.
+/// How long a drone must be absent before its port counts as free. A restart takes less time.
 const AWAY: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Debug)]
@@ -71,7 +73,7 @@ pub enum FleetMsg {
     Bus(Vec<Device>),
     /// An event of a row's job.
     Event(usize, Event),
-    /// A row's job has ended. `Some` is the rest of the job, to be run once the drone is back.
+    /// A row's job has ended. `Some` contains the rest of the job, which runs once the drone is back.
     Ended(usize, Box<Report>, Option<Box<Job>>),
     /// Time has passed.
     Tick,
@@ -101,9 +103,9 @@ pub enum FleetEffect {
     Joined(usize),
     /// The state of this row has changed.
     Show(usize),
-    /// A drone that was plugged into a station is already done.
+    /// For a station: the drone that was plugged in is already done.
     AlreadyDone(Device),
-    /// The remaining jobs are not started: the first jobs all failed in the same way.
+    /// The remaining jobs are not started, because the first jobs all failed in the same way.
     Paused,
     /// All rows are final.
     End,
@@ -112,12 +114,12 @@ pub enum FleetEffect {
 /// A drone of the batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The drone as it was first seen. Its port stays the same.
+    /// The drone as it was first seen. The port of the drone stays the same.
     pub device: Device,
     pub state: RowState,
-    /// When the job started.
+    /// The time at which the job started.
     pub started: Option<Duration>,
-    /// When the row became final.
+    /// The time at which the row became final.
     pub ended: Option<Duration>,
     pub board: Option<String>,
     /// The firmware that was on the drone.
@@ -126,11 +128,11 @@ pub struct Row {
     pub report: Option<Box<Report>>,
     /// The report of the job that lost the drone.
     lost: Option<Box<Report>>,
-    /// The drone is running, or the policy does not require a running drone.
+    /// Whether the drone is running, or the policy does not require a running drone.
     runs: bool,
-    /// For a station: when the drone disappeared.
+    /// For a station: the time at which the drone disappeared.
     away: Option<Duration>,
-    /// The port is free for another drone, or for this drone again.
+    /// Whether the port is free for a different drone, or for this drone again.
     freed: bool,
 }
 
@@ -192,8 +194,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// For example `6 flashed, 1 refused`; empty if no row has ended. `unchanged` is the word for drones that ended
-    /// unchanged.
+    /// Returns the counts as text, for example `6 flashed, 1 refused`, or an empty string if no row has ended.
+    /// `unchanged` is the word for drones that did not change.
     pub(crate) fn in_words(self, unchanged: &str) -> String {
         let parts = [
             (self.flashed, "flashed"),
@@ -203,7 +205,7 @@ impl Counts {
             (self.cancelled, "stopped"),
             (self.missing, "missing"),
         ];
-        let parts = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
+        let parts = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}"));
         parts.collect::<Vec<_>>().join(", ")
     }
 }
@@ -223,22 +225,23 @@ pub struct Fleet {
     stage: FleetStage,
     /// The drones on the bus.
     seen: Vec<Device>,
-    /// When the bus was first read, and when it last changed.
+    /// The time at which the bus was first read.
     began: Option<Duration>,
+    /// The time at which the bus last changed.
     changed: Duration,
     /// The number of `--device` options without a matching drone.
     unmatched: usize,
-    /// No more jobs are started.
+    /// Whether the batch starts no more jobs.
     stopped: bool,
-    /// For a station: the ports that were in use at the start and wait for [`FleetMsg::Go`], and when each became
-    /// empty.
+    /// For a station: the ports that were in use at the start and whose drones wait for [`FleetMsg::Go`], and the time
+    /// since which each port has been empty.
     held: Vec<(Location, Option<Duration>)>,
-    /// For a station: the devices that cannot be opened, and when each was first seen. udev may not have granted access
-    /// yet.
+    /// For a station: the devices that cannot be opened, and the time at which each was first seen. udev may not have
+    /// granted access yet.
     closed: HashMap<Enumeration, Duration>,
-    /// For a station: the devices already reported as done.
+    /// For a station: the devices that were already reported as done.
     noted: HashSet<Enumeration>,
-    /// For a station: how many drones hold the image now.
+    /// For a station: the number of drones that have the image now.
     done: usize,
 }
 
@@ -305,8 +308,8 @@ impl Fleet {
         effects
     }
 
-    /// Whether a station may flash this drone. A selector must name the drone exactly: a serial number from the other
-    /// mode may belong to another drone.
+    /// Returns whether a station may flash this drone. A selector must name the drone exactly: a serial number from the
+    /// other mode may belong to a different drone.
     fn takes_part(&self, device: &Device) -> bool {
         let selected = &self.policy.selected;
         selected.is_empty() || selected.iter().any(|selector| names_exactly(selector, device))
@@ -319,7 +322,8 @@ impl Fleet {
         }
     }
 
-    /// Adds the drones that were plugged in since the last scan. `devices` omits the ports of running jobs.
+    /// Adds the drones that were plugged in since the last scan. `devices` omits the drones on the ports of running
+    /// jobs.
     fn on_arrivals(&mut self, now: Duration, devices: Vec<Device>) -> Vec<FleetEffect> {
         let holds = self.policy.station.as_ref().is_some_and(|station| station.hold);
         if self.began.is_none() && holds {
@@ -376,7 +380,7 @@ impl Fleet {
         effects
     }
 
-    /// For a station: adds a failed row for each device that still cannot be opened.
+    /// For a station: adds a failed row for each device that still cannot be opened after [`UDEV`].
     fn report_closed(&mut self, now: Duration) -> Vec<FleetEffect> {
         let since = |device: &Device| self.closed.get(&enumeration(device));
         let is_due = |device: &&Device| since(device).is_some_and(|since| now.saturating_sub(*since) >= UDEV);
@@ -393,9 +397,9 @@ impl Fleet {
         effects
     }
 
-    /// Whether this drone has certainly been flashed already. The serial number of a drone in DFU mode may belong to
-    /// another drone of the batch, so a drone in DFU mode always gets a job. If the drone was already flashed, the job
-    /// finds nothing to write.
+    /// Returns whether this drone has certainly been flashed already. The serial number of a drone in DFU mode may
+    /// belong to a different drone of the batch, so a drone in DFU mode always gets a job. If the drone was already
+    /// flashed, the job finds nothing to write.
     fn is_done(&self, device: &Device) -> bool {
         let serial = &device.strings.serial;
         let before = self.policy.station.iter().flat_map(|station| &station.done);
@@ -403,8 +407,8 @@ impl Fleet {
         before.chain(now).any(|done| is_certainly_same(done, serial))
     }
 
-    /// For a station: whether this row's job adds one to the number of drones that hold the image. A drone that is
-    /// plugged in again is counted once.
+    /// Returns, for a station, whether this row's job adds one to the number of drones that have the image. A drone
+    /// that is plugged in again is counted only once.
     fn adds_to_count(&self, id: usize) -> bool {
         let row = &self.rows[id];
         let earlier =
@@ -426,7 +430,7 @@ impl Fleet {
         Vec::new()
     }
 
-    /// Whether the drones done so far and the `active` jobs together reach the station's count.
+    /// Returns whether the drones done so far and the `active` jobs together reach the station's count.
     fn has_enough(&self, active: usize) -> bool {
         let count = self.policy.station.as_ref().and_then(|station| station.count);
         count.is_some_and(|count| self.done + active >= count)
@@ -453,14 +457,14 @@ impl Fleet {
             Row::failed(device, kind, now)
         });
         let planned = &self.policy.planned;
-        let new = |device: Device| {
+        let row_for = |device: Device| {
             if planned.is_empty() || planned.iter().any(|drone| is_planned(drone, &device)) {
                 return Row::new(device);
             }
             let (port, found) = (device.location.clone(), Some(device.strings.serial.clone()));
             Row::failed(device, FailureKind::OtherDrone { port, found }, now)
         };
-        self.rows = chosen.into_iter().map(new).chain(refused).collect();
+        self.rows = chosen.into_iter().map(row_for).chain(refused).collect();
         self.rows.sort_by(|a, b| a.device.location.cmp(&b.device.location));
         self.unmatched = unmatched;
         self.stage = FleetStage::Running;
@@ -499,7 +503,7 @@ impl Fleet {
         };
         sort_by_port(&mut chosen);
         sort_by_port(&mut ambiguous);
-        // Another selector may name an ambiguous drone exactly, for example by its port.
+        // A different selector may name an ambiguous drone exactly, for example by its port.
         ambiguous.retain(|device| !chosen.iter().any(|other| other.location == device.location));
         (chosen, ambiguous, unmatched)
     }
@@ -532,7 +536,7 @@ impl Fleet {
         effects
     }
 
-    /// Whether the job asks a running drone to enter DFU mode. [`Task::Find`] does, because an undo follows it.
+    /// Returns whether the job asks a running drone to enter DFU mode. [`Task::Find`] does so, because an undo follows.
     fn enters_dfu(&self) -> bool {
         let Job { task, enter, .. } = &self.policy.job;
         !matches!(task, Task::Identify | Task::Blink(_) | Task::Console(_))
@@ -630,10 +634,10 @@ impl Fleet {
         effects
     }
 
-    /// Whether the first jobs all failed in the same way, and others have not started.
+    /// Returns whether the first jobs all failed in the same way, while other jobs have not started.
     fn first_jobs_failed_alike(&self) -> bool {
         let ended: Vec<&Row> = self.rows.iter().filter(|row| row.is_final()).collect();
-        // A drone without a backup to undo from does not indicate a common cause.
+        // A missing copy for undo does not indicate a common cause.
         let kinds = ended.iter().filter_map(|row| row.problem_kind());
         let kinds: Vec<_> = kinds.filter(|kind| *kind != report::ProblemKind::NoCopy).collect();
         self.policy.station.is_none()
@@ -643,7 +647,7 @@ impl Fleet {
             && self.rows.iter().any(|row| row.state == RowState::Queued)
     }
 
-    fn stop(&mut self, now: Duration, how: fn(usize) -> FleetEffect) -> Vec<FleetEffect> {
+    fn stop(&mut self, now: Duration, cancel: fn(usize) -> FleetEffect) -> Vec<FleetEffect> {
         let mut effects = Vec::new();
         self.stopped = true;
         if self.stage == FleetStage::Gathering {
@@ -653,8 +657,8 @@ impl Fleet {
             effects.extend((0..self.rows.len()).map(FleetEffect::Joined));
         }
         effects.extend(self.cancel_unstarted(now));
-        let running = |(_, row): &(usize, &Row)| !row.is_final();
-        effects.extend(self.rows.iter().enumerate().filter(running).map(|(id, _)| how(id)));
+        let is_running = |(_, row): &(usize, &Row)| !row.is_final();
+        effects.extend(self.rows.iter().enumerate().filter(is_running).map(|(id, _)| cancel(id)));
         effects
     }
 
@@ -715,27 +719,27 @@ impl Fleet {
         effects
     }
 
-    /// The station's settings; `None` for a batch.
+    /// Returns the station's settings, or `None` for a batch that is not a station.
     pub fn station(&self) -> Option<&Station> {
         self.policy.station.as_ref()
     }
 
-    /// Whether the batch starts no more jobs.
+    /// Returns whether the batch starts no more jobs.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Whether all rows are final and no more drones are expected.
+    /// Returns whether all rows are final and no more drones are expected.
     pub fn is_over(&self) -> bool {
         self.stage == FleetStage::Over
     }
 
-    /// Whether a drone counts as a success only if it runs afterwards.
+    /// Returns whether a drone counts as a success only if it runs afterwards.
     pub fn requires_boot(&self) -> bool {
         self.policy.require_boot
     }
 
-    /// For a station: how many drones hold the image now.
+    /// Returns, for a station, the number of drones that have the image now.
     pub fn done(&self) -> usize {
         self.done
     }
@@ -752,11 +756,11 @@ impl Fleet {
         }
     }
 
-    /// The exit status of the batch: the most important status among its rows.
+    /// Returns the exit status of the batch: the most important status among its rows.
     pub fn exit(&self) -> Exit {
         use Exit::{Defect, Device, Done, Image, Interrupted, NoDevice, NoInput, NoPermission, NotRunning};
         let of_row = |row: &Row| match &row.report {
-            Some(report) => match report::exit(report) {
+            Some(report) => match report::exit_status(report) {
                 Done if !row.runs => NotRunning,
                 exit => exit,
             },
@@ -787,7 +791,7 @@ impl Fleet {
         order.into_iter().find(|exit| exits.contains(exit)).unwrap_or(Done)
     }
 
-    /// The number of drones on the fullest hub. Drones on one hub share its full-speed bandwidth.
+    /// Returns the largest number of drones on one hub. These drones share the full-speed bandwidth of the hub.
     pub fn most_on_one_hub(&self) -> usize {
         let behind_hub = |row: &&Row| row.device.location.ports.len() > 1;
         let hubs = self.rows.iter().filter(behind_hub).map(|row| row.device.location.hub());
@@ -796,7 +800,8 @@ impl Fleet {
         hubs.chunk_by(|a, b| a == b).map(<[Location]>::len).max().unwrap_or(0)
     }
 
-    /// The serial numbers that more than one drone reports. Only their ports distinguish these drones.
+    /// Returns the serial numbers that more than one drone reports. Drones with the same serial number differ only in
+    /// their ports.
     pub fn shared_serials(&self) -> Vec<String> {
         let serials = || self.rows.iter().map(|row| &row.device.strings.serial);
         let shared =
@@ -833,13 +838,14 @@ impl Row {
         Row { state, ended: Some(now), report: Some(report), ..Row::new(device) }
     }
 
-    /// Whether a worker is busy with the drone.
+    /// Returns whether a worker is busy with the drone.
     fn is_active(&self) -> bool {
         !matches!(self.state, RowState::Held | RowState::Queued | RowState::Ended(_))
     }
 
-    /// Whether this device on the row's port is certainly not the row's drone, or is a device that could not be opened
-    /// before and now can. An unreadable serial number proves nothing.
+    /// Returns whether `device`, which is on the row's port, takes the place of the row's drone: either it is certainly
+    /// a different drone, or the row's device could not be opened and `device` can. An unreadable serial number proves
+    /// nothing.
     fn is_replaced_by(&self, device: &Device) -> bool {
         let is_known = |device: &Device| device.open_error.is_none() && !device.strings.serial.is_empty();
         let is_other = is_known(&self.device) && is_known(device) && !self.is(device);
@@ -849,23 +855,23 @@ impl Row {
         is_other || was_closed && device.open_error.is_none()
     }
 
-    /// Whether this device is the row's drone, in either mode.
+    /// Returns whether this device is the row's drone, in either mode.
     fn is(&self, device: &Device) -> bool {
         self.has_serial(&device.strings.serial)
     }
 
-    /// Whether the row's drone reports this serial number in one of its modes.
+    /// Returns whether the row's drone reports this serial number in one of its modes.
     fn has_serial(&self, serial: &str) -> bool {
         crazyflie::is_same_serial(&self.device.strings.serial, serial)
     }
 
-    /// Whether the drone holds the image now, and runs if it must.
+    /// Returns whether the drone has the image now and, if the policy requires it, runs.
     pub fn succeeded(&self) -> bool {
         self.runs && matches!(self.state, RowState::Ended(End::Flashed | End::Unchanged))
     }
 
-    /// The completed share of the row's job, from 0 to 1, for a progress bar. The weights of the phases approximate a
-    /// first flash.
+    /// Returns the completed share of the row's job, from 0 to 1, for a progress bar. The weights of the phases
+    /// approximate a first flash.
     pub(crate) fn ratio(&self) -> f64 {
         #[allow(clippy::cast_precision_loss, reason = "an approximation for a progress bar")]
         let share = |done: u64, total: u64| if total == 0 { 0.0 } else { done as f64 / total as f64 };
@@ -887,7 +893,7 @@ impl Row {
         }
     }
 
-    /// Whether the drone was unplugged after its job, so that another drone may use the port.
+    /// Returns whether the drone was unplugged after its job, so that a different drone may use the port.
     pub(crate) fn was_unplugged(&self) -> bool {
         self.freed
     }
@@ -908,8 +914,8 @@ fn enumeration(device: &Device) -> Enumeration {
     (device.location.clone(), device.address)
 }
 
-/// Returns the devices that take part in a batch without a selection. A device that may be another maker's board takes
-/// part only if every device is doubtful. The selection of a single drone follows the same rule.
+/// Returns the devices that take part in a batch without a selection. A doubtful device, which may be a board from a
+/// different maker, takes part only if all devices are doubtful. The selection of a single drone follows the same rule.
 pub(crate) fn participants(devices: &[Device]) -> Vec<Device> {
     let mut devices = devices.to_vec();
     if devices.iter().any(|device| !device.is_doubtful()) {
@@ -918,13 +924,14 @@ pub(crate) fn participants(devices: &[Device]) -> Vec<Device> {
     devices
 }
 
-/// Whether the plan was made for this device. A drone without a serial number is known only by its port.
+/// Returns whether the plan was made for this device. A drone without a serial number is known only by its port.
 fn is_planned(drone: &DroneAt, device: &Device) -> bool {
     let both_unknown = drone.serial.is_empty() && device.strings.serial.is_empty();
     drone.is(device) || drone.port == device.location && both_unknown
 }
 
-/// Whether the selector names exactly this device, by its port or by its serial number as the device reports it.
+/// Returns whether the selector names exactly this device, by its port or by its serial number as the device reports
+/// it.
 fn names_exactly(selector: &Selector, device: &Device) -> bool {
     match selector {
         Selector::Serial(serial) => serial.eq_ignore_ascii_case(&device.strings.serial),
@@ -932,7 +939,7 @@ fn names_exactly(selector: &Selector, device: &Device) -> bool {
     }
 }
 
-/// Whether a job failed because it did not find its drone.
+/// Returns whether a job failed because it did not find its drone.
 fn is_not_found(kind: &FailureKind) -> bool {
     matches!(
         kind,
@@ -943,8 +950,8 @@ fn is_not_found(kind: &FailureKind) -> bool {
     )
 }
 
-/// Whether two serial numbers must belong to the same drone: they are equal, and both are the full 24-digit number of a
-/// running drone.
+/// Returns whether two serial numbers certainly belong to the same drone: they are equal, and both are the full
+/// 24-digit number of a running drone.
 fn is_certainly_same(one: &str, other: &str) -> bool {
     one.len() == 24 && other.len() == 24 && crazyflie::is_same_serial(one, other)
 }

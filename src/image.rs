@@ -1,4 +1,4 @@
-//! An image file: its bytes, their address and the program that they contain.
+//! An image file: its bytes, their address and the program that the bytes contain.
 //!
 //! [`dfuse`], [`hex`], [`elf`] and [`release`] read the containers, [`recognise`] identifies the program, [`startup`]
 //! checks whether the program is complete, and [`foreign`] names files that are not images. `plan::admission` decides
@@ -7,7 +7,7 @@
 //! A file is identified by its content, never by its name. A release contains `.bin` images for both the STM32 and the
 //! radio chip; the bootloader and the firmware are both raw `.bin` files; a browser may save a web page under the name
 //! of the file that the page links to. A wrong guess is expensive: the bootloader starts any image whose first word is
-//! not blank, and firmware for another board halts silently.
+//! not blank, and firmware for a different board halts silently.
 
 use std::ops::Range;
 
@@ -32,7 +32,7 @@ use release::{ArchiveContent, LooseFile, ReleaseFirmware};
 pub use recognise::{BoardKind, Content, Firmware, WholeFlash};
 pub(crate) use startup::Extent;
 
-/// The largest file that is read, in bytes. Files for a Crazyflie are much smaller.
+/// The maximum size of a file, in bytes. Files for a Crazyflie are much smaller.
 pub(crate) const FILE_MAX: u64 = 16 * 1024 * 1024;
 /// The largest possible image, in bytes: the whole flash.
 const IMAGE_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64;
@@ -50,7 +50,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The value in the output of `inspect --json`.
+    /// Returns the value in the output of `inspect --json`.
     pub(crate) fn json_name(self) -> &'static str {
         match self {
             Format::Bin => "bin",
@@ -65,7 +65,7 @@ impl Format {
 /// The bytes of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
-    /// Bytes without an address. The address follows from their content.
+    /// Bytes without an address. The address follows from the program that they contain.
     Raw(Vec<u8>),
     /// Bytes with addresses: at least one segment, in ascending order, neither overlapping nor adjacent.
     Placed(Vec<Segment>),
@@ -79,12 +79,12 @@ impl Payload {
         }
     }
 
-    /// Never true, because an image without bytes is refused.
+    /// Returns whether the image has no bytes. Always returns false, because an image without bytes is refused.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The start address, if the file contains one.
+    /// Returns the start address, if the file contains one.
     pub(crate) fn address(&self) -> Option<Address> {
         match self {
             Payload::Raw(_) => None,
@@ -92,7 +92,7 @@ impl Payload {
         }
     }
 
-    /// The bytes as segments. Raw bytes are placed at `address`.
+    /// Returns the bytes as segments. Raw bytes are placed at `address`.
     pub(crate) fn at(&self, address: Address) -> Vec<Segment> {
         match self {
             Payload::Raw(bytes) => vec![Segment { address, data: bytes.clone() }],
@@ -111,9 +111,9 @@ pub struct Image {
     pub payload: Payload,
     /// CRC-32 (as in zlib) of the payload, in ascending order of addresses.
     pub crc32: u32,
-    /// SHA-256 of the whole file, container included.
+    /// SHA-256 of the whole file, including its container.
     pub sha256: Sha256,
-    /// Vendor and product ID in the DFU suffix, 0xFFFF for any. `None` if the file has no suffix.
+    /// Vendor and product ID in the DFU suffix, where 0xFFFF means any ID; `None` if the file has no suffix.
     pub target_device: Option<(u16, u16)>,
     /// Notes for the user about oddities of the file and about parts that are not flashed.
     pub notes: Vec<String>,
@@ -152,7 +152,7 @@ pub enum ImageError {
     Elf(#[from] elf::ElfDefect),
     #[error("this zip archive cannot be used: {0}")]
     Release(#[from] release::ReleaseDefect),
-    /// A release whose firmware is for a platform other than the one in its manifest.
+    /// A release whose firmware is not for the platform in its manifest.
     #[error("this release claims to be for {claimed}, but its firmware is for {found}")]
     OtherPlatform {
         /// The manifest's `fw_platform`.
@@ -165,12 +165,13 @@ impl Image {
     /// Parses an image file of any supported format.
     pub fn parse(bytes: Vec<u8>) -> Result<Image, ImageError> {
         let sha256 = Sha256::of(&bytes);
-        let image = if release::is_zip(&bytes) { Image::from_zip(&bytes)? } else { Image::unzipped(bytes)? };
+        let image =
+            if release::is_zip(&bytes) { Image::from_zip(&bytes)? } else { Image::parse_unzipped(bytes)? };
         Ok(Image { sha256, ..image })
     }
 
     /// Parses any format except zip. The caller adds the SHA-256, because only the caller has the whole file.
-    fn unzipped(bytes: Vec<u8>) -> Result<Image, ImageError> {
+    fn parse_unzipped(bytes: Vec<u8>) -> Result<Image, ImageError> {
         if bytes.is_empty() {
             return Err(ImageError::Empty);
         }
@@ -179,7 +180,7 @@ impl Image {
         }
         if bytes.starts_with(dfuse::SIGNATURE) {
             let file = dfuse::parse(&bytes).map_err(ImageError::DfuSe)?;
-            let mut image = Image::placed(Format::Dfu, file.segments)?;
+            let mut image = Image::from_segments(Format::Dfu, file.segments)?;
             image.set_target_device(file.target_device);
             if file.odd_size {
                 image.notes.push(
@@ -188,16 +189,16 @@ impl Image {
             }
             Ok(image)
         } else if bytes.starts_with(elf::SIGNATURE) {
-            Image::placed(Format::Elf, elf::parse(&bytes, IMAGE_MAX)?)
+            Image::from_segments(Format::Elf, elf::parse(&bytes, IMAGE_MAX)?)
         } else if hex::is_hex(&bytes) {
-            Image::placed(Format::Hex, hex::parse(&bytes)?)
+            Image::from_segments(Format::Hex, hex::parse(&bytes)?)
         } else {
-            Image::raw(bytes)
+            Image::parse_raw(bytes)
         }
     }
 
     /// Parses a raw image, with or without a DFU suffix.
-    fn raw(mut bytes: Vec<u8>) -> Result<Image, ImageError> {
+    fn parse_raw(mut bytes: Vec<u8>) -> Result<Image, ImageError> {
         if foreign::is_web_page(&bytes) {
             return Err(ImageError::WebPage);
         }
@@ -219,13 +220,13 @@ impl Image {
         Ok(image)
     }
 
-    /// The vendor and product ID in the DFU suffix, unless they match the boot ROM of a Crazyflie.
+    /// Returns the vendor and product ID in the DFU suffix, unless they match the boot ROM of a Crazyflie.
     pub(crate) fn other_device(&self) -> Option<(u16, u16)> {
         const ANY: u16 = 0xFFFF;
-        let ours = |&(vendor, product): &(u16, u16)| {
+        let is_ours = |&(vendor, product): &(u16, u16)| {
             [0x0483, ANY].contains(&vendor) && [0xDF11, ANY].contains(&product)
         };
-        self.target_device.filter(|target_device| !ours(target_device))
+        self.target_device.filter(|target_device| !is_ours(target_device))
     }
 
     /// Records the device that the file is made for, and adds a note if the device is not a Crazyflie.
@@ -248,7 +249,7 @@ impl Image {
         if release::is_zip(&release.file) {
             return Err(release::ReleaseDefect::Nested(release.name).into());
         }
-        let mut image = Image::unzipped(release.file)?;
+        let mut image = Image::parse_unzipped(release.file)?;
         if let (Some(claimed), Content::Firmware(firmware)) = (&release.platform, &image.content)
             && let Some(found) = firmware.platform()
             && found != claimed
@@ -273,8 +274,8 @@ impl Image {
                 nested = nested.or(Some(name));
                 continue;
             }
-            match Image::unzipped(bytes) {
-                // This is the same program in another format.
+            match Image::parse_unzipped(bytes) {
+                // This file contains the same program in a different format.
                 Ok(image) if found.iter().any(|(_, first)| first.is_same_program(&image)) => {}
                 Ok(image) if image.is_known() => found.push((name, image)),
                 Ok(image) => others.push(format!("{name} is {}", image.content)),
@@ -294,15 +295,15 @@ impl Image {
         }
     }
 
-    /// Whether the image is a program for the STM32 of a Crazyflie, complete or not.
+    /// Returns whether the image is a program for the STM32 of a Crazyflie, complete or not.
     fn is_known(&self) -> bool {
         let known =
             matches!(self.content, Content::Firmware(_) | Content::Bootloader | Content::WholeFlash(_));
         known || self.extent.complete() == Some(false)
     }
 
-    /// Whether both images are the same program, possibly in different formats. Bytes that only one image contains are
-    /// not compared, because each format fills the gaps between parts differently.
+    /// Returns whether both images are the same program, possibly in different formats. Bytes that only one image
+    /// contains are not compared, because each format fills the gaps between parts differently.
     fn is_same_program(&self, other: &Image) -> bool {
         let [mine, theirs] = [self, other].map(|it| it.payload.at(it.address().unwrap_or(FIRMWARE_BASE)));
         let agree = |a: &Segment, b: &Segment| {
@@ -320,11 +321,11 @@ impl Image {
     }
 
     /// Creates an image from segments in any order.
-    fn placed(format: Format, segments: Vec<Segment>) -> Result<Image, ImageError> {
-        let segments = joined(segments)?;
-        let gaps = gaps(&segments);
+    fn from_segments(format: Format, segments: Vec<Segment>) -> Result<Image, ImageError> {
+        let segments = sort_and_join(segments)?;
+        let gaps = find_gaps(&segments);
         let gap_bytes: u64 = segments.windows(2).map(|pair| pair[1].address.wide() - pair[0].end()).sum();
-        let classified = recognise::classify(&flattened(&segments), &gaps);
+        let classified = recognise::classify(&flatten(&segments), &gaps);
         let mut image = Image::new(format, classified, Payload::Placed(segments))?;
         if matches!(image.content, Content::Firmware(_)) && gap_bytes > 0 {
             image.notes.push(format!(
@@ -368,20 +369,20 @@ impl Image {
         })
     }
 
-    /// The codes of the boards that the image supports. Empty if the boards are unknown.
+    /// Returns the codes of the boards that the image supports, or an empty list if the boards are unknown.
     pub fn boards(&self) -> Vec<String> {
         let firmware = self.content.firmware();
         firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect()
     }
 
-    /// The address of the image: the address in the file or, if the file has none, the program's link address.
+    /// Returns the address of the image: the address in the file or, if the file has none, the program's link address.
     pub(crate) fn address(&self) -> Option<Address> {
         self.payload.address().or(self.content.link())
     }
 }
 
 /// Sorts the segments and joins adjacent ones.
-fn joined(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ImageError> {
+fn sort_and_join(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ImageError> {
     segments.sort_by_key(|segment| segment.address);
     let mut joined: Vec<Segment> = Vec::new();
     for segment in segments {
@@ -396,15 +397,16 @@ fn joined(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ImageError> {
     if joined.is_empty() { Err(ImageError::Empty) } else { Ok(joined) }
 }
 
-/// The gaps between the segments, as offsets from the start of the first segment.
-fn gaps(segments: &[Segment]) -> Vec<Range<usize>> {
+/// Returns the gaps between the segments, as offsets from the start of the first segment.
+fn find_gaps(segments: &[Segment]) -> Vec<Range<usize>> {
     let start = segments.first().map_or(0, |first| first.address.wide());
     let offset = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
     segments.windows(2).map(|pair| offset(pair[0].end())..offset(pair[1].address.wide())).collect()
 }
 
-/// The segments as one block with blank gaps, for recognition. Empty if that block would be larger than the flash.
-fn flattened(segments: &[Segment]) -> Vec<u8> {
+/// Returns the segments as one block with blank gaps, for recognition, or an empty block if the block would be larger
+/// than the flash.
+fn flatten(segments: &[Segment]) -> Vec<u8> {
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Vec::new() };
     let len = last.end() - first.address.wide();
     if len > IMAGE_MAX {

@@ -2,7 +2,7 @@
 //!
 //! A job sends `Device` when it selects a device, and again after each re-enumeration. `Planned` and `Ready` follow,
 //! both before anything is changed. Each phase sends `Progress` from 0 to its total, with `Sector` events in between.
-//! `Known` follows an identification. `Log` and `Waiting` may occur at any time. Every job ends with exactly one
+//! An identification sends `Known`. `Log` and `Waiting` may occur at any time. Every job ends with exactly one
 //! `Finished`.
 
 use std::fmt;
@@ -48,8 +48,8 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub device: Selector,
-    /// The serial number of the earlier job's drone, if this job follows another one. A different drone on the same
-    /// port is not touched.
+    /// The serial number that the drone must have, if this job follows an earlier job of the same drone. A different
+    /// drone on the same port is not touched.
     pub serial: Option<String>,
     /// How long to wait for the device to appear.
     pub wait: Duration,
@@ -151,17 +151,17 @@ impl FlashTask {
         [&self.boards].into_iter().chain(others).any(|boards| is_for(boards, Some(code)))
     }
 
-    /// Returns the position of the image for this board among all images, and the task with only that image. If no
-    /// image is for this board, or the board could not be read, the task has the first image and names the boards of
-    /// all images, so that the refusal lists all of them.
+    /// Returns the index of the image for this board among all images, and the task with only that image. If no image
+    /// is for this board, or the board could not be read, the task has the first image and names the boards of all
+    /// images, so that the refusal lists all of these boards.
     pub(crate) fn for_board(&self, board: Option<&Board>) -> (usize, FlashTask) {
         let task = FlashTask { alternatives: Vec::new(), ..self.clone() };
         let fits = |boards: &[String]| is_for(boards, board.map(|board| board.code.as_str()));
         let all = || self.alternatives.iter().enumerate();
         match all().find(|(_, other)| fits(&other.boards)).filter(|_| !fits(&self.boards)) {
-            Some((at, FlashImage { image, boards, platform, version })) => {
+            Some((index, FlashImage { image, boards, platform, version })) => {
                 let (image, boards, version) = (image.clone(), boards.clone(), version.clone());
-                (at + 1, FlashTask { image, boards, platform: *platform, version, ..task })
+                (index + 1, FlashTask { image, boards, platform: *platform, version, ..task })
             }
             None if fits(&self.boards) => (0, task),
             None => {
@@ -284,7 +284,7 @@ pub struct Preview {
     pub version: Option<String>,
 }
 
-/// The result of the board check. If the image is for another board, the job fails instead.
+/// The result of the board check. If the image is for a different board, the job fails instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoardCheck {
     /// The image is for this board or for every board, or the user has overridden the check.
@@ -435,7 +435,7 @@ impl DroneAt {
 
 impl Device {
     /// Whether the device has the USB IDs of a running Crazyflie, but its names cannot be read. These IDs belong to ST,
-    /// so the device may be any board that uses these IDs.
+    /// so the device may be any other board that uses them.
     pub(crate) fn is_doubtful(&self) -> bool {
         self.mode == Mode::Firmware && self.open_error.is_some() && self.strings == Strings::default()
     }
@@ -506,7 +506,7 @@ pub enum Event {
     Finished(Report),
 }
 
-/// What a job is waiting for. The text follows "waiting for".
+/// What a job is waiting for. The text of each variant completes a sentence that begins with "waiting for".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum WaitFor {
     /// The user plugs in a drone.
@@ -521,7 +521,7 @@ pub enum WaitFor {
     DfuByHand,
     #[error("the Crazyflie to start")]
     Start,
-    /// The drone has been flashed and has started. A cancel skips this wait.
+    /// The drone has been flashed and has started. [`Command::Cancel`] skips this wait.
     #[error("a stable start")]
     StayUp,
 }
@@ -599,7 +599,7 @@ pub struct Report {
     /// The contents of the bootloader's sector, if the job did not write that sector. A drone without a bootloader may
     /// run now, but does not start when it is switched on.
     pub loader: Option<Loader>,
-    /// Whether DFU mode was entered by hand. After such an entry, many drones start only after a power cycle.
+    /// Whether DFU mode was entered by hand. In that case, many drones start only after a power cycle.
     pub by_hand: bool,
     /// How long the job took, excluding the time spent waiting for confirmation and watching the restarted drone.
     pub took: Duration,
@@ -697,7 +697,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the outcome of a job whose device is used by another program.
+    /// Returns the outcome of a job whose drone is used by another instance of cfdfu.
     pub(crate) fn held(drone: DroneState) -> Outcome {
         Outcome::Failed(Failure { kind: FailureKind::Held, place: None, drone })
     }

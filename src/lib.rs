@@ -1,7 +1,7 @@
 //! cfdfu flashes the STM32F405 of a Bitcraze Crazyflie over USB DFU.
 //!
-//! The modules in reading order, by layer. A layer may use only itself and the layers above it in this table;
-//! `tests/it/layers.rs` enforces that.
+//! The table lists the modules in reading order, by layer. A layer may use only itself and the layers above it in the
+//! table; `tests/it/layers.rs` enforces this rule.
 //!
 //! | layer | modules | contents |
 //! |---|---|---|
@@ -16,12 +16,12 @@
 //! | | [`recording`] | recordings of transfers: their format, the recorder, captures by other programs |
 //! | | [`sim`] | the simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`scan`], [`worker`] | time; the devices on the bus; the thread that drives a drone |
-//! | 3, supervision | [`record`], [`supervise`] | files that survive a run; backup, record and resume of every job |
+//! | 3, supervision | [`record`], [`supervise`] | files that survive a run; the backup, result and resumption of jobs |
 //! | | [`batch_workers`], [`watch`] | the workers and supervisors of a batch; the thread that watches the bus |
 //! | 4, interface | [`fleet`] | many drones as pure state |
 //! | | [`app`], [`ui`] | one drone's interface as pure state; its rendering |
 //! | | [`releases`] | official releases: their lists, and the file for each board |
-//! | 5, shell | `releases::{net, cache, library}` | the network; fetched releases; the choice between the two |
+//! | 5, shell | `releases::{net, cache, library}` | the network; the cache; the choice between the two |
 //! | | [`settings`], [`sys`] | the user's settings; files, signals, symptoms |
 //! | | [`tui`], [`cli`] | the interface's event loop and terminal; the command line |
 //!

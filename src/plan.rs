@@ -26,7 +26,7 @@ pub struct Plan {
     purpose: Purpose,
     /// The size of the image in bytes, without padding.
     pub bytes: usize,
-    /// Shared, because events carry clones of the plan.
+    /// The padded segments of the image, shared because events carry clones of the plan.
     pieces: Arc<[Segment]>,
     sectors: Vec<PlannedSector>,
     /// The commit words of the image, in ascending order: see [`Work`].
@@ -78,20 +78,20 @@ pub struct Work {
 }
 
 impl Work {
-    /// Whether the bootloader's sector is erased or written.
+    /// Returns whether the bootloader's sector is erased or written.
     pub(crate) fn writes_loader(&self) -> bool {
         let in_loader = |start: Address| start < FIRMWARE_BASE;
         self.erase.iter().any(|sector| in_loader(sector.span.start()))
             || self.write.iter().chain(&self.commit).any(|span| in_loader(span.start()))
     }
 
-    /// Whether the flash already holds the image.
+    /// Returns whether the flash already contains the image.
     pub fn is_empty(&self) -> bool {
         self.erase.is_empty() && self.commit.is_empty()
     }
 
-    /// The rewritten spans, including the commit words, merged and in ascending order. The first span may start far
-    /// beyond the start of the image.
+    /// Returns the rewritten spans, including the commit words, merged and in ascending order. The first span may start
+    /// far beyond the start of the image.
     pub(crate) fn rewritten_spans(&self) -> Vec<Span> {
         let mut spans: Vec<Span> = self.verify.iter().chain(&self.commit).copied().collect();
         spans.sort_by_key(|span| span.start());
@@ -107,7 +107,7 @@ impl Work {
         rewritten_spans
     }
 
-    /// The number of bytes to write.
+    /// Returns the number of bytes to write.
     pub(crate) fn bytes(&self) -> u64 {
         self.write.iter().chain(&self.commit).map(|block| u64::from(block.len())).sum()
     }
@@ -170,27 +170,27 @@ impl Plan {
         })
     }
 
-    /// The purpose of the job: a restore may change the bootloader's sector, a flash may not.
+    /// Returns the purpose of the job: a restore may change the bootloader's sector, but a flash may not.
     pub(crate) fn purpose(&self) -> Purpose {
         self.purpose
     }
 
-    /// The image's segments, padded to whole words.
+    /// Returns the image's segments, padded to whole words.
     pub fn pieces(&self) -> &[Segment] {
         &self.pieces
     }
 
-    /// The sectors that the image intersects, in ascending order.
+    /// Returns the sectors that the image intersects, in ascending order.
     pub fn sectors(&self) -> &[PlannedSector] {
         &self.sectors
     }
 
-    /// The lowest address of the image.
+    /// Returns the lowest address of the image.
     pub(crate) fn start(&self) -> Address {
         self.pieces.first().map_or(FIRMWARE_BASE, |piece| piece.address)
     }
 
-    /// The image's bytes at `span`, which must be inside one of the filled parts.
+    /// Returns the image's bytes at `span`, which must be inside one of the filled parts.
     pub(crate) fn data(&self, span: Span) -> &[u8] {
         let piece = self.pieces.iter().rfind(|piece| piece.address <= span.start());
         piece.map_or(&[], |piece| {
@@ -199,7 +199,7 @@ impl Plan {
         })
     }
 
-    /// The work that remains after the comparison. `found` has one entry for each of [`Plan::sectors`].
+    /// Returns the work that remains after the comparison. `found` has one entry for each of [`Plan::sectors`].
     ///
     /// If any sector of a program differs, the program's head sector is also erased and rewritten, even if it matches.
     /// Flash is erased in whole sectors, so erasing the head sector is the only way to blank the commit word first. If
@@ -244,7 +244,7 @@ impl Plan {
         Work { erase, write, verify, commit }
     }
 
-    /// The indices of the sectors from the commit word `head` up to the next commit word.
+    /// Returns the indices of the sectors from the commit word `head` up to the next commit word.
     fn program_sectors(&self, head: Span) -> impl Iterator<Item = usize> {
         let end = self.commit_words.iter().map(|h| h.start()).filter(|&start| start > head.start()).min();
         let is_in =
@@ -264,8 +264,8 @@ fn span_of(segment: &Segment) -> Option<Span> {
     Span::new(segment.address, u32::try_from(segment.data.len()).ok()?)
 }
 
-/// The commit words: the first words of the bootloader and of the firmware if the image contains them, otherwise the
-/// lowest word of the image. The order is ascending, so that the bootloader is committed before the firmware.
+/// Returns the commit words: the first words of the bootloader and of the firmware if the image contains them, or else
+/// the lowest word of the image. The order is ascending, so that the bootloader is committed before the firmware.
 fn commit_words(spans: &[Span]) -> Vec<Span> {
     let word = |at| Span::new(at, WORD);
     let known = [LOADER_BASE, FIRMWARE_BASE].into_iter().filter_map(word);
@@ -277,7 +277,7 @@ fn commit_words(spans: &[Span]) -> Vec<Span> {
     commit_words
 }
 
-/// Returns the parts of `span` around the commit words that it contains. `commit_words` must be in ascending order.
+/// Returns the parts of `span` that remain without the commit words in it. `commit_words` must be in ascending order.
 fn without_commit_words(span: Span, commit_words: &[Span]) -> Vec<Span> {
     let mut rest = Vec::new();
     let mut from = span.start();

@@ -1,5 +1,5 @@
-//! Judges the measurements of `cfdfu qualify`: whether each assumption of this program about a drone holds, does not
-//! hold, or was not seen. The assumptions come from public logs and data sheets, because no drone was available when
+//! Judges the measurements of `cfdfu qualify`: whether each of cfdfu's assumptions about a drone holds, does not hold,
+//! or was not seen. The assumptions come from public logs and data sheets, because no drone was available when
 //! they were made.
 
 use std::time::Duration;
@@ -76,7 +76,7 @@ pub const ASSUMPTIONS: [Assumption; 27] = [
 pub enum Verdict {
     Holds,
     DoesNotHold,
-    NotSeen,
+    NotObserved,
 }
 
 /// What the measurements show about an assumption.
@@ -98,7 +98,8 @@ pub enum Observation {
     Refused(Vec<(u8, TransferError)>),
     Failed(DfuError),
     Width(WidthAnswer),
-    /// What the drone did after a restart, the time that this took, and how many of all restarts ended the same way.
+    /// The state of the drone after a restart, the time it took to reach that state, and how many of all restarts ended
+    /// in that state.
     Left {
         appeared: Appeared,
         took: Option<Duration>,
@@ -115,7 +116,7 @@ pub struct Finding {
     pub observation: Observation,
 }
 
-/// Reading 2048 bytes takes 3.7 to 5 ms in public logs of F405 boards.
+/// The maximum time to read 2048 bytes. Such a read takes 3.7 to 5 ms in public logs of F405 boards.
 const READ_MAX: Duration = Duration::from_micros(6500);
 /// The data sheet's maximum for a sector of 128 KiB at 8 bits is 4 s (DS8626 table 40). The requests take additional
 /// time.
@@ -123,14 +124,14 @@ const ERASE_MAX: Duration = Duration::from_millis(4200);
 /// Programming 2048 bytes takes 33 ms at 8 bits and 8 ms at 32 bits, plus the transfer (DS8626 table 40).
 const BYTE_BLOCK: std::ops::Range<Duration> = Duration::from_millis(28)..Duration::from_millis(100);
 const WORD_BLOCK_MAX: Duration = Duration::from_millis(22);
-/// Bitcraze's own script waits for one second.
+/// The maximum time until the drone is in DFU mode. Bitcraze's own script waits for one second.
 const ENTRY_MAX: Duration = Duration::from_secs(2);
 
 /// Returns one finding for each assumption, in the order of [`ASSUMPTIONS`].
 pub fn judge(measured: &[Measurement]) -> Vec<Finding> {
     let finding = |assumption| {
         let (verdict, observation) =
-            judge_one(assumption, measured).unwrap_or((Verdict::NotSeen, Observation::Nothing));
+            judge_one(assumption, measured).unwrap_or((Verdict::NotObserved, Observation::Nothing));
         Finding { assumption, verdict, observation }
     };
     ASSUMPTIONS.into_iter().map(finding).collect()
@@ -140,7 +141,7 @@ fn holds(is_true: bool) -> Verdict {
     if is_true { Verdict::Holds } else { Verdict::DoesNotHold }
 }
 
-/// Returns `None` if no measurement concerns the assumption.
+/// Judges one assumption. Returns `None` if no measurement concerns the assumption.
 #[allow(clippy::too_many_lines, reason = "a table, one row per assumption")]
 fn judge_one(assumption: Assumption, measured: &[Measurement]) -> Option<(Verdict, Observation)> {
     match assumption {
@@ -297,7 +298,7 @@ fn judge_one(assumption: Assumption, measured: &[Measurement]) -> Option<(Verdic
     }
 }
 
-/// Whether each halfword is followed by its complement and each value is stored twice.
+/// Returns whether each halfword is followed by its complement and each value is stored twice.
 fn has_complements(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<4>();
     let is_complement = |&[a, b, c, d]: &[u8; 4]| c == !a && d == !b;
@@ -315,16 +316,16 @@ fn read_result(measured: &[Measurement], wanted: ReadPlace) -> Option<&Result<Ve
     })
 }
 
-fn erase_time(measured: &[Measurement], wanted: bool) -> Option<Duration> {
+fn erase_time(measured: &[Measurement], in_words: bool) -> Option<Duration> {
     measured.iter().find_map(|it| match it {
-        Measurement::Erased { words, took } if *words == wanted => Some(*took),
+        Measurement::Erased { words, took } if *words == in_words => Some(*took),
         _ => None,
     })
 }
 
-fn write_result(measured: &[Measurement], wanted: bool) -> Option<(Option<Duration>, bool)> {
+fn write_result(measured: &[Measurement], in_words: bool) -> Option<(Option<Duration>, bool)> {
     measured.iter().find_map(|it| match it {
-        Measurement::WroteBlocks { words, took, same } if *words == wanted => Some((*took, *same)),
+        Measurement::WroteBlocks { words, took, same } if *words == in_words => Some((*took, *same)),
         _ => None,
     })
 }
@@ -346,7 +347,7 @@ fn entries(measured: &[Measurement]) -> Vec<(u32, Option<Duration>)> {
     all.collect()
 }
 
-/// Judges the restarts that `wanted` selects. The assumption holds if the drone was running after each of them.
+/// Judges the restarts that `wanted` selects. The assumption holds if the drone was running after every restart.
 /// Otherwise, the observation is the first exception.
 fn judge_leave(
     measured: &[Measurement],

@@ -1,8 +1,7 @@
-//! The state directory: copies for undo, recent images, run logs, bug reports, the announcements of running instances,
-//! and the result of a job that outlived its terminal.
+//! The state directory: copies for undo, recent images, radio addresses, run logs, bug reports, a station's journal,
+//! the announcements of running instances, and the result of a job that outlived its terminal.
 //!
-//! The directory is created only when there is something to save. Errors in this module never stop a flash; they are
-//! only logged.
+//! The directory is created only when there is something to save. Errors in this module never stop a flash.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,15 +15,15 @@ use crate::clock;
 use crate::crazyflie::crtp::Radio;
 use crate::crazyflie::names::RadioNames;
 
-/// Maximum size of a JSON file, in bytes.
+/// The maximum size of a JSON file, in bytes.
 const JSON_MAX: u64 = 64 * 1024;
 /// The file name of a station's journal.
 const JOURNAL: &str = "station.txt";
-/// Maximum size of the journal in bytes, enough for 11,000 drones.
+/// The maximum size of the journal in bytes, enough for 11,000 drones.
 const JOURNAL_MAX: u64 = 1024 * 1024;
-/// Maximum number of recent images to remember.
+/// The maximum number of recent images to remember.
 const RECENT: usize = 5;
-/// Maximum number of radio addresses to remember. Their file must stay smaller than [`JSON_MAX`].
+/// The maximum number of radio addresses to remember. Their file must stay smaller than [`JSON_MAX`].
 const NAMES: usize = 500;
 
 mod presence;
@@ -40,7 +39,7 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// The current user's state directory; `None` without a home directory.
+    /// Returns the current user's state directory, or `None` if the user has no home directory.
     pub(crate) fn of_user() -> Option<StateDir> {
         let dirs = ProjectDirs::from("", "", "cfdfu")?;
         Some(StateDir { dir: dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned() })
@@ -62,8 +61,8 @@ impl StateDir {
         File::options().create(true).append(true).open(path)
     }
 
-    /// The serial numbers of the drones that already have these images, according to the journal. A last line that was
-    /// truncated by a crash is ignored.
+    /// Returns the serial numbers of the drones that already have these images, according to the journal. Ignores a
+    /// last line that was truncated by a crash.
     pub(crate) fn journal(&self, images: &str) -> Vec<String> {
         let text = read(&self.dir.join(JOURNAL), JOURNAL_MAX).unwrap_or_default();
         let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
@@ -134,7 +133,7 @@ impl StateDir {
         self.write("recent.json", &serde_json::json!(recent))
     }
 
-    /// The recent images, newest first. An unreadable list counts as empty.
+    /// Returns the recent images, newest first. An unreadable list counts as empty.
     pub(crate) fn recent(&self) -> Vec<PathBuf> {
         let text = read(&self.dir.join("recent.json"), JSON_MAX).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
@@ -153,7 +152,7 @@ impl StateDir {
         self.write("names.json", &serde_json::json!(names))
     }
 
-    /// The remembered radio addresses of drones. Malformed entries are ignored.
+    /// Returns the remembered radio addresses of drones. Ignores malformed entries.
     pub(crate) fn names(&self) -> RadioNames {
         let radio = |(serial, radio): (String, String)| Some((serial, radio.parse().ok()?));
         self.read_names().into_iter().filter_map(radio).collect()
@@ -166,8 +165,8 @@ impl StateDir {
     }
 
     /// Records the result of a job. `seen` is false if the terminal was already closed when the job ended.
-    pub(crate) fn save_result(&self, words: &str, seen: bool) -> io::Result<()> {
-        let record = serde_json::json!({"time": clock::unix_seconds(), "outcome": words, "seen": seen});
+    pub(crate) fn save_result(&self, result: &str, seen: bool) -> io::Result<()> {
+        let record = serde_json::json!({"time": clock::unix_seconds(), "outcome": result, "seen": seen});
         self.write("last-run.json", &record)
     }
 
@@ -175,10 +174,10 @@ impl StateDir {
     pub(crate) fn take_unseen_result(&self) -> Option<String> {
         let text = read(&self.dir.join("last-run.json"), JSON_MAX)?;
         let record: serde_json::Value = serde_json::from_slice(&text).ok()?;
-        let words = record["outcome"].as_str().filter(|_| record["seen"] == false)?.to_owned();
+        let result = record["outcome"].as_str().filter(|_| record["seen"] == false)?.to_owned();
         // If writing fails, the result is reported again at the next start.
-        let _ = self.save_result(&words, true);
-        Some(words)
+        let _ = self.save_result(&result, true);
+        Some(result)
     }
 
     fn write(&self, name: &str, value: &serde_json::Value) -> io::Result<()> {
@@ -195,7 +194,7 @@ impl StateDir {
     }
 }
 
-/// Whether the file was last modified more than `seconds` seconds ago.
+/// Returns whether the file was last modified more than `seconds` seconds ago.
 fn is_older(path: &Path, seconds: u64) -> bool {
     let written = path.metadata().and_then(|it| it.modified()).ok();
     let written = written.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
@@ -223,7 +222,7 @@ fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
     Some(data)
 }
 
-/// The files in a folder, oldest first, because their names start with the time.
+/// Returns the files in a folder, oldest first, because their names start with the time.
 fn saved(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten();
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -231,7 +230,7 @@ fn saved(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The time in a file name, in seconds since 1970.
+/// Returns the time in a file name, in seconds since 1970.
 fn time_of(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
 }
@@ -241,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recent_images_are_sorted_newest_first_and_a_malformed_list_is_empty() {
+    fn recent_images_are_sorted_newest_first_and_a_malformed_list_counts_as_empty() {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().join("state") };
         assert_eq!(record.recent(), Vec::<PathBuf>::new());
@@ -275,7 +274,7 @@ mod tests {
         assert_eq!((name_of("AB"), name_of("CD").is_some()), (None, true));
     }
 
-    /// A pipe must not block, and a large file must not be read completely.
+    /// A pipe must not block cfdfu, and a large file must not be read completely.
     #[cfg(unix)]
     #[test]
     fn pipes_and_large_files_in_the_state_directory_are_ignored() {

@@ -45,7 +45,7 @@ pub enum Recorded {
     Devices { devices: Vec<Appearance> },
     /// The list of devices could not be read.
     NoDevices { error: String },
-    /// A device was opened. The following lines refer to the device by this number.
+    /// An attempt to open a device. If it succeeded, the following lines refer to the device by this number.
     Open {
         device: u32,
         port: Port,
@@ -120,7 +120,7 @@ pub struct Appearance {
     pub product: Hex16,
     /// bcdDevice.
     pub release: Hex16,
-    /// The names, if the system provides them without opening the device.
+    /// The names, if the system provides them while the device is not open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<DeviceNames>,
 }
@@ -199,7 +199,7 @@ impl TransferResult {
         TransferResult { error: Some(ErrorName(error)), ..TransferResult::default() }
     }
 
-    /// The length of the data in bytes.
+    /// Returns the length of the data in bytes.
     pub fn len(&self) -> usize {
         self.data.as_ref().map(|data| data.0.len()).or(self.bytes).unwrap_or(0)
     }
@@ -208,7 +208,7 @@ impl TransferResult {
         self.len() == 0
     }
 
-    /// Whether `bytes` can be the recorded data. Compares only the length if nothing else was recorded.
+    /// Returns whether `bytes` can be the recorded data. Compares only the length if nothing else was recorded.
     pub fn matches(&self, bytes: &[u8]) -> bool {
         match (&self.data, &self.sha256) {
             (Some(data), _) => data.0 == bytes,
@@ -380,7 +380,7 @@ pub fn parse(text: &str) -> Result<Vec<Line>, RecordingError> {
 }
 
 impl fmt::Display for Line {
-    /// Formats the line as in the file, without the line end.
+    /// Formats the line as in the file, without the newline.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
     }

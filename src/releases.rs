@@ -1,8 +1,8 @@
 //! Bitcraze's releases on GitHub: which releases exist, which file is for which board, and which errors can occur. This
-//! file does no I/O. It parses responses of a server, which are untrusted.
+//! file does no I/O: it only parses the server's responses, which are untrusted.
 //!
 //! `net` is the only file that opens a network connection, `cache` stores lists and files on disk, and `library`
-//! decides which of the two to use.
+//! decides which of these two to use.
 
 #![cfg_attr(not(feature = "releases"), allow(dead_code, reason = "the interface uses only a part"))]
 
@@ -22,16 +22,16 @@ pub(crate) mod library;
 #[cfg(feature = "releases")]
 pub(crate) mod net;
 
-/// Maximum number of releases to keep from a list. cfdfu requests a page of thirty.
+/// Maximum number of releases to keep from a list. cfdfu requests a page of thirty releases.
 const RELEASES_MAX: usize = 100;
-/// Maximum number of files to keep from a release. Bitcraze's releases have six.
+/// Maximum number of files to keep from a release. Bitcraze's releases have six files.
 const ASSETS_MAX: usize = 50;
-/// Maximum length of a tag or a file name, which become parts of paths.
+/// Maximum length of a tag or a file name. Both become parts of paths.
 const NAME_MAX: usize = 80;
 /// Maximum length of the reason why a list cannot be read, in characters.
 const REASON_MAX: usize = 200;
 /// Maximum number of names that an error lists.
-const LISTED: usize = 8;
+const LISTED_MAX: usize = 8;
 
 /// A GitHub repository where Bitcraze publishes files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub enum Repo {
 }
 
 impl Repo {
-    /// The path of the repository on GitHub.
+    /// Returns the path of the repository on GitHub.
     pub fn path(self) -> &'static str {
         match self {
             Repo::Firmware => "bitcraze/crazyflie-release",
@@ -51,7 +51,7 @@ impl Repo {
         }
     }
 
-    /// The name of the repository without its owner, for the cache.
+    /// Returns the name of the repository without its owner, for the cache.
     pub(crate) fn name(self) -> &'static str {
         self.path().rsplit('/').next().unwrap_or_default()
     }
@@ -105,7 +105,7 @@ impl fmt::Display for Wanted {
     }
 }
 
-/// Whether a tag or a file name from a server is safe as part of a path.
+/// Returns whether a tag or a file name from a server is safe as part of a path.
 fn is_safe_name(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !text.is_empty() && text.len() <= NAME_MAX && text.chars().all(is_plain) && !text.starts_with('.')
@@ -131,8 +131,8 @@ struct AssetEntry {
     digest: Option<String>,
 }
 
-/// Parses a list of releases and sorts it, newest first. Omits drafts, releases and files whose names are not safe as
-/// part of a path, and files with a malformed hash.
+/// Parses a list of releases and sorts it, newest first. Omits drafts, files with a malformed hash, and any release or
+/// file whose name is not safe as part of a path.
 pub fn parse(json: &[u8]) -> Result<Vec<Release>, ReleaseError> {
     // serde's message quotes the unexpected value, which may be the whole list.
     let bad = |error: serde_json::Error| {
@@ -165,7 +165,7 @@ pub(crate) fn choose<'r>(releases: &'r [Release], wanted: &Wanted) -> Result<&'r
     };
     found.ok_or_else(|| ReleaseError::NoSuchRelease {
         wanted: wanted.to_string(),
-        available: releases.iter().map(|release| release.tag.clone()).take(LISTED).collect(),
+        available: releases.iter().map(|release| release.tag.clone()).take(LISTED_MAX).collect(),
     })
 }
 
@@ -195,16 +195,16 @@ impl fmt::Display for Part {
     }
 }
 
-/// The platform for a board code or a platform name. The Flapper has no board code of its own, so only its name selects
-/// it.
-pub(crate) fn platform(board: &str) -> Option<&'static str> {
+/// Returns the platform for a board code or a platform name. The Flapper has no board code of its own, so only its name
+/// selects it.
+pub(crate) fn platform_for(board: &str) -> Option<&'static str> {
     const FLAPPER: &str = "flapper";
     let by_code = crazyflie::platform_of(&board.to_ascii_uppercase());
     let by_name = || crazyflie::BOARDS.iter().map(|it| it.platform).find(|platform| *platform == board);
     by_code.or_else(by_name).or_else(|| (board == FLAPPER).then_some(FLAPPER))
 }
 
-/// The platform in the name of a release file, for example `cf2` in `firmware-cf2-2026.08.zip`.
+/// Returns the platform in the name of a release file, for example `cf2` in `firmware-cf2-2026.08.zip`.
 pub(crate) fn platform_of(asset: &Asset) -> Option<&str> {
     let (platform, _) = asset.name.strip_prefix("firmware-")?.strip_suffix(".zip")?.split_once('-')?;
     Some(platform)
@@ -224,7 +224,7 @@ pub(crate) fn asset<'r>(release: &'r Release, part: &Part) -> Result<&'r Asset, 
         (None, _) => Err(ReleaseError::NoAsset {
             tag: release.tag.clone(),
             part: part.to_string(),
-            available: release.assets.iter().map(|asset| asset.name.clone()).take(LISTED).collect(),
+            available: release.assets.iter().map(|asset| asset.name.clone()).take(LISTED_MAX).collect(),
         }),
         (Some(_), Some(_)) => {
             Err(ReleaseError::SeveralAssets { tag: release.tag.clone(), part: part.to_string() })
@@ -243,7 +243,7 @@ pub enum Trust {
     FirstUse,
     /// GitHub's list is not available, so only the structure of the file was checked.
     NoList,
-    /// The file is from a folder, and cfdfu did not ask GitHub for its SHA-256.
+    /// The file is from a folder, and cfdfu did not ask GitHub for the file's SHA-256.
     FromFolder,
 }
 
@@ -374,7 +374,7 @@ mod tests {
             ["firmware-cf2-2026.08.zip", "firmware-cf21bl-2026.08.zip", "firmware-flapper-2026.08.zip"];
         let releases = parse(format!("[{}]", list("2026.08", "", "", &names)).as_bytes()).unwrap();
         let file = |board: &str| {
-            let part = Part::Firmware(platform(board).unwrap().to_owned());
+            let part = Part::Firmware(platform_for(board).unwrap().to_owned());
             asset(&releases[0], &part).map(|asset| asset.name.clone())
         };
         for (board, name) in
@@ -383,7 +383,7 @@ mod tests {
             assert_eq!(file(board).as_deref(), Ok(name), "{board}");
         }
         assert!(matches!(file("CB10"), Err(ReleaseError::NoAsset { .. })));
-        assert_eq!(platform("X999"), None);
+        assert_eq!(platform_for("X999"), None);
         let twice =
             parse(format!("[{}]", list("1", "", "", &["cf2loader-1.0.bin", "cf2loader-1.bin"])).as_bytes());
         assert!(matches!(asset(&twice.unwrap()[0], &Part::Loader), Err(ReleaseError::SeveralAssets { .. })));

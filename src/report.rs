@@ -23,11 +23,11 @@ mod right_file;
 
 pub(crate) use health::radio_chip;
 pub use image::image_error;
-pub(crate) use image::{caution, platform_change, refusal, wrong_checksum};
+pub(crate) use image::{platform_change, refusal, warn_about_image, wrong_checksum};
 pub(crate) use problem::{Advice, Problem, ProblemKind, Remedy};
 #[cfg(feature = "releases")]
 pub use releases::release_error;
-pub(crate) use right_file::{RIGHT_LOADER, any_image, right_image};
+pub(crate) use right_file::{RIGHT_LOADER, any_image, describe_image_for};
 
 /// Exit statuses, based on sysexits.h; scripts rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,25 +40,25 @@ pub enum Exit {
     Usage = 2,
     /// The image was refused or is malformed.
     Image = 65,
-    /// The image cannot be read.
+    /// The image cannot be read, or there is nothing to undo.
     NoInput = 66,
     /// No device was found, or several were found and none is selected.
     NoDevice = 69,
     /// A bug in cfdfu.
     Defect = 70,
-    /// The output file cannot be created.
+    /// The output cannot be created or written.
     CannotCreate = 73,
-    /// The device failed: USB, DFU status, comparison.
+    /// The device failed: a USB error, a DFU error status, or wrong data after a write.
     Device = 74,
     /// Interrupted or cancelled; the job can be run again.
     Interrupted = 75,
-    /// Flashed, but the drone did not start and keep running, as `--require-boot` requires.
+    /// Flashed, but the drone was not seen to start and keep running, which `--require-boot` requires.
     NotRunning = 76,
     NoPermission = 77,
 }
 
-/// The exit status of a finished job.
-pub(crate) fn exit(report: &Report) -> Exit {
+/// Returns the exit status of a finished job.
+pub(crate) fn exit_status(report: &Report) -> Exit {
     match &report.outcome {
         Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => Exit::Done,
         Outcome::Cancelled(_) => Exit::Interrupted,
@@ -66,18 +66,18 @@ pub(crate) fn exit(report: &Report) -> Exit {
     }
 }
 
-/// The result of a job in one line.
+/// Describes the result of a job in one line.
 pub(crate) fn headline(report: &Report) -> String {
-    let (verdict, took) = (verdict(report), report.took.as_secs_f64());
+    let (verdict, seconds) = (verdict(report), report.took.as_secs_f64());
     match (&report.outcome, figures(report)) {
         (Outcome::Cancelled(state), _) => format!("{verdict}. {}", drone_state(*state)),
         (Outcome::Failed(_), _) => verdict,
-        (_, Some(figures)) => format!("{verdict}: {figures}, {took:.1} s"),
-        (_, None) => format!("{verdict}, {took:.1} s"),
+        (_, Some(figures)) => format!("{verdict}: {figures}, {seconds:.1} s"),
+        (_, None) => format!("{verdict}, {seconds:.1} s"),
     }
 }
 
-/// The result of a job in a few words, without figures.
+/// Describes the result of a job in a few words, without figures.
 pub(crate) fn verdict(report: &Report) -> String {
     match &report.outcome {
         Outcome::Flashed if report.verified => "Flashed and verified".to_owned(),
@@ -114,11 +114,12 @@ pub(crate) fn figures(report: &Report) -> Option<String> {
     }
 }
 
-/// What the drone does after a successful job, and what to do next; `None` if the job does not start the drone.
-pub(crate) fn afterwards(report: &Report) -> Option<String> {
+/// Describes what the drone does after a successful job, and what to do next; `None` if the job does not start the
+/// drone.
+pub(crate) fn describe_restart(report: &Report) -> Option<String> {
     let text = match (report.boot, &report.runs) {
         (Boot::NotAsked, _) => return None,
-        (Boot::Restarts, _) => health::restarting(&report.health),
+        (Boot::Restarts, _) => health::advice_if_restarting(&report.health),
         (Boot::StaysUp | Boot::NotWatched, _) if report.loader.is_some_and(Loader::is_missing) => {
             "Your Crazyflie is running for now, but it will not start when you switch it on again.".to_owned()
         }
@@ -144,21 +145,21 @@ pub(crate) fn afterwards(report: &Report) -> Option<String> {
         (Boot::StaysUp | Boot::NotWatched, None) => {
             "Your Crazyflie is running again. Ready to fly!".to_owned()
         }
-        (Boot::NotSeen, None) => not_seen(report).to_owned(),
+        (Boot::NotSeen, None) => advice_if_not_seen(report).to_owned(),
     };
     Some(text)
 }
 
 /// Why a batch does not start its remaining drones.
 pub(crate) const FAILED_ALIKE: &str = "The first three drones failed in the same way, so no more drones are started. Check the \
-                                       image, the hub and the cables, then flash again.";
+                                       image, the hub and the cables, then try again.";
 
-/// A count with its noun, as in `1 byte` or `1,024 bytes`.
+/// Formats a count with its noun, as in `1 byte` or `1,024 bytes`.
 pub(crate) fn count(n: u64, one: &str) -> String {
     format!("{} {one}{}", thousands(n), if n == 1 { "" } else { "s" })
 }
 
-/// A number with its digits in groups of three, as in `1,024`.
+/// Formats a number with its digits in groups of three, as in `1,024`.
 pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let groups: Vec<&str> =
@@ -166,9 +167,10 @@ pub(crate) fn thousands(n: u64) -> String {
     groups.join(",")
 }
 
-/// The problem that `--require-boot` reports; `None` if the drone is running and well, or if the job itself failed.
+/// Returns the problem that `--require-boot` reports; `None` if the drone is running and well, or if the job itself
+/// failed.
 pub(crate) fn not_running(report: &Report) -> Option<Problem> {
-    let text = afterwards(report).filter(|_| exit(report) == Exit::Done && !report.is_well())?;
+    let text = describe_restart(report).filter(|_| exit_status(report) == Exit::Done && !report.is_well())?;
     let text = match report.boot {
         Boot::NotWatched => {
             "The drone was seen running, but not long enough to be sure that it stays up.".to_owned()
@@ -185,8 +187,8 @@ pub(crate) fn not_running(report: &Report) -> Option<Problem> {
     Some(Problem::new(Exit::NotRunning, ProblemKind::NotRunning, message).advise(text))
 }
 
-/// Advice if cfdfu did not see the drone start after a flash.
-pub(crate) fn not_seen(report: &Report) -> &'static str {
+/// Returns the advice about a drone that cfdfu did not see start after a flash.
+pub(crate) fn advice_if_not_seen(report: &Report) -> &'static str {
     if report.rom.is_some_and(RomVersion::starts_without_ccm) {
         "One last step: unplug USB and the battery, then switch the drone on. cfdfu did not see it start, which is normal with \
          this chip's boot ROM."
@@ -194,7 +196,7 @@ pub(crate) fn not_seen(report: &Report) -> &'static str {
         "One last step: unplug USB and the battery, then switch the drone on. cfdfu did not see it start, which is normal \
          after entering DFU mode by hand."
     } else if report.outcome == Outcome::Unchanged {
-        // An earlier flash already wrote the complete image, so flashing it again cannot help.
+        // An earlier flash already wrote the complete image, so flashing the image again cannot help.
         "The flash is complete and verified, and cfdfu did not see the drone start. Unplug USB and the battery, take off the \
          decks, then switch the drone on. If it still does not start, the fault is elsewhere: update the radio chip over \
          radio with cfclient, and if that changes nothing, suspect the hardware."
@@ -204,21 +206,21 @@ pub(crate) fn not_seen(report: &Report) -> &'static str {
     }
 }
 
-/// The state of a drone that was disconnected while flashing. Unlike other drones without firmware, this drone has no
-/// power and is not waiting in DFU mode.
+/// The state of a drone that was disconnected while it was being flashed. Unlike other drones without firmware, such a
+/// drone has no power and is not waiting in DFU mode.
 const LOST: &str =
     "The drone has no working firmware right now, but nothing is broken and what is already written is kept.";
 
-/// Advice after a flash was resumed several times without progress.
+/// Advice for a flash that was resumed several times without progress.
 pub(crate) const STUCK: &str = "The connection keeps dropping, and the flash makes no progress. Check the cable, and plug the \
     drone in without a hub.";
 
-/// Advice after a successful flash if the drone's bootloader is missing: flashing does not restore it.
+/// Advice after a successful flash of a drone without a bootloader. Flashing firmware does not restore the bootloader.
 pub(crate) const WITHOUT_LOADER: &str = "The bootloader is missing, so the drone will not start when it is switched on. To restore it, \
     run `cfdfu restore-bootloader LOADER` (b in the interface). LOADER is cf2loader-1.0.bin from \
     github.com/bitcraze/crazyflie2-stm-bootloader/releases.";
 
-/// The known facts about a drone, as rows of a label and a text.
+/// Returns the known facts about a drone, as rows of a label and a text.
 pub(crate) fn fact_rows(info: &DeviceInfo) -> Vec<(&'static str, String)> {
     match info {
         DeviceInfo::InDfu(identity) => {
@@ -258,7 +260,7 @@ pub(crate) fn fact_rows(info: &DeviceInfo) -> Vec<(&'static str, String)> {
     }
 }
 
-/// What is wrong with the contents of a drone in DFU mode, and the remedy; `None` if nothing is wrong.
+/// Describes what is wrong with the contents of a drone in DFU mode, and the remedy; `None` if nothing is wrong.
 pub(crate) fn diagnosis(identity: &Identity) -> Option<String> {
     let Identity { board, loader, firmware, .. } = identity;
     if identity.is_read_protected() {
@@ -292,30 +294,31 @@ pub(crate) fn diagnosis(identity: &Identity) -> Option<String> {
                 "The {firmware} on the drone is not for this board ({}): it stops at startup, and the drone looks dead. \
                  Flash the firmware for this board: {}.",
                 board.code,
-                right_image(&board.code)
+                describe_image_for(&board.code)
             ))
         }
         (Some(Content::Firmware(_)), _) => None,
         (Some(_), board) => Some(format!(
-            "The firmware on the drone is not recognised: it is incomplete, or not a Crazyflie firmware. If the drone does \
+            "The firmware on the drone is not recognised: it is incomplete, or not Crazyflie firmware. If the drone does \
              not start, flash it with `cfdfu flash IMAGE`. IMAGE is {}.",
             right_for(board.as_ref())
         )),
     }
 }
 
-/// The file to flash to this board, or the file for each platform if the board is unknown.
+/// Names the file to flash to this board, or the file for each platform if the board is unknown.
 fn right_for(board: Option<&Board>) -> String {
-    board.map_or_else(any_image, |board| right_image(&board.code))
+    board.map_or_else(any_image, |board| describe_image_for(&board.code))
 }
 
-/// What the drone can do with a restored bootloader, and what it still lacks; `None` if no Bitcraze bootloader was
-/// written.
-pub(crate) fn restored(written: &[Segment]) -> Option<String> {
-    let at = |base: Address| written.iter().find(|segment| segment.address == base);
-    let loader = at(LOADER_BASE)?;
-    let firmware = at(FIRMWARE_BASE).is_some_and(|it| !is_blank(&it.data[..it.data.len().min(4)]));
-    let starts = if firmware {
+/// Describes what the drone can do with a restored bootloader, and what the drone still lacks; `None` if no Bitcraze
+/// bootloader was written.
+pub(crate) fn describe_restore(written: &[Segment]) -> Option<String> {
+    let segment_at = |base: Address| written.iter().find(|segment| segment.address == base);
+    let loader = segment_at(LOADER_BASE)?;
+    let has_firmware =
+        segment_at(FIRMWARE_BASE).is_some_and(|it| !is_blank(&it.data[..it.data.len().min(4)]));
+    let starts = if has_firmware {
         "The bootloader is back. The drone starts when it is switched on and"
     } else {
         "The bootloader is back. If the drone has no working firmware, flash it now. The drone"
@@ -328,8 +331,8 @@ pub(crate) fn restored(written: &[Segment]) -> Option<String> {
     })
 }
 
-/// An elapsed time in the largest unit that fits, as in `3 hours`.
-pub(crate) fn age(age: Duration) -> String {
+/// Formats an elapsed time in the largest unit that fits, as in `3 hours`.
+pub(crate) fn format_age(age: Duration) -> String {
     let seconds = age.as_secs();
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
     let (size, unit) = units.into_iter().find(|(size, _)| seconds >= *size).unwrap_or((1, "second"));
@@ -337,7 +340,7 @@ pub(crate) fn age(age: Duration) -> String {
     count(n, unit)
 }
 
-/// The state of the drone after a job.
+/// Describes the state of the drone after a job.
 pub(crate) fn drone_state(state: DroneState) -> &'static str {
     match state {
         DroneState::Untouched => "Nothing was changed on the drone.",
@@ -365,7 +368,7 @@ pub(crate) fn drone_state(state: DroneState) -> &'static str {
     }
 }
 
-/// The problem to report for a failed job.
+/// Returns the problem to report for a failed job.
 pub fn failure_problem(failure: &Failure) -> Problem {
     let problem = failure_kind(&failure.kind);
     let state = match failure.drone {
@@ -544,13 +547,13 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             &format!(
                 "On this board, the firmware would stop at startup and the drone would look dead. Use the image for this \
                  board: {}. If you are sure about this image, use --allow-mismatch.",
-                right_image(&board.code)
+                describe_image_for(&board.code)
             ),
         )
         .in_interface(format!(
             "On this board, the firmware would stop at startup and the drone would look dead. Press i and choose the image \
              for this board: {}.",
-            right_image(&board.code)
+            describe_image_for(&board.code)
         )),
         FailureKind::Plan(_) => {
             new(Exit::Image, ProblemKind::DoesNotFit, "This image cannot be flashed to this device.")
@@ -617,7 +620,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
     }
 }
 
-/// Advice if only these devices are plugged in, and no Crazyflie.
+/// Returns the advice if these devices are plugged in, but no Crazyflie is.
 pub(crate) fn about_others(others: &[Other]) -> String {
     const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
     let px4 = format!(

@@ -14,8 +14,8 @@ pub fn list_devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
     devices_while(bus, &mut || true)
 }
 
-/// Like [`devices`], but stops early once `keep_going` returns false: querying a device that does not answer takes a
-/// long time.
+/// Like [`list_devices`], but stops early once `keep_going` returns false: querying a device that does not answer takes
+/// a long time.
 fn devices_while(bus: &dyn Bus, keep_going: &mut dyn FnMut() -> bool) -> Result<Vec<Device>, BusError> {
     let candidates = bus.list()?.into_iter().filter(is_candidate).take_while(|_| keep_going());
     Ok(candidates.filter_map(|found| inspect(bus, &found).ok()?).collect())
@@ -26,7 +26,7 @@ fn is_candidate(found: &Found) -> bool {
     found.id == ROM_DFU || found.id == CRAZYFLIE
 }
 
-/// Lists the devices on the bus that are not a Crazyflie but belong to one or could be mistaken for one. Only devices
+/// Lists the devices on the bus that are not Crazyflies but belong to one or could be mistaken for one. Only devices
 /// with the Crazyflie's USB IDs are opened to read their names: another tool may be using the rest.
 pub fn list_related_devices(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
     Ok(list_related(bus, &bus.list()?))
@@ -56,18 +56,19 @@ fn other(bus: &dyn Bus, found: &Found) -> Result<Option<Other>, TransferError> {
     }
 }
 
-/// A cache for repeated scans. Reading the names of a device opens it, so the names are read only once. The read is
-/// repeated only while the device cannot be opened (udev may not have granted access yet).
+/// A cache for repeated scans. The names of a device can be read only after opening it, so cfdfu reads them only once.
+/// The read is repeated only while the device cannot be opened (udev may not have granted access yet).
 #[derive(Default)]
 pub struct ScanCache {
     /// Each device with the USB IDs of a Crazyflie; `None` if its names show that it is not a Crazyflie.
     devices: Vec<(Found, Option<Device>)>,
-    /// Each possible related device; `None` if it is not a related device.
+    /// Each device that may be a related device; `None` if its names show that it is not related.
     others: Vec<(Found, Option<Other>)>,
 }
 
 impl ScanCache {
-    /// Returns the results of [`devices`] and [`others`] without the devices on busy ports, which are not opened.
+    /// Returns the results of [`list_devices`] and [`list_related_devices`] without the devices on busy ports. Those
+    /// devices are not opened.
     pub fn refresh(
         &mut self,
         bus: &dyn Bus,
@@ -142,7 +143,7 @@ fn list_except(bus: &dyn Bus, busy: impl FnOnce() -> HashSet<Location>) -> Resul
 
 /// Identifies a device. Returns `None` if the device is not a Crazyflie, and an error only if it has disconnected.
 ///
-/// A device that has a Crazyflie's USB IDs, but whose names cannot be read, is returned with that error: the device is
+/// A device that has a Crazyflie's USB IDs, but whose names cannot be read, is returned with the error: the device is
 /// listed but not used. If the system already knows the names, and the names are not a Crazyflie's, the device is not
 /// opened.
 pub(crate) fn inspect(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
@@ -178,7 +179,7 @@ pub fn choose_device(bus: &dyn Bus, selector: &Selector) -> Result<Device, Failu
     choose_while(bus, selector, &mut || true)
 }
 
-/// Like [`choose`], but stops early once `keep_going` returns false. The result is then meaningless.
+/// Like [`choose_device`], but stops early once `keep_going` returns false. The result is then meaningless.
 pub(crate) fn choose_while(
     bus: &dyn Bus,
     selector: &Selector,
@@ -209,7 +210,7 @@ pub(crate) fn choose_while(
     let open_error =
         present.iter().find_map(|device| Some(FailureKind::cannot_open(device.id, device.open_error?)));
     present.retain(|device| selector.matches(device));
-    // Drop doubtful devices if another device is certainly a Crazyflie.
+    // Drop doubtful devices if at least one device is certainly a Crazyflie.
     if present.iter().any(|device| !device.is_doubtful()) {
         present.retain(|device| !device.is_doubtful());
     }

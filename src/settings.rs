@@ -1,5 +1,5 @@
-//! The user's settings, from `config.toml` in the configuration directory. cfdfu only reads this file. An invalid file
-//! is reported and ignored as a whole.
+//! The user's settings, from `config.toml` in the configuration directory. cfdfu never writes this file. If any part of
+//! the file is invalid, cfdfu reports the problem and ignores the whole file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use directories::{BaseDirs, ProjectDirs};
 use serde::Deserialize;
 
-/// The largest accepted file, in bytes.
+/// Maximum size of the settings file, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
 
 /// The settings. A missing setting is detected from the terminal or has a built-in default.
@@ -40,7 +40,7 @@ pub(crate) struct ReleaseSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum GlyphSet {
-    /// For any modern font.
+    /// Characters that any modern font contains.
     Unicode,
     /// The characters in the fonts of the Linux console.
     Cp437,
@@ -63,7 +63,7 @@ pub(crate) enum Color {
 }
 
 impl Settings {
-    /// How many run logs to keep; at least one.
+    /// Returns how many run logs to keep; at least one.
     pub(crate) fn logs(&self) -> usize {
         const LOGS: usize = 50;
         self.logs.unwrap_or(LOGS).max(1)
@@ -93,12 +93,12 @@ impl Settings {
         };
         match toml::from_str::<Settings>(&text) {
             Ok(mut settings) => {
-                let in_home = |path: PathBuf| match (path.strip_prefix("~"), home) {
+                let expand_home = |path: PathBuf| match (path.strip_prefix("~"), home) {
                     (Ok(rest), Some(home)) => home.join(rest),
                     _ => path,
                 };
-                settings.images = settings.images.map(in_home);
-                settings.releases.source = settings.releases.source.map(in_home);
+                settings.images = settings.images.map(expand_home);
+                settings.releases.source = settings.releases.source.map(expand_home);
                 (settings, None)
             }
             Err(error) => {
@@ -121,14 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_read_and_missing_ones_keep_their_defaults() {
+    fn settings_are_read_and_missing_settings_keep_their_defaults() {
         let (settings, warning) = load(
             "glyphs = \"ascii\"\ncolor = \"never\"\ntheme = \"light\"\nimages = \"~/crazyflie\"\nlogs = 5\n\
              [releases]\nsource = \"~/stick\"\n",
         );
         assert_eq!(warning, None);
         let images = Some(PathBuf::from("/home/u/crazyflie"));
-        let set = Settings {
+        let expected = Settings {
             glyphs: Some(GlyphSet::Ascii),
             color: Some(Color::Never),
             theme: Some(ThemeChoice::Light),
@@ -136,7 +136,7 @@ mod tests {
             logs: Some(5),
             releases: ReleaseSettings { source: Some(PathBuf::from("/home/u/stick")) },
         };
-        assert_eq!(settings, set);
+        assert_eq!(settings, expected);
         assert_eq!(load(""), (Settings::default(), None));
         assert_eq!(Settings::from_file(Path::new("/nowhere/config.toml"), None), (Settings::default(), None));
     }

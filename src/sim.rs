@@ -47,14 +47,14 @@ pub struct SimBus {
     clock: Arc<dyn Clock>,
 }
 
-/// The rate of a full-speed wire, which carries 1500 bytes in each frame of 1 ms. A packet of 64 bytes uses 77 bytes of
-/// a frame, and the setup and status stages of a control transfer use 45.
+/// The rate of a full-speed wire in bytes per second. The wire carries 1500 bytes in each frame of 1 ms. A packet of 64
+/// bytes uses 77 bytes of a frame, and the setup and status stages of a control transfer use 45.
 const WIRE_RATE: u64 = 1_500_000;
 const PACKET: usize = 64;
 const PACKET_ON_WIRE: u64 = 77;
 const CONTROL_ON_WIRE: u64 = 45;
 
-/// The time for which a control transfer with this much data occupies the wire.
+/// Returns the time for which a control transfer with this much data occupies the wire.
 fn wire_time(bytes: usize) -> Duration {
     let bytes = CONTROL_ON_WIRE + PACKET_ON_WIRE * bytes.div_ceil(PACKET) as u64;
     Duration::from_nanos(bytes * 1_000_000_000 / WIRE_RATE)
@@ -79,8 +79,8 @@ impl SimBus {
         SimBus { drones, places: places.into(), wires, clock }
     }
 
-    /// Sleeps for the time of a transfer with drone `n`. The transfer takes longer if another drone is using the wire
-    /// that both drones share.
+    /// Sleeps for the time of a transfer with drone `n`. The transfer takes longer if another drone on the same hub is
+    /// using the wire.
     fn transfer(&self, n: usize, takes: Duration, bytes: usize) {
         let now = self.clock.now();
         let mut end = now + takes;
@@ -94,7 +94,7 @@ impl SimBus {
         self.clock.sleep(end.saturating_sub(now));
     }
 
-    /// The number of drones, plugged in or not.
+    /// Returns the number of drones, plugged in or not.
     pub(crate) fn drones(&self) -> usize {
         self.lock().len()
     }
@@ -104,7 +104,7 @@ impl SimBus {
         let now = self.clock.now();
         let mut drones = self.lock();
         let drone = drones.get_mut(n)?;
-        drone.settle(now);
+        drone.advance(now);
         Some(act(drone, now))
     }
 
@@ -113,7 +113,7 @@ impl SimBus {
         self.drones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns a bus with the same drones and another clock.
+    /// Returns a bus with the same drones and a different clock.
     pub fn on_clock(&self, clock: Arc<dyn Clock>) -> SimBus {
         SimBus { clock, ..self.clone() }
     }
@@ -139,8 +139,7 @@ impl SimBus {
         received.flatten().ok_or(TransferError::Disconnected)
     }
 
-    /// Performs a control transfer to drone `n`. Fails if the drone has disconnected or is no longer in this
-    /// enumeration.
+    /// Performs a control transfer to drone `n`. Fails if the drone has disconnected or has a new enumeration.
     fn control(
         &self,
         n: usize,
@@ -157,7 +156,7 @@ impl SimBus {
             .flatten()
             .ok_or(TransferError::Disconnected)?;
         if answer == RomAnswer::Hang {
-            // Callers without a time limit (`vhci`) rely on the timeout of the host that they serve.
+            // A caller without a time limit (`vhci`) relies on the timeout of the host that it serves.
             if limit < HOUR {
                 self.clock.sleep(limit);
             }
@@ -190,7 +189,7 @@ impl Bus for SimBus {
         let now = self.clock.now();
         let mut drones = self.lock();
         let found = drones.iter_mut().enumerate().filter_map(|(n, drone)| {
-            drone.settle(now);
+            drone.advance(now);
             let (id, release) = drone.identity()?;
             Some(Found {
                 id: Id { vendor: id.0, product: id.1 },

@@ -1,4 +1,4 @@
-//! The policies that apply to every job, whatever the front end. The [`Supervisor`] saves a copy for an undo before the
+//! The policies that apply to every job in every front end. The [`Supervisor`] saves a copy for an undo before the
 //! worker may write, announces the job to other instances of cfdfu, records the result of a job that outlives its
 //! terminal, and decides whether to wait for a lost drone.
 //!
@@ -62,7 +62,7 @@ struct Watched {
     /// The job's drone, with the most complete serial number seen so far.
     drone: Option<DroneAt>,
     /// The worker has reported a device for this job.
-    seen: bool,
+    has_device: bool,
     planned: Option<Planned>,
     begun: Option<RecordedChange>,
     /// Another instance that is using this drone.
@@ -99,7 +99,7 @@ pub struct Ended {
     pub background: bool,
     /// The drone that the job used, if the job found one and its serial number is known.
     pub drone: Option<DroneAt>,
-    /// Other instances of cfdfu that may be using the drone, if another program holds it.
+    /// Other instances of cfdfu that may be using the drone, if another program has it open.
     pub others: Vec<RunningInstance>,
     pub next: Next,
     /// The data that an undo of this drone's last change would write.
@@ -177,7 +177,7 @@ impl Supervisor {
         self.watched = Some(Watched {
             job: Box::new(job.clone()),
             drone,
-            seen: false,
+            has_device: false,
             planned: None,
             begun: None,
             holder: None,
@@ -191,8 +191,8 @@ impl Supervisor {
         self.send(Command::Run(job));
     }
 
-    /// Call this method once the plan is confirmed. Saves the data that the plan overwrites, and then lets the worker
-    /// write. Returns the entry for the log.
+    /// Saves the data that the plan overwrites, lets the worker write, and returns the entry for the log. Call this
+    /// method once the plan is confirmed.
     pub fn proceed(&mut self, preview: &Preview) -> Option<LogEntry> {
         let entry = self.keep_copy(preview);
         self.send(Command::Proceed);
@@ -203,9 +203,9 @@ impl Supervisor {
         self.send(Command::Cancel);
     }
 
-    /// Call this method when the terminal is closed or this process has been asked to exit. From then on, the
-    /// supervisor does not wait for a lost drone, and records the result of the job.
-    pub fn hang_up(&mut self) {
+    /// Makes the supervisor record the result of the job, and no longer wait for a lost drone. Call this method when the
+    /// terminal is closed or this process has been asked to exit.
+    pub fn detach(&mut self) {
         self.hung_up = true;
     }
 
@@ -265,9 +265,9 @@ impl Supervisor {
     /// serial number that the drone reports in DFU mode.
     fn note_device(&mut self, device: &Device) {
         let Some(watched) = &mut self.watched else { return };
-        watched.seen = true;
+        watched.has_device = true;
         let is_same_drone = watched.drone.as_ref().is_some_and(|drone| drone.is(device));
-        // Once the job has a plan, the plan belongs to this drone, even if another drone is plugged into the same port.
+        // Once the job has a plan, the job keeps its drone, even if a different drone is plugged into the same port.
         let is_settled = watched.planned.is_some() || device.strings.serial.is_empty();
         if watched.drone.is_none()
             || is_same_drone && device.mode == Mode::Firmware
@@ -276,7 +276,7 @@ impl Supervisor {
             watched.drone = Some(device.drone());
         }
         // Another instance may have claimed the drone first. A background identify in another instance is not
-        // announced: when the worker claims the drone, it waits for that identify to end.
+        // announced: when the worker claims the drone, the worker waits for that identify to end.
         if watched.holder.is_none()
             && let Some(record) = &self.record
         {
@@ -287,8 +287,8 @@ impl Supervisor {
         }
     }
 
-    /// Remembers a running drone's radio address, so that `list` shows it when the drone is not running. Errors are
-    /// ignored.
+    /// Remembers a running drone's radio address, so that `list` shows the address when the drone is not running.
+    /// Ignores errors.
     fn remember_name(&self, drone: Option<&DroneAt>, info: &DeviceInfo) {
         if let (Some(record), Some(radio), Some(drone)) = (&self.record, info.radio(), drone) {
             let _ = record.save_radio_address(&drone.serial, radio);
@@ -317,7 +317,7 @@ impl Supervisor {
     /// Ends the current job.
     fn end(&mut self, mut report: Report) -> Box<Ended> {
         let Some(watched) = self.watched.take() else { return Box::new(Ended::of(report, false)) };
-        let Watched { job, drone, seen, planned, begun, holder, log } = watched;
+        let Watched { job, drone, has_device, planned, begun, holder, log } = watched;
         if let (Some(_), Outcome::Cancelled(drone)) = (&holder, &report.outcome) {
             report.outcome = Outcome::held(*drone);
         }
@@ -331,20 +331,20 @@ impl Supervisor {
             _ => Vec::new(),
         };
         let is_resumed = job.flash().is_some_and(FlashTask::is_resumed);
-        if seen && !is_held || is_resumed {
+        if has_device && !is_held || is_resumed {
             self.record_end(&job, &report, &log);
         }
-        // Skip jobs that only read: their front ends do not need the undo target, and finding it reads files.
+        // Skip jobs that only read: their front ends do not need the undo target, and finding the target reads files.
         let undoable = drone.as_ref().filter(|_| matches!(job.task, Task::Flash(_) | Task::Find));
         let undo = undoable.map_or(Err(NoUndo::default()), |drone| self.copies.find_undo_target(drone));
-        let drone = drone.filter(|drone| seen && !drone.serial.is_empty());
+        let drone = drone.filter(|drone| has_device && !drone.serial.is_empty());
         let waits = if self.hung_up { Waits::No } else { self.waits };
         let next = resume::decide_next(waits, &mut self.headway, &job, &report, drone.as_ref(), planned);
         Box::new(Ended { report, background: false, drone, others, next, undo: undo.map(Box::new) })
     }
 
-    /// Saves the log of a job that changes or reads the flash, and keeps its result for the next start of cfdfu if the
-    /// user cannot see the result now. Errors are ignored.
+    /// Saves the log of a job that changes or reads the flash. If the user cannot see the job's result now, also saves
+    /// the result for the next start of cfdfu. Ignores errors.
     fn record_end(&self, job: &Job, report: &Report, log: &str) {
         let Some(record) = self
             .record

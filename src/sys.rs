@@ -1,5 +1,5 @@
-//! Operating system access: [`files`], [`folder`], [`signals`], [`keypress`], and the [`symptoms`] that `cfdfu doctor`
-//! evaluates.
+//! Access to the operating system: [`files`], [`folder`], [`signals`], [`keypress`], and the [`symptoms`] that
+//! `cfdfu doctor` evaluates.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// The version with the git revision and the features, for example
+/// Returns the version with the git revision and the features, for example
 /// `0.2.0 (1f2e3d4c5b, releases, vendored libusb)`.
 pub(crate) fn version() -> String {
     let features = [

@@ -59,11 +59,11 @@ const FRAME: Duration = Duration::from_millis(100);
 /// The time between two checks of the simulated drone and of the other instances.
 const POLL: Duration = Duration::from_millis(500);
 
-/// How long to reuse the udev rules before reading them again. The drones of a batch start at about the same time, so
-/// they share one reading.
+/// How long to reuse the udev rules before reading them again. The jobs of a batch start at about the same time and
+/// share one reading.
 const RULES_KEPT: Duration = Duration::from_secs(1);
 
-/// How long a warning about the settings stays on the screen. The log has the warning, too.
+/// How long a warning about the settings stays on the screen. The log contains the warning, too.
 const SETTINGS_WARNING: Duration = Duration::from_secs(10);
 
 /// Everything that the interface depends on.
@@ -103,7 +103,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Res
     result.map(|()| app)
 }
 
-/// Performs effects.
+/// The part of the interface that performs effects.
 struct Shell<'a> {
     world: &'a World,
     messages: Sender<Msg>,
@@ -177,9 +177,9 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Creates the state of the interface, and starts loading this image.
+    /// Creates the state of the interface, and starts loading the image.
     fn open(&mut self, image: Option<&Path>) -> App {
-        let demo = self.world.demo.as_ref().map(|(bus, name)| demo_state(bus, name));
+        let demo = self.world.demo.as_ref().map(|(bus, name)| read_demo_state(bus, name));
         let (settings, warning) = &self.world.settings;
         let folder = settings.images.clone().or_else(|| Some(absolute(Path::new("."))));
         let home = directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
@@ -191,7 +191,7 @@ impl<'a> Shell<'a> {
             app.notice = Some((warning.clone(), SETTINGS_WARNING));
         }
         // Report the result of a job that outlived its terminal.
-        if let Some(event) = self.record.as_ref().and_then(unseen_end) {
+        if let Some(event) = self.record.as_ref().and_then(take_unseen_end) {
             let _ = self.messages.send(Msg::Job(Box::new(event)));
         }
         if let Some(path) = image {
@@ -368,7 +368,7 @@ impl<'a> Shell<'a> {
         }
         let now = self.now();
         let is_recent = |(read, _): &(Duration, Enter)| now.saturating_sub(*read) < RULES_KEPT;
-        let kept = self.rules.filter(is_recent).unwrap_or_else(|| (now, symptoms::may_enter()));
+        let kept = self.rules.filter(is_recent).unwrap_or_else(|| (now, symptoms::choose_enter()));
         self.rules = Some(kept);
         if kept.1 == Enter::NotAllowed { Enter::NotAllowed } else { enter }
     }
@@ -399,7 +399,7 @@ impl<'a> Shell<'a> {
         }
         self.supervisor.watch(&job);
         let (commands, messages) = (self.commands.clone(), self.messages.clone());
-        // The new thread or a cancel sets the flag, whichever comes first. A cancel must not wait for the read, because a
+        // The new thread or a cancel sets the flag, whichever is first. A cancel must not wait for the read, because a
         // file system may hang.
         let taken = Arc::new(AtomicBool::new(false));
         self.starting = Some(Arc::clone(&taken));
@@ -435,8 +435,8 @@ impl<'a> Shell<'a> {
                 message
             }
             Msg::Detached => {
-                self.supervisor.hang_up();
-                self.workers.hang_up();
+                self.supervisor.detach();
+                self.workers.detach();
                 Msg::Detached
             }
             Msg::OfRow(id, event) => {
@@ -481,7 +481,7 @@ impl<'a> Shell<'a> {
                 DemoInput::Cable => drone.plug_or_unplug(now),
                 DemoInput::Button => drone.press_or_release(now),
             });
-            let _ = self.messages.send(Msg::Demo(demo_state(bus, name)));
+            let _ = self.messages.send(Msg::Demo(read_demo_state(bus, name)));
         }
     }
 
@@ -505,7 +505,7 @@ fn is_urgent(message: &Msg) -> bool {
     }
 }
 
-/// Whether this file can be read only once, as a pipe can.
+/// Whether this file can be read only once, like a pipe.
 fn is_read_once(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|it| !it.is_file())
 }
@@ -516,8 +516,8 @@ fn read_image(path: &Path) -> Result<Box<Image>, Problem> {
     read.unwrap_or_else(|_| Err(files::defect(path))).map(Box::new)
 }
 
-fn demo_state(bus: &SimBus, name: &str) -> Demo {
-    let state = bus.with(0, |drone, now| (drone.plugged(), drone.button(), drone.leds(now)));
+fn read_demo_state(bus: &SimBus, name: &str) -> Demo {
+    let state = bus.with(0, |drone, now| (drone.is_plugged_in(), drone.is_button_held(), drone.leds(now)));
     let (plugged, button, leds) = state.unwrap_or_default();
     let leds = match leds {
         SimLeds::Dark | SimLeds::Lit => DemoLeds::Ordinary,
@@ -531,13 +531,13 @@ fn demo_state(bus: &SimBus, name: &str) -> Demo {
 }
 
 /// Reports the state of the simulated drone whenever it changes: the scenario may pull the cable, and the LEDs change
-/// with time.
+/// over time.
 fn watch_demo((bus, name): (SimBus, String), clock: Arc<dyn Clock>, messages: Sender<Msg>) {
     thread::spawn(move || {
-        let mut last = demo_state(&bus, &name);
+        let mut last = read_demo_state(&bus, &name);
         loop {
             clock.sleep(POLL);
-            let now = demo_state(&bus, &name);
+            let now = read_demo_state(&bus, &name);
             if now != last {
                 last.clone_from(&now);
                 if messages.send(Msg::Demo(now)).is_err() {
@@ -592,7 +592,7 @@ fn watch_others(record: StateDir, clock: Arc<dyn Clock>, messages: Sender<Msg>) 
                 if messages.send(Msg::OtherInstances(others)).is_err() {
                     return;
                 }
-                if ended && let Some(event) = unseen_end(&record) {
+                if ended && let Some(event) = take_unseen_end(&record) {
                     let _ = messages.send(Msg::Job(Box::new(event)));
                 }
             }
@@ -601,8 +601,8 @@ fn watch_others(record: StateDir, clock: Arc<dyn Clock>, messages: Sender<Msg>) 
     });
 }
 
-/// The result of a job that outlived its terminal, as a log entry.
-fn unseen_end(record: &StateDir) -> Option<Event> {
+/// Takes the result of a job that outlived its terminal from the state directory, and returns it as a log entry.
+fn take_unseen_end(record: &StateDir) -> Option<Event> {
     let entry = LogEntry::EndedUnseen(record.take_unseen_result()?);
     Some(Event::Log(entry.level(), entry))
 }

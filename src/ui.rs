@@ -4,7 +4,7 @@
 //! header: the steps                         one row
 //! drone            firmware                 five rows; one row on a short screen
 //! progress                                  three rows, while a job runs
-//! flash map                                 three rows
+//! flash map                                 three or four rows; none on a short screen
 //! main panel, with the log below it         the rest; from 112 columns on, the log is beside it
 //! notice                                    one row
 //! footer: the keys that work now            one row
@@ -66,10 +66,10 @@ pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
     scrub(frame.buffer_mut(), theme);
 }
 
-/// Draws one sentence if the screen is too small for the layout.
+/// Draws a short text on a screen that is too small for the layout.
 fn draw_too_small(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let text = if let Some(view) = app.job().filter(|view| view.stage == Stage::Working) {
-        format!("{}. Do not unplug the drone.", bar::in_short(view))
+        format!("{}. Do not unplug the drone.", bar::summarise(view))
     } else if let Some(view) = app.batch().filter(|view| view.is_active()) {
         format!("{}. Do not unplug the drones.", batch_panel::counts(view))
     } else {
@@ -156,8 +156,8 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
 }
 
 /// Removes unprintable characters and those that this terminal cannot show. Ratatui appends a character without width,
-/// such as a mark that reverses the text direction, to the cell before it. Without this, a file or device name could
-/// send such a character to the terminal.
+/// such as a mark that reverses the text direction, to the previous cell. Without this function, the name of a file or
+/// a device could send such a character to the terminal.
 fn scrub(buffer: &mut Buffer, theme: &Theme) {
     let shows = |c: char| is_printable(c) && (theme.glyphs != Glyphs::Ascii || c.is_ascii());
     for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().chars().all(shows)) {
@@ -167,7 +167,7 @@ fn scrub(buffer: &mut Buffer, theme: &Theme) {
     }
 }
 
-/// A bordered panel with a title.
+/// Creates a bordered panel with a title.
 fn panel<'a>(theme: &Theme, title: &str) -> Block<'a> {
     Block::bordered()
         .border_set(theme.borders)
@@ -176,7 +176,7 @@ fn panel<'a>(theme: &Theme, title: &str) -> Block<'a> {
         .title(Span::styled(format!(" {} ", theme.text(title)), theme.heading))
 }
 
-/// The focused panel, on which the keys act.
+/// Creates the focused panel, on which the keys act.
 fn focus<'a>(theme: &Theme, title: &str) -> Block<'a> {
     panel(theme, title).border_style(theme.accent)
 }
@@ -184,7 +184,7 @@ fn focus<'a>(theme: &Theme, title: &str) -> Block<'a> {
 /// The width of a panel's border and padding, in columns.
 const FRAME: u16 = 4;
 
-/// Wraps a paragraph to lines of at most this width. Longer words are not broken.
+/// Wraps a paragraph to lines of at most this width. Words that are longer are not broken.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let options = textwrap::Options::new(width)
         .break_words(false)
@@ -194,7 +194,7 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     textwrap::wrap(&words.join(" "), options).into_iter().map(std::borrow::Cow::into_owned).collect()
 }
 
-/// The number of rows that a text needs at this width, counted by drawing it.
+/// Draws a text at this width and returns the number of rows that the text needs.
 fn rows_of(paragraph: &Paragraph<'_>, width: u16) -> u16 {
     rows_up_to(paragraph, width, 40)
 }
@@ -207,7 +207,7 @@ fn rows_up_to(paragraph: &Paragraph<'_>, width: u16, most: u16) -> u16 {
     (0..area.height).rev().find(used).map_or(1, |last| last + 1)
 }
 
-/// Whether to show the progress of a job. A job that waits for confirmation has no progress.
+/// Returns whether to show the progress of a job. A job that waits for confirmation has no progress.
 fn has_progress(view: &JobView) -> bool {
     !matches!(view.stage, Stage::Asking(_))
 }
@@ -220,7 +220,7 @@ enum StepState {
     Failed,
 }
 
-/// The steps of a flash, each with its state.
+/// Returns the steps of a flash, each with its state.
 fn steps(app: &App) -> [(&'static str, StepState); 5] {
     use StepState::{Done, Failed, Now, ToCome};
     let names = [
@@ -300,7 +300,7 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let open = |state: StepState| matches!(state, StepState::Now | StepState::Failed);
     let at = steps.iter().position(|(state, _)| open(*state));
     let at = at.or(steps.iter().rposition(|(state, _)| *state == StepState::Done)).unwrap_or(0);
-    // Show as many steps as fit. If the step `at` would not be among them, drop steps from the start.
+    // Show as many steps as fit. Drop steps from the start until the step `at` is among the shown steps.
     for first in 0..=at {
         let mut shown = line.clone();
         let fits = |(n, (_, step)): &(usize, &(StepState, [Span<'static>; 2]))| {
@@ -327,7 +327,7 @@ fn draw_notice(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     }
 }
 
-/// Appends spans that belong together, if they fit into this width. Returns whether they fit.
+/// Appends spans that belong together, if all of them fit within this width. Returns whether they fit.
 fn push_whole<'a>(line: &mut Line<'a>, spans: impl IntoIterator<Item = Span<'a>>, width: usize) -> bool {
     let spans: Vec<Span<'a>> = spans.into_iter().collect();
     let fits = line.width() + spans.iter().map(Span::width).sum::<usize>() <= width;
@@ -337,7 +337,7 @@ fn push_whole<'a>(line: &mut Line<'a>, spans: impl IntoIterator<Item = Span<'a>>
     fits
 }
 
-/// Cuts a text to this many columns, with an ellipsis where it was cut.
+/// Cuts a text to this many columns, with an ellipsis at the cut.
 fn cut(text: &str, columns: usize, theme: &Theme) -> String {
     let text = text.replace('\n', " ");
     if Span::raw(text.as_str()).width() <= columns {
@@ -352,7 +352,7 @@ fn cut(text: &str, columns: usize, theme: &Theme) -> String {
     text.chars().take_while(fits).collect::<String>() + &mark
 }
 
-/// Cuts a line to this many columns, with an ellipsis where it was cut.
+/// Cuts a line to this many columns, with an ellipsis at the cut.
 fn cut_line<'a>(line: Line<'a>, columns: usize, theme: &Theme) -> Line<'a> {
     if line.width() <= columns {
         return line;
@@ -369,7 +369,7 @@ fn cut_line<'a>(line: Line<'a>, columns: usize, theme: &Theme) -> Line<'a> {
     short
 }
 
-/// Draws the keys that fit, most important first. The help key is always shown, because the help lists the others.
+/// Draws the keys that fit, most important first. The help key is always shown, because the help lists all keys.
 fn draw_footer(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let rows = crate::app::keys::bindings(app);
     let width = |row: &Binding| theme.text(row.shown).chars().count() + row.label.chars().count() + 5;

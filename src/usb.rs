@@ -1,8 +1,8 @@
 //! USB types: devices, transfers, transfer errors, and the [`Bus`] and [`Transport`] traits that the real bus
-//! ([`libusb`]) and the simulated one implement.
+//! ([`libusb`]) and the simulated bus implement.
 //!
-//! This module does not access any device. The traits are small, so that all code above them runs unchanged on the
-//! simulator and a test can inject a fault into any transfer.
+//! This file does not access any device. The traits are small, so that all code above the traits runs unchanged on the
+//! simulator, and a test can inject a fault into any transfer.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,7 +26,7 @@ pub struct Id {
     pub product: u16,
 }
 
-/// How long udev may take to set the permissions of a new device.
+/// The time that udev may need to set the permissions of a new device.
 pub(crate) const UDEV: Duration = Duration::from_secs(2);
 
 /// The STM32's boot ROM in DFU mode. Every STM32 uses this ID.
@@ -49,16 +49,16 @@ pub struct Location {
 }
 
 impl Location {
-    /// The hub that the device is plugged into; the root hub for a port of the computer.
+    /// Returns the location of the hub that the device is plugged into; the root hub for a port of the computer.
     pub(crate) fn hub(&self) -> Location {
         let ports = self.ports.split_last().map_or(&[][..], |(_, hub)| hub);
         Location { bus: self.bus, ports: ports.to_vec() }
     }
 }
 
-/// The approximate time to flash this many drones at once over one full-speed wire, as a multiple of the time for one
-/// drone. Erases overlap, but transfers do not: from the fifth drone onwards, each drone adds a seventh of the time
-/// for one (docs/speed.md). `None` for fewer drones, which take barely longer than one.
+/// Returns the approximate time to flash this many drones at once over one full-speed wire, as a multiple of the time
+/// for one drone. Erases overlap, but transfers do not: from the fifth drone onwards, each drone adds a seventh of the
+/// time for one drone (docs/speed.md). Returns `None` for fewer than five drones, which take barely longer than one.
 pub(crate) fn times_on_one_wire(drones: usize) -> Option<f64> {
     let count = u32::try_from(drones).unwrap_or(u32::MAX);
     (drones >= 5).then(|| 0.46 + 0.1375 * f64::from(count))
@@ -77,7 +77,7 @@ impl fmt::Display for Location {
 impl FromStr for Location {
     type Err = ();
 
-    /// `BUS-PORT[.PORT…]`, for example `1-1.2`.
+    /// Parses `BUS-PORT[.PORT…]`, for example `1-1.2`.
     fn from_str(text: &str) -> Result<Location, ()> {
         let (bus, ports) = text.split_once('-').ok_or(())?;
         let ports: Result<Vec<u8>, _> = ports.split('.').map(str::parse::<u8>).collect();
@@ -122,13 +122,13 @@ pub struct Pipe {
     pub endpoint: u8,
 }
 
-/// Why a transfer failed.
+/// The reason why a transfer failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TransferError {
     /// The device refused the request. Its DFU status gives the reason.
     #[error("the device refused the request (stall)")]
     Stall,
-    /// No answer within the time limit.
+    /// The device did not answer within the time limit.
     #[error("no answer in time")]
     Timeout,
     /// The device is no longer on the bus: it was unplugged, was reset, or started another program.
@@ -153,7 +153,7 @@ pub enum TransferError {
     /// The interface is not available to programs, usually for the same reason as [`TransferError::NotSupported`].
     #[error("USB error -5")]
     NotFound,
-    /// Anything else, with libusb's error number.
+    /// Any other error, with libusb's error number.
     #[error("USB error {code}")]
     Other {
         /// A libusb error number, negative.
@@ -162,8 +162,8 @@ pub enum TransferError {
 }
 
 impl TransferError {
-    /// Whether a retry may succeed. A retry is useless if the system denies access, another program is using the
-    /// device, or the device has disconnected.
+    /// Returns whether a retry may succeed. A retry is useless if the system denies access, another program is using
+    /// the device, or the device has disconnected.
     pub(crate) fn is_transient(self) -> bool {
         match self {
             TransferError::Stall
@@ -178,7 +178,7 @@ impl TransferError {
     }
 }
 
-/// Why the bus itself failed.
+/// The reason why the bus itself failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BusError {
     /// No program can use USB on this computer.
@@ -190,20 +190,20 @@ pub enum BusError {
 
 /// An open device. Transfers are synchronous, and each has its own time limit.
 pub trait Transport: Send {
-    /// A control transfer from the device. Returns the number of bytes read.
+    /// Performs a control transfer from the device. Returns the number of bytes read.
     fn control_in(
         &mut self,
         setup: Setup,
         buffer: &mut [u8],
         limit: Duration,
     ) -> Result<usize, TransferError>;
-    /// A control transfer to the device. Returns the number of bytes written.
+    /// Performs a control transfer to the device. Returns the number of bytes written.
     fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError>;
     /// Claims the interface and selects one of its alternate settings.
     fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError>;
-    /// Reads one packet of at most 64 bytes, claiming the interface first.
+    /// Claims the interface and reads one packet of at most 64 bytes.
     fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError>;
-    /// Sends one packet, claiming the interface first.
+    /// Claims the interface and sends one packet.
     fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError>;
 }
 
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_printed_location_parses_to_itself() {
+    fn a_location_can_be_parsed_from_its_text_and_other_texts_are_rejected() {
         for text in ["1-1", "1-1.2", "3-4.1.7"] {
             assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
         }

@@ -51,8 +51,8 @@ impl Drop for Watcher {
 pub(crate) type BusyNow<'a> = dyn FnMut() -> HashSet<Location> + 'a;
 
 /// Calls `report` with the result of `scan`, now and whenever the result changes, until `report` returns false. Each
-/// drone is opened once per enumeration, and never while it has a job: the query would have to wait until an erase is
-/// finished.
+/// drone is opened once per enumeration, and never while it has a job: a query would have to wait for an erase to
+/// finish.
 ///
 /// The end of a job counts as a change, because the job's drone may have been unplugged in the meantime. An error is
 /// reported only after `max_failed` failed scans in a row: a single failed scan does not mean that all drones are gone.

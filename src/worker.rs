@@ -147,7 +147,7 @@ impl<E: Into<FailureKind>> From<E> for Stop {
 }
 
 impl Stop {
-    /// Whether the device still answers and can therefore be restarted.
+    /// Returns whether the device still answers and can therefore be restarted.
     fn still_answers(&self) -> bool {
         match self {
             Stop::Failed(FailureKind::Dfu(error), _) => !error.ends_session(),
@@ -255,8 +255,8 @@ impl<'a> Ctx<'a> {
         let _ = self.outbox.send(event);
     }
 
-    /// Whether the device in use has disconnected, or disconnects within [`DISCONNECT_DELAY`]. This is the only test
-    /// for a lost drone.
+    /// Returns whether the device in use has disconnected, or disconnects within [`DISCONNECT_DELAY`]. This is the only
+    /// test for a lost drone.
     ///
     /// A transfer error alone does not prove a disconnect. The transfers of an unplugged drone may fail in any way
     /// until the hub reports the disconnect, and a drone that is still plugged in may fail in exactly the same ways. A
@@ -320,7 +320,7 @@ impl<'a> Ctx<'a> {
         self.post(Event::Sector { index, state });
     }
 
-    /// Waits until the user confirms the plan. Returns `Cancelled` if the user cancels, or if the sender is gone.
+    /// Waits until the user confirms the plan. Returns [`Stop::Cancelled`] if the user cancels or the sender is gone.
     fn wait_for_confirmation(&mut self) -> Result<(), Stop> {
         let asked = self.clock.now();
         let answer = loop {
@@ -335,7 +335,7 @@ impl<'a> Ctx<'a> {
         answer
     }
 
-    /// Marks a safe point: a running job stops only at such calls. Also processes the other commands.
+    /// Marks a safe point: a running job stops only at such calls. Also processes all other pending commands.
     fn check_cancelled(&mut self) -> Result<(), Stop> {
         while self.next.is_none() {
             match self.inbox.try_recv() {

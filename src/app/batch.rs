@@ -1,5 +1,5 @@
-//! The state of a batch in the interface. The first [`Fleet`] identifies every drone; after the user has confirmed the
-//! plan, a second fleet flashes the drones.
+//! The interface's state of a batch, which flashes several drones. A first [`Fleet`] identifies the drones. After the
+//! user has confirmed the plan, a second fleet flashes them.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ pub struct BatchView {
     pub stage: BatchStage,
     /// The index of the selected row.
     pub at: usize,
-    /// What is known about the drones, indexed by row.
+    /// The known facts about the drones, indexed by row.
     pub drones: Vec<DroneFacts>,
-    /// The user asked to stop all jobs.
+    /// Whether the user has asked to stop all jobs.
     pub stopping: bool,
-    /// What is known about the planned drones that have no row yet.
+    /// The known facts about the planned drones that have no row yet.
     pub planned: Vec<(DroneAt, DroneFacts)>,
-    /// The image that was read earlier, kept while its file is read again.
+    /// The image as previously read, kept while its file is read again.
     pub before: Option<Box<Slot>>,
 }
 
-/// How many ended rows keep their log and their backup. A backup is about as large as the firmware.
+/// The number of ended rows that keep their log and their backup. A backup is about as large as the firmware.
 const ROWS_KEPT: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,18 +40,18 @@ pub enum BatchStage {
     Over,
 }
 
-/// What the jobs have reported about a drone.
+/// The facts that the jobs have reported about a drone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DroneFacts {
     /// The state of the drone before the batch, if the drone could be identified.
     pub info: Option<Box<DeviceInfo>>,
-    /// What an undo would write, once the drone's job has ended.
+    /// The content that an undo would write, once the drone's job has ended.
     pub undo: Option<Undo>,
     /// The drone's job, once it has started.
     pub job: Option<Box<RowJob>>,
 }
 
-/// A row's job, as the screen of the opened row shows it.
+/// A row's job, as shown on the screen of the opened row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowJob {
     pub view: JobView,
@@ -68,7 +68,7 @@ impl RowJob {
     }
 }
 
-/// What the plan predicts for a drone.
+/// The outcome that the plan predicts for a drone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prospect {
     /// The image is for the drone's board, or for every board.
@@ -82,12 +82,12 @@ pub(crate) enum Prospect {
 }
 
 impl DroneFacts {
-    /// The board's code.
+    /// Returns the board's code, if known.
     pub(crate) fn board(&self) -> Option<&str> {
         self.info.as_deref()?.board()
     }
 
-    /// The write-protected sectors, if known.
+    /// Returns the write-protected sectors; empty if unknown.
     pub(crate) fn protected(&self) -> &[usize] {
         match self.info.as_deref() {
             Some(DeviceInfo::InDfu(identity)) => identity.protected_sectors(),
@@ -95,7 +95,8 @@ impl DroneFacts {
         }
     }
 
-    /// The version of the firmware that was on the drone; empty if unknown or if the drone had no firmware.
+    /// Returns the version of the firmware that was on the drone before the batch; empty if unknown or if the drone had
+    /// no firmware.
     pub(crate) fn version_before(&self) -> &str {
         let version = match self.info.as_deref() {
             Some(DeviceInfo::InDfu(identity)) => {
@@ -107,8 +108,8 @@ impl DroneFacts {
         version.unwrap_or_default()
     }
 
-    /// Whether reading the drone found no evidence of a Crazyflie. False for a read-protected chip, which cannot be
-    /// read: the drone's job reports the protection.
+    /// Returns whether the drone was read and showed no evidence of being a Crazyflie. Returns false for a
+    /// read-protected chip, because the drone's job reports the protection.
     pub(crate) fn may_be_foreign(&self) -> bool {
         match self.info.as_deref() {
             Some(DeviceInfo::InDfu(identity)) => !identity.has_evidence() && !identity.is_read_protected(),
@@ -137,12 +138,12 @@ impl BatchView {
         BatchView { fleet, stage, at: 0, drones, stopping: false, planned, before }
     }
 
-    /// Whether the batch has jobs that a key can stop.
+    /// Returns whether the batch has jobs that the user can stop with a key.
     pub(crate) fn is_active(&self) -> bool {
         matches!(self.stage, BatchStage::Identifying | BatchStage::Flashing)
     }
 
-    /// What is known about a row's drone.
+    /// Returns the known facts about a row's drone.
     pub(crate) fn facts(&self, id: usize) -> Option<&DroneFacts> {
         self.drones.get(id)
     }
@@ -154,13 +155,13 @@ impl BatchView {
         &mut self.drones[id]
     }
 
-    /// The selected row's job.
+    /// Returns the selected row's job.
     pub(crate) fn job(&self) -> Option<&RowJob> {
         self.facts(self.at)?.job.as_deref()
     }
 
-    /// Forgets the details of all but the newest ended rows, because a station may run for days. The backups stay on
-    /// disk.
+    /// Discards the job details and the backups of all but the newest ended rows, because a batch may run for days.
+    /// The backups on disk are kept.
     pub(crate) fn forget_old_rows(&mut self) {
         let rows = self.fleet.rows.iter().enumerate();
         let mut ended: Vec<_> = rows.filter_map(|(id, row)| Some((row.ended?, id))).collect();
@@ -177,7 +178,7 @@ impl BatchView {
         self.drones.get_mut(id)?.job.as_deref_mut()
     }
 
-    /// Why the selected row cannot be opened.
+    /// Returns the reason why the selected row cannot be opened, if any.
     pub(crate) fn why_not_open(&self) -> Option<&'static str> {
         match self.fleet.rows.get(self.at) {
             None => Some("no drone is selected"),
@@ -194,24 +195,24 @@ impl BatchView {
         }
     }
 
-    /// Moves what is known about a planned drone to its new row.
+    /// Moves the known facts about a planned drone to the drone's new row.
     pub(crate) fn take_planned(&mut self, id: usize) {
         let Some(row) = self.fleet.rows.get(id) else { return };
-        if let Some(at) = self.planned.iter().position(|(drone, _)| drone.is(&row.device)) {
-            *self.facts_mut(id) = self.planned.swap_remove(at).1;
+        if let Some(index) = self.planned.iter().position(|(drone, _)| drone.is(&row.device)) {
+            *self.facts_mut(id) = self.planned.swap_remove(index).1;
         }
     }
 
-    /// How many rows have ended.
+    /// Returns the number of rows that have ended.
     pub(crate) fn ended(&self) -> usize {
         self.fleet.rows.iter().filter(|row| row.is_final()).count()
     }
 
-    /// The completed share of all jobs, from 0 to 1.
+    /// Returns the completed fraction of all jobs, from 0 to 1.
     pub(crate) fn ratio(&self) -> f64 {
         let rows = &self.fleet.rows;
         #[allow(clippy::cast_precision_loss, reason = "a batch has few drones")]
-        let all = rows.len().max(1) as f64;
-        rows.iter().map(crate::fleet::Row::ratio).sum::<f64>() / all
+        let count = rows.len().max(1) as f64;
+        rows.iter().map(crate::fleet::Row::ratio).sum::<f64>() / count
     }
 }

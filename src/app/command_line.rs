@@ -33,7 +33,7 @@ pub(crate) fn command_line(app: &App) -> String {
             let mismatch =
                 unknown_board || app.image.image().is_some_and(|image| overrides_for(image).allow_mismatch);
             let mismatch = if mismatch { " --allow-mismatch" } else { "" };
-            // The demo's built-in image is not a file. The demo uses it if the command does not name an image.
+            // The demo's built-in image is not a file. The demo uses that image if the command does not name one.
             let is_built_in =
                 matches!(&app.image, Slot::Ready(ChosenFile { origin: Origin::BuiltIn, .. }, _));
             let image = if is_built_in { String::new() } else { format!(" {}", file(&app.image)) };
@@ -42,13 +42,13 @@ pub(crate) fn command_line(app: &App) -> String {
     }
 }
 
-/// Quotes a path for a shell.
+/// Quotes a path, or the tag or platform of a release, for a shell.
 fn quote(path: &str) -> String {
     match shlex::try_quote(path) {
         // Without the prefix, the command would parse this path as an option.
         _ if path.starts_with('-') => quote(&format!("./{path}")),
         Ok(word) if path.chars().all(is_printable) => word.into_owned(),
-        // A name with unprintable characters cannot be copied. Show a placeholder instead.
+        // A path with unprintable characters cannot be copied. Show a placeholder instead.
         _ => "IMAGE".to_owned(),
     }
 }

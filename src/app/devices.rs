@@ -23,7 +23,8 @@ pub struct Devices {
     remembered: Option<Device>,
     pub identified: Option<BackgroundIdentify>,
     chip_facts: Option<ChipFacts>,
-    /// The number of log lines when the background identify started. Later console lines are from that device.
+    /// The number of log lines when the background identify started. Later console lines come from the identified
+    /// device.
     pub(crate) console_start: usize,
     /// Other running instances on this computer.
     pub other_instances: Vec<RunningInstance>,
@@ -31,7 +32,7 @@ pub struct Devices {
     pub map: SectorMap,
 }
 
-/// Identified properties that a flash does not change.
+/// The properties of a drone that an identify reads and a flash does not change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ChipFacts {
     device: Device,
@@ -46,10 +47,10 @@ pub enum BusState {
     /// The first scan has not finished.
     #[default]
     Scanning,
-    /// USB is not available, for this reason.
+    /// USB is not available. The string is the reason.
     Unavailable(String),
     Devices(Vec<Device>),
-    /// No Crazyflie, only these related devices.
+    /// No Crazyflie is on the bus, only these related devices.
     Others(Vec<Other>),
 }
 
@@ -58,7 +59,7 @@ pub enum BusState {
 pub struct BackgroundIdentify {
     pub device: Device,
     pub known: Option<Box<DeviceInfo>>,
-    /// The identify is still running, so the worker's events belong to it.
+    /// Whether the identify is still running. If so, the worker's events belong to the identify.
     pub is_under_way: bool,
 }
 
@@ -81,16 +82,16 @@ impl Devices {
         self.list().get(self.position())
     }
 
-    /// The index of the selected device.
+    /// Returns the index of the selected device.
     pub fn position(&self) -> usize {
         self.selected.min(self.list().len().saturating_sub(1))
     }
 
-    pub(crate) fn select(&mut self, at: usize) {
-        if at != self.selected {
+    pub(crate) fn select(&mut self, index: usize) {
+        if index != self.selected {
             self.map = [None; SECTORS];
         }
-        self.selected = at;
+        self.selected = index;
         self.remember();
     }
 
@@ -100,8 +101,8 @@ impl Devices {
 
     /// Selects this drone, now or when the scanner lists it again. The scanner skips the ports of running jobs.
     pub(crate) fn select_drone(&mut self, device: &Device) {
-        if let Some(at) = self.list().iter().position(|it| it.location == device.location) {
-            self.select(at);
+        if let Some(index) = self.list().iter().position(|it| it.location == device.location) {
+            self.select(index);
         }
         self.remembered = Some(device.clone());
     }
@@ -112,8 +113,8 @@ impl Devices {
     }
 
     /// Replaces the list. Returns whether the remembered drone is present, or `None` if no drone is remembered. The
-    /// device on the remembered port stays selected, in either mode. A device on another port is selected only if it is
-    /// the only one with the remembered serial number.
+    /// device on the remembered port stays selected, whichever mode it is in. A device on a different port is selected
+    /// only if no other device has the remembered serial number.
     pub(crate) fn set_bus(&mut self, bus: BusState) -> Option<bool> {
         self.bus = bus;
         self.selected = self.position();
@@ -121,42 +122,42 @@ impl Devices {
             let serial = &drone.strings.serial;
             let same = |device: &&Device| crazyflie::is_same_serial(serial, &device.strings.serial);
             let list = self.list();
-            let here = list.iter().position(|device| device.location == drone.location);
-            let only = list.iter().filter(same).count() == 1;
-            here.or_else(|| list.iter().position(|device| only && same(&device)))
+            let on_port = list.iter().position(|device| device.location == drone.location);
+            let is_only = list.iter().filter(same).count() == 1;
+            on_port.or_else(|| list.iter().position(|device| is_only && same(&device)))
         });
-        if let Some(Some(at)) = found {
-            self.selected = at;
+        if let Some(Some(index)) = found {
+            self.selected = index;
         }
         // A drone that was unplugged may return with different firmware.
-        let is_there = |it: &BackgroundIdentify| self.list().contains(&it.device);
-        if !self.is_identifying() && !self.identified.as_ref().is_some_and(is_there) {
+        let is_present = |it: &BackgroundIdentify| self.list().contains(&it.device);
+        if !self.is_identifying() && !self.identified.as_ref().is_some_and(is_present) {
             self.identified = None;
         }
-        found.map(|at| at.is_some())
+        found.map(|index| index.is_some())
     }
 
-    /// Whether a background identify is running. If so, the worker's events belong to it.
+    /// Returns whether a background identify is running. If so, the worker's events belong to the identify.
     pub fn is_identifying(&self) -> bool {
         self.identified.as_ref().is_some_and(|it| it.is_under_way)
     }
 
-    /// The board of the selected drone, if it was identified in either mode.
+    /// Returns the board of the selected drone, if an identify has read it in either mode.
     pub(crate) fn board(&self) -> Option<&Board> {
         self.chip_facts()?.board.as_ref()
     }
 
-    /// The code of the selected drone's board, if known, for example `CF21`.
+    /// Returns the code of the selected drone's board, if known, for example `CF21`.
     pub(crate) fn board_code(&self) -> Option<&str> {
         self.board().map(|board| board.code.as_str())
     }
 
-    /// The sectors of the selected drone that are known to be write-protected.
+    /// Returns the sectors of the selected drone that are known to be write-protected.
     pub(crate) fn protected(&self) -> &[usize] {
         self.chip_facts().map_or(&[], |chip_facts| &chip_facts.protected)
     }
 
-    /// What the selected drone has reported about its radio chip.
+    /// Returns what the selected drone has reported about its radio chip.
     pub(crate) fn radio_chip(&self) -> &RadioChip {
         self.chip_facts().map_or(&RadioChip::Unknown, |chip_facts| &chip_facts.radio_chip)
     }
@@ -199,13 +200,13 @@ impl Devices {
         identified.known = Some(known);
     }
 
-    /// The result of the background identify of the selected device.
+    /// Returns the result of the background identify of the selected device.
     pub(crate) fn known(&self) -> Option<&DeviceInfo> {
         let identified = self.identified.as_ref().filter(|it| Some(&it.device) == self.selected())?;
         identified.known.as_deref()
     }
 
-    /// The version of the firmware on the selected drone, if known.
+    /// Returns the version of the firmware on the selected drone, if known.
     pub(crate) fn version(&self) -> Option<&str> {
         match self.known()? {
             DeviceInfo::Running(running) => running.version.as_deref(),
@@ -213,12 +214,12 @@ impl Devices {
         }
     }
 
-    /// The other running instance that uses the selected device.
+    /// Returns the other running instance that uses the selected device, if any.
     pub(crate) fn instance_using_selected(&self) -> Option<&RunningInstance> {
         self.instance_using(&self.selected()?.location)
     }
 
-    /// The other running instance that uses the device on this port.
+    /// Returns the other running instance that uses the device on this port, if any.
     pub(crate) fn instance_using(&self, port: &Location) -> Option<&RunningInstance> {
         let port = port.to_string();
         self.other_instances.iter().find(|other| other.port == port)

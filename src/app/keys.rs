@@ -1,4 +1,4 @@
-//! The table of key bindings. Dispatch, footer and help all read this table, so they cannot disagree.
+//! The table of key bindings. Dispatch, the footer and the help all read this table, so they cannot disagree.
 //!
 //! An unavailable action stays in the table, together with the reason why it is unavailable.
 
@@ -71,9 +71,9 @@ pub(crate) enum Action {
     Explain,
     /// Save a bug report.
     BugReport,
-    /// Check why no drone is found or can be opened.
+    /// Check why no drone is found, or why a drone cannot be opened.
     Doctor,
-    /// Show what the running drone prints.
+    /// Show the console output of the running drone.
     Console,
     /// Blink the LEDs of the selected drone.
     Blink,
@@ -98,7 +98,7 @@ pub(crate) enum BatchAction {
     StopRow,
     /// Run the job of the selected row again.
     RerunRow,
-    /// Wait for more drones, which are flashed as they are plugged in.
+    /// Wait for more drones, and flash each one when it is plugged in.
     WaitForMore,
     /// Open the selected row: its running job, or the outcome once the job has ended.
     Open,
@@ -144,7 +144,7 @@ fn up_down() -> Vec<Binding> {
     ]
 }
 
-/// The keys that move the selection by more than one row.
+/// Returns the bindings that move the selection by more than one row.
 fn paging() -> Vec<Binding> {
     /// More rows than any list has, so the move ends at the first or last row.
     const FAR: isize = 1_000_000;
@@ -156,15 +156,15 @@ fn paging() -> Vec<Binding> {
     ]
 }
 
-/// The bindings that apply now, available or not, most important first.
+/// Returns the bindings that apply now, available or not, most important first.
 pub(crate) fn bindings(app: &App) -> Vec<Binding> {
-    match &app.over {
+    match &app.overlay {
         Some(over) => overlay_bindings(app, over),
         None => bindings_below(app),
     }
 }
 
-/// The bindings of the screen, even if an overlay covers the screen.
+/// Returns the bindings of the screen, even if an overlay covers the screen.
 pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
     let mut rows = match &app.screen {
         Screen::Home => home_bindings(app),
@@ -188,7 +188,7 @@ pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
     rows
 }
 
-/// Why a single key press is not enough to confirm a job.
+/// A reason why a single key press is not enough to confirm a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Danger {
     Bootloader,
@@ -203,7 +203,7 @@ pub(crate) enum Danger {
 }
 
 impl Danger {
-    /// The word that the user must type.
+    /// Returns the word that the user must type.
     pub(crate) fn confirmation_word(self) -> &'static str {
         match self {
             Danger::Bootloader => "restore",
@@ -213,7 +213,7 @@ impl Danger {
     }
 }
 
-/// Why the user must type a word before the job may write; `None` if a key is enough.
+/// Returns why the user must type a word before the job may write, or `None` if a key press is enough.
 pub(crate) fn danger(app: &App) -> Option<Danger> {
     let board = app.preview().map(|preview| preview.board);
     let changed_since = app.preview().is_some_and(|preview| preview.changed_since);
@@ -235,12 +235,12 @@ pub(crate) fn danger(app: &App) -> Option<Danger> {
     }
 }
 
-/// The word that the user must type before the job may write; `None` if a key is enough.
+/// Returns the word that the user must type before the job may write, or `None` if a key press is enough.
 pub(crate) fn required_word(app: &App) -> Option<&'static str> {
     danger(app).map(Danger::confirmation_word)
 }
 
-/// Whether the user must type the confirmation word now. If so, key presses are letters of that word.
+/// Returns whether the user must type the confirmation word now. If so, key presses are letters of that word.
 pub(crate) fn is_typing_word(app: &App) -> bool {
     required_word(app).is_some() && matches!(app.job(), Some(JobView { stage: Stage::Asking(_), .. }))
 }
@@ -301,14 +301,14 @@ fn home_bindings(app: &App) -> Vec<Binding> {
     rows
 }
 
-/// The key that opens the console; `None` if no drone is plugged in.
+/// Returns the binding that opens the console, or `None` if no drone is plugged in.
 fn console_binding(app: &App) -> Option<Binding> {
     app.devices.selected()?;
     let console = row(&[Key::Char('c')], "c", "console", Action::Console);
     Some(Binding { why_not: console::why_not(app), ..console })
 }
 
-/// The key that explains the selected line of a log.
+/// Returns the binding that explains the selected line of a log.
 fn explain_binding(log: &Log) -> Binding {
     let explain = row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain);
     let is_routine = log.explained().is_none();
@@ -334,7 +334,8 @@ fn blink_binding(app: &App) -> Binding {
     Binding { why_not, ..row(&[Key::Char('g')], "g", "blink", Action::Blink) }
 }
 
-/// The drone to blink (the selected drone, or the drone of the selected row of a batch), or why its LEDs cannot blink.
+/// Returns the drone to blink (the selected drone, or the drone of the selected row of a batch), or why its LEDs cannot
+/// blink.
 pub(crate) fn drone_to_blink(app: &App) -> Result<&Device, String> {
     let device = match app.batch() {
         None => app.devices.selected().ok_or("no drone is plugged in")?,
@@ -358,12 +359,12 @@ pub(crate) fn drone_to_blink(app: &App) -> Result<&Device, String> {
     }
 }
 
-/// Whether to offer the demo: only while no drone is plugged in.
+/// Returns whether to offer the demo: only while no drone is plugged in.
 pub(crate) fn can_practise(app: &App) -> bool {
     app.demo.is_none() && app.devices.bus != BusState::Scanning && app.devices.list().is_empty()
 }
 
-/// Why a job cannot start. A missing file is not a reason, because the picker then asks for one.
+/// Returns why a job cannot start. A missing file is not a reason, because the picker then asks for a file.
 pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
     if let BusState::Unavailable(why) = &app.devices.bus {
         return Some(format!("no USB on this computer ({why})"));
@@ -383,7 +384,7 @@ pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
     None
 }
 
-/// Why the drones cannot be flashed together.
+/// Returns why the drones cannot be flashed together.
 pub(crate) fn why_not_all(app: &App) -> Option<String> {
     match &app.image {
         Slot::Ready(_, image) if matches!(image.content, Content::Unknown { .. }) => {
@@ -398,7 +399,7 @@ pub(crate) fn why_not_all(app: &App) -> Option<String> {
     }
 }
 
-/// The key that opens the selected row.
+/// Returns the binding that opens the selected row.
 fn open_row_binding(view: &BatchView) -> Binding {
     let why_not = view.why_not_open().map(str::to_owned);
     Binding { why_not, ..row(&[Key::Enter], "Enter", "open", Action::Batch(BatchAction::Open)) }
@@ -412,7 +413,7 @@ fn stop_row_binding() -> Binding {
     row(&[Key::Char('x')], "x", "stop this", Action::Batch(BatchAction::StopRow))
 }
 
-/// The keys on an opened row whose job is running.
+/// Returns the bindings of an opened row whose job is running.
 fn row_bindings(view: &BatchView) -> Vec<Binding> {
     let mut rows = vec![row(&[Key::Esc, Key::Enter], "Esc", "all drones", Action::Back)];
     if view.job().is_some_and(|job| !job.view.stopping) {
@@ -466,7 +467,7 @@ fn batch_bindings(app: &App, view: &BatchView) -> Vec<Binding> {
     if is_final && view.stage != BatchStage::Identifying {
         rows.push(blink_binding(app));
     }
-    // The advice for a refused image names this key.
+    // The advice for a refused image names the i key.
     let is_refused =
         selected.and_then(|row| row.report.as_deref()).map(next_step) == Some(NextStep::OtherFile);
     if view.stage == BatchStage::Over || view.stage == BatchStage::Flashing && is_refused {
@@ -585,7 +586,7 @@ fn wizard_bindings(app: &App, wizard: &Wizard) -> Vec<Binding> {
         WizardStep::Count | WizardStep::Hold | WizardStep::Release => Vec::new(),
     };
     let back = row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back);
-    // The panel also lists the answers, so Esc comes first in case the footer is too narrow for all keys.
+    // The panel also lists the answers, so put Esc first in case the footer is too narrow for all keys.
     let at = if wizard.step == WizardStep::AskLeds { 0 } else { rows.len() };
     rows.insert(at, back);
     rows.push(row(&[Key::Char('?')], "?", "keys", Action::Help));
@@ -632,24 +633,24 @@ fn job_bindings(app: &App, view: &JobView) -> Vec<Binding> {
     }
 }
 
-/// Whether the user has typed the confirmation word.
+/// Returns whether the user has typed the confirmation word.
 pub(crate) fn has_typed_word(app: &App) -> bool {
     matches!(app.job(), Some(JobView { stage: Stage::Asking(question), .. })
         if required_word(app).is_some_and(|word| question.word.eq_ignore_ascii_case(word)))
 }
 
-/// Why no other job can start, if the batch is still running.
+/// Returns why no other job can start while the batch is running, or `None` if the batch is not running.
 fn why_batch_blocks(app: &App) -> Option<String> {
     let runs = app.batch().is_some_and(BatchView::is_active);
     runs.then(|| "the batch is still running. In the table, q stops it".to_owned())
 }
 
-/// The bindings for an outcome, most helpful first.
+/// Returns the bindings for an outcome, most helpful first.
 fn outcome_bindings(app: &App, report: &Report) -> Vec<Binding> {
     let back = if app.batch().is_some() { "all drones" } else { "home" };
     let mut home = row(&[Key::Esc, Key::Enter], "Esc", back, Action::Back);
     if app.batch().is_some() {
-        // Quitting would discard the table, including the undo of its rows.
+        // Quitting would discard the table, including the undo of its rows, so q goes back instead.
         home.keys.push(Key::Char('q'));
     }
     let again = |label| {
@@ -678,7 +679,7 @@ fn outcome_bindings(app: &App, report: &Report) -> Vec<Binding> {
     }
     if has_succeeded {
         rows.push(again("again"));
-        // The selected drone may not be the drone of an opened batch row, so a row does not offer the console.
+        // An opened batch row may belong to a drone that is not selected, so it does not offer the console.
         let console = console_binding(app).filter(|row| row.why_not.is_none() && app.behind.is_none());
         rows.extend(console);
     }
@@ -701,14 +702,16 @@ fn outcome_bindings(app: &App, report: &Report) -> Vec<Binding> {
     rows
 }
 
-/// Why an opened row's job cannot be repeated, if its drone is not selected: the job would flash the selected drone.
+/// Returns why the job of an opened row cannot be repeated while the row's drone is not selected. The job would flash
+/// the selected drone instead.
 fn why_not_again(app: &App) -> Option<String> {
     let drone = app.facts()?.device.as_ref().filter(|_| app.behind.is_some())?;
     let is_selected = app.devices.selected().is_some_and(|device| drone.may_be_same(device));
     (!is_selected).then(|| format!("the drone from port {} is not plugged in", drone.location))
 }
 
-/// Why the wizard cannot start from an opened row, if another drone is in DFU mode: the wizard would select that drone.
+/// Returns why the wizard cannot start from an opened row while another drone is in DFU mode. The wizard would select
+/// that drone instead.
 fn why_not_by_hand(app: &App) -> Option<String> {
     let drone = app.facts()?.device.as_ref().filter(|_| app.behind.is_some())?;
     let is_another = |it: &&Device| it.mode == Mode::Dfu && !drone.may_be_same(it);
@@ -800,7 +803,7 @@ mod tests {
     use crate::usb::CRAZYFLIE;
     use crate::usb::descriptor::Strings;
 
-    /// A batch whose only drone has been identified.
+    /// Returns a batch whose only drone has been identified.
     fn batch(stage: BatchStage) -> Box<BatchView> {
         let policy = Policy {
             job: Job::new(Task::Identify),
@@ -899,7 +902,7 @@ mod tests {
         let all = all.flat_map(|it| Goal::ALL.map(|goal| (it.clone(), goal)));
         let behind = [None, Some(BatchStage::Flashing), Some(BatchStage::Over)];
         for (((screen, over), goal), stage) in all.flat_map(|it| behind.map(|stage| (it.clone(), stage))) {
-            (app.screen, app.over, app.goal) = (screen, over, goal);
+            (app.screen, app.overlay, app.goal) = (screen, over, goal);
             app.behind = stage.map(batch);
             let rows = bindings(&app);
             let keys: Vec<&Key> = rows.iter().flat_map(|row| &row.keys).collect();
@@ -908,7 +911,7 @@ mod tests {
                     !keys[..n].contains(key),
                     "{key:?} is bound twice on {:?} {:?}",
                     app.screen,
-                    app.over
+                    app.overlay
                 );
             }
         }

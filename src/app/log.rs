@@ -9,7 +9,7 @@ use crate::job::{Level, LogEntry};
 use crate::usb::descriptor::is_printable;
 
 /// The maximum number of lines kept. A flash logs about thirty lines.
-const KEPT: usize = 2000;
+const LINES_MAX: usize = 2000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
@@ -46,7 +46,7 @@ impl Log {
     }
 
     fn add(&mut self, at: Duration, level: Level, text: &str, entry: Option<LogEntry>) {
-        if self.lines.len() == KEPT {
+        if self.lines.len() == LINES_MAX {
             self.lines.pop_front();
         }
         self.pushed += 1;
@@ -58,33 +58,34 @@ impl Log {
         }
     }
 
-    /// The lines that are kept, oldest first.
+    /// Returns the lines that are kept, oldest first.
     pub fn lines(&self) -> &VecDeque<LogLine> {
         &self.lines
     }
 
-    /// The number of lines ever added, which may exceed the number of lines kept.
+    /// Returns the number of lines ever added, which may exceed the number of lines kept.
     pub(crate) fn pushed(&self) -> usize {
         self.pushed
     }
 
-    /// Whether the log follows new lines.
+    /// Returns whether the log follows new lines.
     pub(crate) fn is_following(&self) -> bool {
         self.back.is_none()
     }
 
-    /// The index of the selected line.
+    /// Returns the index of the selected line, or `None` if the log is empty.
     pub(crate) fn selected(&self) -> Option<usize> {
         self.lines.len().checked_sub(1 + self.back.unwrap_or(0))
     }
 
-    /// The selected line and its explanation, if the line has one.
+    /// Returns the selected line and its explanation, if the line has one.
     pub(crate) fn explained(&self) -> Option<(&LogLine, &'static str)> {
         let line = self.lines.get(self.selected()?)?;
         Some((line, explain(line.entry.as_ref()?)?))
     }
 
-    /// Moves the selection by this many lines; negative is up. At the last line, the log follows new lines again.
+    /// Moves the selection down by this many lines, or up if `by` is negative. At the last line, the log follows new
+    /// lines again.
     pub(crate) fn scroll(&mut self, by: isize) {
         let last = self.lines.len().saturating_sub(1);
         let back = self.back.unwrap_or(0).saturating_add_signed(-by).min(last);
@@ -96,7 +97,7 @@ impl Log {
     }
 }
 
-/// Explains an entry to a newcomer; `None` if the entry needs no explanation.
+/// Explains an entry to a newcomer. Returns `None` if the entry needs no explanation.
 pub fn explain(entry: &LogEntry) -> Option<&'static str> {
     use LogEntry as E;
     Some(match entry {
@@ -158,7 +159,7 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         E::Compared { .. } | E::NothingToWrite => {
             "Sectors that already match are not rewritten, which makes a second flash fast."
         }
-        E::CopyKept(_) => "A backup of what is overwritten, for undo. You can flash it like any image.",
+        E::CopyKept(_) => "A backup of what is overwritten, for undo. You can flash it like any other image.",
         E::Repeating(_) => {
             "A USB transfer failed. A retry is safe. The job stops if three retries in a row fail."
         }
@@ -214,7 +215,7 @@ fn explain_console(fact: &ConsoleFact) -> &'static str {
     }
 }
 
-/// Whether a line that the drone printed reports an error.
+/// Returns whether a line that the drone printed reports an error.
 pub(crate) fn is_error(line: &str) -> bool {
     matches!(
         ConsoleFact::of(line),

@@ -1,4 +1,4 @@
-//! The file picker: the folder's entries with a description of each file, a filter, and a field for typing a path.
+//! The file picker: the entries of a folder, a description of each file, a filter, and a field for typing a path.
 
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The size and the age, which the picker shows at the end of a row.
+    /// Formats the size and the age, which the picker shows at the end of a row.
     pub(crate) fn figures(&self) -> String {
         let size = match self.kind {
             EntryKind::Folder => String::new(),
@@ -41,11 +41,11 @@ fn short_age(age: Duration) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     Folder,
-    /// A short description of the file, and what it can be used for.
+    /// A file, with a short description and its possible uses.
     File(String, Usable),
 }
 
-/// What a file can be used for, judging by its content.
+/// The possible uses of a file, judging by its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Usable {
     No,
@@ -58,7 +58,7 @@ pub enum Usable {
 }
 
 impl Usable {
-    /// What a file with this content can be used for.
+    /// Determines the possible uses of a file with this content.
     pub(crate) fn of(image: &Image) -> Usable {
         match &image.content {
             _ if image.extent.complete() == Some(false) => Usable::No,
@@ -70,7 +70,7 @@ impl Usable {
         }
     }
 
-    /// Whether the file can be used for this purpose and board; `None` if unknown.
+    /// Returns whether the file can be used for this purpose and board, or `None` if unknown.
     pub(crate) fn fits(&self, which: Which, board: Option<&str>) -> Option<bool> {
         match (self, which) {
             (Usable::No, _) => Some(false),
@@ -88,13 +88,14 @@ impl Usable {
 #[derive(Clone, Debug)]
 pub struct Picker {
     pub folder: PathBuf,
-    /// The folder's content, or why it cannot be read; `None` while it is being read.
+    /// The folder's content, or the reason why the folder cannot be read; `None` while the folder is being read.
     pub entries: Option<Result<Vec<Entry>, String>>,
-    /// A file matches if its name contains these letters in this order, or if its description contains this text.
+    /// The filter. A file matches if its name contains these letters in this order, or if its description contains this
+    /// text.
     pub filter: String,
     /// The index of the selected row.
     pub at: usize,
-    /// The path field, while it is open.
+    /// The text and the cursor of the path field, while the field is open.
     pub typing: Option<Input>,
     /// The previously chosen file, which stays chosen if the new file cannot be used.
     pub before: Option<Box<Slot>>,
@@ -124,16 +125,16 @@ impl Picker {
         }
     }
 
-    /// The entries that match the filter.
+    /// Returns the entries that match the filter.
     pub(crate) fn rows(&self) -> Vec<&Entry> {
         let filter = self.filter.to_lowercase();
         let matches = |entry: &&Entry| {
             let name = entry.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-            let what = match &entry.kind {
-                EntryKind::File(what, _) => what.to_lowercase(),
+            let description = match &entry.kind {
+                EntryKind::File(description, _) => description.to_lowercase(),
                 EntryKind::Folder => String::new(),
             };
-            contains_in_order(&name, &filter) || what.contains(&filter)
+            contains_in_order(&name, &filter) || description.contains(&filter)
         };
         self.entries().iter().filter(matches).collect()
     }
@@ -167,19 +168,19 @@ impl Picker {
         }
     }
 
-    /// Appends `rest` to the path field if its text is still `typed`.
+    /// Appends `rest` to the path field if the field still contains `typed`.
     pub(crate) fn complete(&mut self, typed: &str, rest: &str) {
         if self.typing.as_ref().is_some_and(|input| input.value() == typed) {
             self.start_typing(&format!("{typed}{rest}"));
         }
     }
 
-    /// The text of the path field.
+    /// Returns the text of the path field, if the field is open.
     pub(crate) fn typed(&self) -> Option<&str> {
         self.typing.as_ref().map(Input::value)
     }
 
-    /// The typed path, relative to the folder; `~/` is the home directory.
+    /// Returns the typed path, relative to the folder. A path that starts with `~/` is relative to the home directory.
     pub(crate) fn typed_path(&self, home: Option<&Path>) -> Option<PathBuf> {
         // Some terminals quote a path that is dragged into the window.
         let text = self.typed()?.trim().trim_matches(['\'', '"']);
@@ -191,7 +192,7 @@ impl Picker {
     }
 }
 
-/// Whether the letters of `wanted` occur in `text` in the same order.
+/// Returns whether the letters of `wanted` occur in `text` in the same order.
 fn contains_in_order(text: &str, wanted: &str) -> bool {
     let mut letters = text.chars();
     wanted.chars().all(|wanted| letters.any(|letter| letter == wanted))
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_typed_path_is_absolute_or_relative_to_the_folder_or_to_home() {
+    fn a_typed_path_is_absolute_or_relative_to_the_folder_or_the_home_directory() {
         let mut picker = Picker::new(PathBuf::from("/images"));
         let home = Some(Path::new("/home/student"));
         for (typed, path) in [
@@ -240,11 +241,11 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_matches_letters_in_order() {
+    fn the_filter_matches_letters_of_a_name_in_order() {
         let mut picker = Picker::new(PathBuf::from("/images"));
-        let row = |name: &str, what: &str| Entry {
+        let row = |name: &str, description: &str| Entry {
             path: PathBuf::from("/images").join(name),
-            kind: EntryKind::File(what.to_owned(), Usable::Unknown),
+            kind: EntryKind::File(description.to_owned(), Usable::Unknown),
             size: 243_176,
             age: Some(Duration::from_secs(7200)),
         };

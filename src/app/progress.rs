@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::job::Phase;
 use crate::plan::Work;
 
-/// The weight of a phase: nanoseconds per byte on an STM32F405 that programs words. Reading back 2 KiB takes 3.72 ms,
-/// writing 2 KiB takes 13.1 ms including two status requests, and erasing 128 KiB takes 925 ms. Smaller sectors take
-/// longer per byte to erase.
+/// Returns the weight of a phase: nanoseconds per byte on an STM32F405 that programs words. Reading back 2 KiB takes
+/// 3.72 ms, writing 2 KiB takes 13.1 ms including two status requests, and erasing 128 KiB takes 925 ms. Smaller
+/// sectors take longer per byte to erase.
 const fn weight(phase: Phase) -> u64 {
     match phase {
         Phase::Compare | Phase::Verify | Phase::Read => 1816,
@@ -55,14 +55,14 @@ impl Progress {
         let erase = bytes(&mut work.erase.iter().map(|sector| sector.span.len()));
         let verify = bytes(&mut work.verify.iter().map(|span| span.len()));
         for (phase, total) in [(Phase::Erase, erase), (Phase::Write, work.bytes()), (Phase::Verify, verify)] {
-            self.part(phase, now).total = total;
+            self.part_mut(phase, now).total = total;
         }
     }
 
     /// Records the progress that the worker reports.
     pub(crate) fn set(&mut self, phase: Phase, done: u64, total: u64, now: Duration) {
         let started = self.current != Some(phase);
-        let part = self.part(phase, now);
+        let part = self.part_mut(phase, now);
         if started && part.done == 0 {
             part.since = now;
         }
@@ -96,7 +96,7 @@ impl Progress {
         self.span = Some((phase, now, done));
     }
 
-    /// The speeds in KiB/s over equal time spans, oldest first.
+    /// Returns the speeds in KiB/s over equal time spans, oldest first.
     pub(crate) fn speeds(&self) -> &[u64] {
         &self.speeds
     }
@@ -105,7 +105,7 @@ impl Progress {
         self.now = now;
     }
 
-    fn part(&mut self, phase: Phase, now: Duration) -> &mut PhaseProgress {
+    fn part_mut(&mut self, phase: Phase, now: Duration) -> &mut PhaseProgress {
         let at = self.parts.iter().position(|(other, _)| *other == phase).unwrap_or_else(|| {
             self.parts.push((phase, PhaseProgress { done: 0, total: 0, since: now, until: None }));
             self.parts.len() - 1
@@ -118,59 +118,60 @@ impl Progress {
         self.parts.iter().find(|(phase, _)| *phase == current).copied()
     }
 
-    /// Whether a phase has finished.
+    /// Returns whether a phase has finished.
     pub(crate) fn is_done(&self, phase: Phase) -> bool {
         let part = self.parts.iter().find(|(other, _)| *other == phase);
         let passed = self.current.is_some_and(|now| now > phase);
         part.is_some_and(|(_, part)| part.done == part.total && (passed || part.total > 0))
     }
 
-    /// How long a finished phase took.
+    /// Returns how long a finished phase took.
     pub(crate) fn duration_of(&self, phase: Phase) -> Option<Duration> {
         let (_, part) = self.parts.iter().find(|(other, _)| *other == phase)?;
         Some(part.until?.saturating_sub(part.since))
     }
 
-    /// The number of bytes that a phase has completed.
+    /// Returns the number of bytes that a phase has completed.
     pub(crate) fn done(&self, phase: Phase) -> u64 {
         self.parts.iter().find(|(other, _)| *other == phase).map_or(0, |(_, part)| part.done)
     }
 
-    /// The completed share of the work, from 0.0 to 0.99. Only the final report means that the work is complete.
+    /// Returns the completed share of the work, from 0.0 to 0.99. Only the final report means that the work is
+    /// complete.
     pub(crate) fn ratio(&self) -> f64 {
         let (done, total) = self.costs();
         if total == 0 { 0.0 } else { to_f64(done) / to_f64(total) }.clamp(0.0, 0.99)
     }
 
-    /// The speed of the current phase in bytes per second, once the phase has run long enough to be measured.
+    /// Returns the speed of the current phase in bytes per second, once the phase has run long enough to be measured.
     pub(crate) fn rate(&self) -> Option<f64> {
         let (_, part) = self.current()?;
         let time = self.now.saturating_sub(part.since).as_secs_f64();
         (time >= 0.2 && part.done > 0).then(|| to_f64(part.done) / time)
     }
 
-    /// The estimated time left: the weighted remaining work times the measured pace.
+    /// Returns the estimated time left: the weighted remaining work times the measured pace.
     pub(crate) fn left(&self) -> Option<Duration> {
         let (done, total) = self.costs();
         let left = Duration::from_nanos(total - done);
         (total > 0).then(|| left.mul_f64(self.pace()))
     }
 
-    /// The time taken so far, divided by the time that the weights predict; 1.0 until enough work has been done to
-    /// measure. Once an erase or a write has started, only these two phases count, because a chip that is slow in one
-    /// phase is also slow in the other.
+    /// Returns the time taken so far, divided by the time that the weights predict; 1.0 until enough work has been done
+    /// to measure. Once an erase or a write has started, only these two phases count, because a chip that is slow in
+    /// one phase is also slow in the other.
     fn pace(&self) -> f64 {
         let slow = |phase: Phase| matches!(phase, Phase::Erase | Phase::Write);
         let started = |(_, part): &&(Phase, PhaseProgress)| part.done > 0;
         let any_slow = self.parts.iter().filter(started).any(|(phase, _)| slow(*phase));
-        let (mut took, mut weighed) = (0.0, 0.0);
+        let (mut actual, mut predicted) = (0.0, 0.0);
         for (phase, part) in self.parts.iter().filter(started).filter(|(phase, _)| !any_slow || slow(*phase))
         {
             let until = part.until.unwrap_or(self.now);
-            took += until.saturating_sub(part.since).as_secs_f64();
-            weighed += Duration::from_nanos(part.done.saturating_mul(weight(*phase))).as_secs_f64();
+            actual += until.saturating_sub(part.since).as_secs_f64();
+            predicted += Duration::from_nanos(part.done.saturating_mul(weight(*phase))).as_secs_f64();
         }
-        if weighed < MIN_WEIGHTED_SECONDS { 1.0 } else { (took / weighed).clamp(0.2, 50.0) }
+        if predicted < MIN_WEIGHTED_SECONDS { 1.0 } else { (actual / predicted).clamp(0.2, 50.0) }
     }
 
     fn costs(&self) -> (u64, u64) {
@@ -183,7 +184,7 @@ impl Progress {
     }
 }
 
-/// The estimated time that the work takes on a chip that programs words.
+/// Returns the estimated time that the work takes on a chip that programs words.
 pub(crate) fn estimate(work: &Work) -> Duration {
     let mut progress = Progress::default();
     progress.plan(work, Duration::ZERO);
@@ -208,7 +209,7 @@ mod tests {
         progress.set(Phase::Compare, 240_000, 240_000, second);
         assert!(progress.ratio() < 1.0);
         for (phase, total) in [(Phase::Erase, 245_760), (Phase::Write, 243_176), (Phase::Verify, 243_172)] {
-            progress.part(phase, second).total = total;
+            progress.part_mut(phase, second).total = total;
         }
         for (phase, total) in [(Phase::Erase, 245_760), (Phase::Write, 243_176), (Phase::Verify, 243_172)] {
             for step in 0..=10 {
@@ -224,13 +225,14 @@ mod tests {
         assert!(!progress.is_done(Phase::Verify), "one byte is left");
     }
 
-    /// On a chip that takes three times as long, the estimate is three times as long once the pace has been measured.
+    /// On a chip that takes three times as long as the weights predict, the estimate triples once the pace has been
+    /// measured.
     #[test]
     fn the_time_left_follows_the_measured_pace() {
         let mut progress = Progress::default();
         let at = |seconds: f64| Duration::from_secs_f64(seconds);
         for (phase, total) in [(Phase::Erase, 245_760), (Phase::Write, 243_176), (Phase::Verify, 243_172)] {
-            progress.part(phase, Duration::ZERO).total = total;
+            progress.part_mut(phase, Duration::ZERO).total = total;
         }
         let by_weights = progress.left().unwrap().as_secs_f64();
         let mut now = 0.0;

@@ -56,16 +56,16 @@ pub struct ReleaseList {
     pub releases: Vec<Release>,
     /// The files that are kept on this computer, as tag and name.
     pub kept: BTreeSet<(String, String)>,
-    /// How old the list was when it arrived.
+    /// The age of the list when it arrived.
     pub age: Duration,
-    /// Why no newer list could be fetched; `None` if the list is not out of date.
+    /// Why the request for a newer list failed; `None` if no such request has failed.
     pub stale_because: Option<Problem>,
 }
 
-/// A release file that has arrived.
+/// A release file that has been fetched.
 #[derive(Clone, Debug)]
 pub struct FetchedFile {
-    /// Where the file is kept; `None` if it is only in memory.
+    /// The path at which the file is kept; `None` if the file is only in memory.
     pub path: Option<PathBuf>,
     pub trust: Trust,
     pub image: Box<Image>,
@@ -76,7 +76,7 @@ pub struct FetchedFile {
 pub enum ReleasesMsg {
     /// `None` if no list was fetched earlier.
     Listed(Result<Option<ReleaseList>, Problem>),
-    /// How many bytes of the file have arrived, and the size of the file if it is known.
+    /// The number of bytes that have arrived, and the size of the file if it is known.
     Bytes(u64, Option<u64>),
     Fetched(Result<Box<FetchedFile>, Problem>),
 }
@@ -118,7 +118,7 @@ impl ReleasesView {
         }
     }
 
-    /// The releases to list: those that have a usable file, without pre-releases unless the user shows them.
+    /// Returns the releases that have a usable file, including pre-releases only if the user shows them.
     pub(crate) fn rows(&self) -> Vec<&Release> {
         let releases = self.list.iter().flat_map(|list| &list.releases);
         releases.filter(|it| (self.shows_pre || !it.prerelease) && self.has_files(it)).collect()
@@ -145,12 +145,12 @@ impl ReleasesView {
         self.at = self.at.saturating_add_signed(by).min(last);
     }
 
-    /// The platform of the file to fetch: the platform that the user chose, or the platform of the drone's board.
+    /// Returns the platform of the file to fetch: the platform that the user chose, or else that of the drone's board.
     pub(crate) fn platform<'a>(&'a self, board: Option<&str>) -> Option<&'a str> {
-        self.platform.as_deref().or_else(|| releases::platform(board?))
+        self.platform.as_deref().or_else(|| releases::platform_for(board?))
     }
 
-    /// The part to fetch, or why it is not known yet.
+    /// Returns the part to fetch, or why the part is not known yet.
     pub(crate) fn part(&self, board: Option<&str>) -> Result<Part, &'static str> {
         match self.which {
             Which::Loader => Ok(Part::Loader),
@@ -161,12 +161,12 @@ impl ReleasesView {
         }
     }
 
-    /// The file of a release for the chosen platform, or why the release does not have one.
+    /// Returns the file of a release for the chosen platform, or why the release does not have such a file.
     pub(crate) fn asset<'r>(&self, release: &'r Release, board: Option<&str>) -> Result<&'r Asset, String> {
         releases::asset(release, &self.part(board)?).map_err(|error| error.to_string())
     }
 
-    /// The file to fetch, or why it cannot be fetched.
+    /// Returns the file to fetch, or why no file can be fetched.
     pub(crate) fn file(&self, board: Option<&str>) -> Result<(&Release, &Asset), String> {
         let release = self.selected().ok_or("no release is listed")?;
         let asset = self.asset(release, board)?;
@@ -193,7 +193,7 @@ impl ReleasesView {
         self.platform = platforms.get(next).map(|platform| (*platform).to_owned());
     }
 
-    /// Changes the rows, and keeps the selected release selected if it is still listed.
+    /// Changes the rows. If the selected release is still listed, it stays selected; otherwise, selects the first row.
     pub(crate) fn change_rows(&mut self, change: impl FnOnce(&mut ReleasesView)) {
         let tag = self.selected().map(|release| release.tag.clone());
         change(self);

@@ -82,9 +82,9 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
         Msg::Changed(which, path, result) => {
             let Some(goal) = on_changed(app, which, path, result) else { return Vec::new() };
             let effects = job::begin(app, goal, Source::Chosen);
-            let words = "The file has changed since you chose it. This plan is for the new content.";
-            app.log.push(app.now, Level::Warning, words);
-            app.notify(words);
+            let warning = "The file has changed since you chose it. This plan is for the new content.";
+            app.log.push(app.now, Level::Warning, warning);
+            app.notify(warning);
             effects
         }
         Msg::Completed(typed, rest) => {
@@ -98,7 +98,8 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             None => Vec::new(),
         },
         Msg::TimeOfDay(time) => {
-            // Midnight may have passed since startup, and the computer may have been suspended.
+            // Compute the time of day at startup again, because the computer may have been suspended. Midnight may have
+            // passed since startup.
             const DAY: u64 = 24 * 60 * 60;
             let started_at = (time.as_secs() + DAY - app.now.as_secs() % DAY) % DAY;
             app.started_at = Some(Duration::from_secs(started_at));
@@ -111,11 +112,11 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
         Msg::Job(event) => on_event(app, *event),
         Msg::Ended(ended) => on_end(app, *ended),
         Msg::OfRow(id, event) => batch::on_event(app, id, *event),
-        Msg::RowEnded(id, ended) => batch::ended(app, id, *ended),
+        Msg::RowEnded(id, ended) => batch::on_end(app, id, *ended),
         Msg::Doctor(checks) => {
             // The checks may take a while. Show their results only if Home is still on the screen.
-            if app.screen == Screen::Home && app.over.is_none() {
-                app.over = Some(Overlay::Doctor(checks));
+            if app.screen == Screen::Home && app.overlay.is_none() {
+                app.overlay = Some(Overlay::Doctor(checks));
             }
             Vec::new()
         }
@@ -145,24 +146,24 @@ fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
 fn on_end(app: &mut App, ended: Ended) -> Vec<Effect> {
     match ended.background {
         true if app.devices.is_identifying() => background_identify::ended(app),
-        true => return console::ended(app, &ended.report),
-        false if app.is_blinking() => blink::ended(app, ended),
+        true => return console::on_end(app, &ended.report),
+        false if app.is_blinking() => blink::on_end(app, ended),
         false => return job::ended(app, ended),
     }
     Vec::new()
 }
 
-/// Two presses of a key within this time count as one.
-const DOUBLE_PRESS: Duration = Duration::from_millis(500);
+/// Some key presses are ignored for this long after an outcome or a question has closed.
+const ACCIDENT_LIMIT: Duration = Duration::from_millis(500);
 
 /// No overlay has more rows than this.
 const OVERLAY_ROWS_MAX: usize = 200;
 
 fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
-    if app.over.is_none() {
+    if app.overlay.is_none() {
         app.overlay_scroll = 0;
     }
-    // The current notice is about an earlier key press.
+    // A notice is shown at most until the next key press.
     app.notice = None;
     app.rhythm.record_key_press(app.now);
     if let Some(effects) = type_text(app, key) {
@@ -183,7 +184,8 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     }
 }
 
-/// Handles Ctrl-C if the key has no binding: goes back from a plan, asks before stopping a job, and otherwise quits.
+/// Handles Ctrl-C if the key has no binding: stops a request for releases, cancels a plan, asks before stopping running
+/// jobs, and otherwise quits.
 fn interrupt(app: &mut App) -> Vec<Effect> {
     if let Some(stop) = releases::stop(app) {
         return vec![stop];
@@ -193,7 +195,7 @@ fn interrupt(app: &mut App) -> Vec<Effect> {
         Some(JobView { stage: Stage::Asking(_), .. }) => act(app, Action::Stop),
         _ if !is_running => vec![Effect::Quit],
         _ => {
-            app.over = Some(Overlay::AskStop);
+            app.overlay = Some(Overlay::AskStop);
             Vec::new()
         }
     }
@@ -201,7 +203,7 @@ fn interrupt(app: &mut App) -> Vec<Effect> {
 
 /// Handles a key that is part of typed text: a path, a filter, or the confirmation word. Returns `None` for other keys.
 fn type_text(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
-    match (&mut app.over, key) {
+    match (&mut app.overlay, key) {
         // q closes the help, unless the filter already contains text.
         (Some(Overlay::Help(filter)), Key::Char(letter))
             if *letter != '?' && (*letter != 'q' || !filter.is_empty()) =>
@@ -210,13 +212,13 @@ fn type_text(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
         }
         (Some(Overlay::Help(filter)), Key::Backspace) => drop(filter.pop()),
         (Some(_), _) => return None,
-        (None, _) => return type_text_below(app, key),
+        (None, _) => return type_text_on_screen(app, key),
     }
     app.overlay_scroll = 0;
     Some(Vec::new())
 }
 
-fn type_text_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
+fn type_text_on_screen(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
     let is_typing = keys::is_typing_word(app);
     match (&mut app.screen, key) {
         (Screen::Pick(_, _, picker), Key::Paste(text)) => {
@@ -264,15 +266,15 @@ fn type_text_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
     }
 }
 
-/// Whether a key press is accidental: it quickly follows the key press that closed an outcome, or answers a stop
-/// question that has just closed because all jobs had ended.
+/// Whether a key press is accidental: it follows within [`ACCIDENT_LIMIT`] the key press that closed an outcome, or
+/// answers a stop question that has just closed because all jobs had ended.
 fn is_accidental(app: &App, action: Action) -> bool {
     let closed = match action {
         Action::BeginMarked => app.rhythm.closed_outcome,
         Action::Batch(BatchAction::WaitForMore) => app.rhythm.closed_question,
         _ => None,
     };
-    closed.is_some_and(|at| app.now < at + DOUBLE_PRESS)
+    closed.is_some_and(|at| app.now < at + ACCIDENT_LIMIT)
 }
 
 fn act(app: &mut App, action: Action) -> Vec<Effect> {
@@ -317,7 +319,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Retry => job::retry(app),
         Action::Undo => job::undo(app),
         Action::AskStop => {
-            app.over = Some(Overlay::AskStop);
+            app.overlay = Some(Overlay::AskStop);
             Vec::new()
         }
         Action::Stop if app.batch().is_some() => batch::stop(app),
@@ -330,12 +332,12 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             vec![Effect::Copy(command)]
         }
         Action::Log => {
-            app.over = Some(Overlay::Log);
+            app.overlay = Some(Overlay::Log);
             Vec::new()
         }
         Action::Explain => {
             if let Some((line, meaning)) = app.scrolled_log().explained() {
-                app.over = Some(Overlay::Explain(format!("{}\n\n{meaning}", line.text)));
+                app.overlay = Some(Overlay::Explain(format!("{}\n\n{meaning}", line.text)));
             }
             Vec::new()
         }
@@ -345,13 +347,13 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Blink => blink::start(app),
         Action::StopBlinking => blink::stop(app).into_iter().collect(),
         Action::Help => {
-            app.over = Some(Overlay::Help(String::new()));
+            app.overlay = Some(Overlay::Help(String::new()));
             Vec::new()
         }
         Action::Back => go_back(app),
         Action::DemoInput(input) => vec![Effect::DemoInput(input)],
         Action::Practise => {
-            app.then = Then::Practise;
+            app.after_quit = Then::Practise;
             vec![Effect::Quit]
         }
         Action::Quit => vec![Effect::Quit],
@@ -359,7 +361,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
 }
 
 fn move_selection(app: &mut App, by: isize) -> Vec<Effect> {
-    match app.over {
+    match app.overlay {
         Some(Overlay::Log) => {
             app.log_on_screen_mut().scroll(by);
             return Vec::new();
@@ -379,8 +381,8 @@ fn move_selection(app: &mut App, by: isize) -> Vec<Effect> {
             view.at = view.at.saturating_add_signed(by).min(last);
         }
         Screen::Home => {
-            let at = Goal::ALL.iter().position(|goal| *goal == app.goal).unwrap_or(0);
-            app.goal = Goal::ALL[at.saturating_add_signed(by).min(Goal::ALL.len() - 1)];
+            let index = Goal::ALL.iter().position(|goal| *goal == app.goal).unwrap_or(0);
+            app.goal = Goal::ALL[index.saturating_add_signed(by).min(Goal::ALL.len() - 1)];
             app.goal_is_explicit = true;
         }
         _ => {}
@@ -389,11 +391,11 @@ fn move_selection(app: &mut App, by: isize) -> Vec<Effect> {
 }
 
 fn go_back(app: &mut App) -> Vec<Effect> {
-    match app.over.take() {
+    match app.overlay.take() {
         // An explanation is opened from the console or from the log. Without a console, return to the log.
-        Some(Overlay::Explain(_)) if app.console().is_none() => app.over = Some(Overlay::Log),
+        Some(Overlay::Explain(_)) if app.console().is_none() => app.overlay = Some(Overlay::Log),
         Some(Overlay::Log) => app.log_on_screen_mut().follow(),
-        Some(Overlay::Help(filter)) if !filter.is_empty() => app.over = Some(Overlay::Help(String::new())),
+        Some(Overlay::Help(filter)) if !filter.is_empty() => app.overlay = Some(Overlay::Help(String::new())),
         Some(_) => {}
         None if wizard_step(app).is_some_and(|step| matches!(step, WizardStep::Answer(_))) => {
             return go_to_step(app, WizardStep::AskLeds);
@@ -433,10 +435,10 @@ fn wizard_step(app: &App) -> Option<WizardStep> {
 }
 
 fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
-    let changed = app.devices.bus != bus;
+    let has_changed = app.devices.bus != bus;
     let before = Some(&app.devices.bus).filter(|bus| **bus != BusState::Scanning).map(suggested_goal);
     if let BusState::Others(others) = &bus
-        && changed
+        && has_changed
     {
         app.log.push(app.now, Level::Warning, &report::about_others(others));
     }
@@ -444,10 +446,10 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     if let (Screen::Job(view), Some(false)) = (&mut app.screen, is_there) {
         view.was_away = true;
     }
-    // Mark the suggested goal until the user picks a goal.
-    let now = suggested_goal(&app.devices.bus);
-    if before != Some(now) && !app.goal_is_explicit && app.screen == Screen::Home {
-        app.goal = now;
+    // Mark the suggested goal until the user chooses a goal.
+    let suggested = suggested_goal(&app.devices.bus);
+    if before != Some(suggested) && !app.goal_is_explicit && app.screen == Screen::Home {
+        app.goal = suggested;
     }
     let mut effects = job::require_drone(app);
     effects.extend(job::pass_bus_to_wizard(app));
@@ -455,7 +457,7 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     effects
 }
 
-/// The goal that suits what is plugged in.
+/// Returns the goal that suits the devices that are plugged in.
 fn suggested_goal(bus: &BusState) -> Goal {
     let is_px4 = |other: &Other| other.what == RelatedDevice::Px4Bootloader;
     match bus {

@@ -13,9 +13,9 @@ use crate::crazyflie::symptoms;
 pub use crate::crazyflie::symptoms::Leds;
 use crate::job::Device;
 
-/// The countdown before the cable is plugged in, in seconds.
+/// The length in seconds of the countdown before the cable is plugged in.
 const COUNT: u64 = 3;
-/// The same countdown, if a screen reader may be reading the instructions.
+/// The length of the same countdown if a screen reader may be reading the instructions.
 const COUNT_SPOKEN: u64 = 8;
 /// The time allowed for plugging in the cable after the countdown.
 const PLUGGING: Duration = Duration::from_secs(2);
@@ -31,8 +31,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 pub struct Wizard {
     pub step: WizardStep,
     pub since: Duration,
-    /// A screen reader may be reading the instructions, so each step takes longer. Holding the button longer does no
-    /// harm.
+    /// A screen reader may be reading the instructions, so each step takes longer.
     pub spoken: bool,
 }
 
@@ -51,7 +50,8 @@ pub enum WizardStep {
     AskLeds,
     /// The user's answer, and what it means.
     Answer(Leds),
-    /// The drone booted normally because the button was released too early. It can now switch to DFU mode by itself.
+    /// The drone booted normally because the button was released too early. Firmware 2022.03 or newer can now enter DFU
+    /// mode by itself.
     Early,
 }
 
@@ -82,8 +82,8 @@ impl Leds {
         }
     }
 
-    /// How long the LEDs stay lit or dark, in milliseconds (crazyflie2-nrf-mbs); `None` if they do not blink. The
-    /// flicker is drawn at half its rate, because a terminal cannot show the full rate.
+    /// Returns how long the LEDs stay lit or dark, in milliseconds (crazyflie2-nrf-mbs), or `None` if they do not
+    /// blink. The flicker is drawn at half its rate, because a terminal cannot show the full rate.
     pub(crate) fn half_period(self) -> Option<u128> {
         match self {
             Leds::TwoSlow => Some(476),
@@ -122,22 +122,22 @@ impl Wizard {
         (self.step, self.since) = (step, now);
     }
 
-    /// The countdown before the cable is plugged in.
+    /// Returns the length of the countdown before the cable is plugged in.
     fn countdown(&self) -> Duration {
         Duration::from_secs(if self.spoken { COUNT_SPOKEN } else { COUNT })
     }
 
-    /// How long to hold the button.
+    /// Returns how long to hold the button.
     fn hold(&self) -> Duration {
         if self.spoken { HOLD + VOICE } else { HOLD }
     }
 
-    /// The time allowed for plugging in the cable.
+    /// Returns the time allowed for plugging in the cable.
     fn plugging(&self) -> Duration {
         if self.spoken { PLUGGING + VOICE } else { PLUGGING }
     }
 
-    /// The instruction for a timed step, as text to be read aloud.
+    /// Returns the instruction for a timed step, as text to be read aloud.
     pub(crate) fn spoken_words(&self, now: Duration) -> Option<String> {
         let text = match self.step {
             WizardStep::Count => {
@@ -195,7 +195,7 @@ impl Wizard {
         Move::Stay
     }
 
-    /// What to do now, with a short explanation.
+    /// Returns the instruction for the current step, and a short explanation.
     pub(crate) fn instruction(&self, now: Duration) -> (&'static str, Cow<'static, str>) {
         let (head, detail) = match self.step {
             WizardStep::Prepare => (
@@ -219,7 +219,7 @@ impl Wizard {
         (head, detail.into())
     }
 
-    /// The seconds left in this step; `None` if the step shows no count.
+    /// Returns the seconds left in this step, or `None` if the step does not show them.
     pub(crate) fn count(&self, now: Duration) -> Option<u64> {
         let passed = self.seconds(now);
         match self.step {
@@ -234,22 +234,22 @@ impl Wizard {
         }
     }
 
-    /// Whether it is time to plug in the cable: after the countdown, for the time allowed for plugging in.
+    /// Returns whether it is time to plug in the cable: after the countdown, for the time allowed for plugging in.
     pub(crate) fn is_plugging(&self, now: Duration) -> bool {
         self.step == WizardStep::Hold && now.saturating_sub(self.since) < self.plugging()
     }
 
-    /// Whether it is time to let go of the button: the first two seconds of [`WizardStep::Release`].
+    /// Returns whether it is time to let go of the button: during the first two seconds of [`WizardStep::Release`].
     pub(crate) fn is_letting_go(&self, now: Duration) -> bool {
         self.step == WizardStep::Release && self.seconds(now) < 2
     }
 
-    /// The whole seconds since this step began.
+    /// Returns the whole seconds since this step began.
     pub(crate) fn seconds(&self, now: Duration) -> u64 {
         now.saturating_sub(self.since).as_secs()
     }
 
-    /// The state of M2 now: as expected if the user follows the steps, or as the user reported it.
+    /// Returns the state of M2 now: as expected if the user follows the steps, or as the user reported it.
     pub(crate) fn led(&self, now: Duration) -> Led {
         let held = now.saturating_sub(self.since);
         match self.step {
@@ -267,7 +267,7 @@ impl Wizard {
         }
     }
 
-    /// Whether M2 is lit at this moment. It blinks with a half period of 476 or 250 ms.
+    /// Returns whether M2 is lit at this moment. M2 blinks with a half period of 476 or 250 ms.
     pub(crate) fn is_lit(&self, now: Duration) -> bool {
         let half = match self.led(now) {
             Led::Off => return false,
@@ -278,7 +278,7 @@ impl Wizard {
         (now.saturating_sub(self.since).as_millis() / half).is_multiple_of(2)
     }
 
-    /// The time until the screen must be redrawn.
+    /// Returns the time until the screen must be redrawn, or `None` if it need not be redrawn.
     pub(crate) fn next_wake(&self, now: Duration) -> Option<Duration> {
         let passed = now.saturating_sub(self.since).as_millis();
         let until =

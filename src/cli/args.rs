@@ -1,5 +1,5 @@
 //! The command line definition: commands, options and their help texts. The manual page and the shell completions are
-//! generated from it. Parsing opens no file and no device.
+//! generated from this definition. Parsing does not open any file or device.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -93,9 +93,9 @@ Examples:
 
 #[cfg(feature = "releases")]
 const RELEASES_NOTE: &str = "\
-This asks api.github.com, at most once an hour. Only `releases`, `fetch` and
---release open network connections. Bitcraze signs nothing; cfdfu compares each
-file with the SHA-256 that GitHub reports.";
+Asks api.github.com at most once an hour. Only `releases`, `fetch` and
+--release open network connections. Bitcraze does not sign its releases; cfdfu
+compares each file with the SHA-256 that GitHub reports.";
 
 #[cfg(feature = "releases")]
 const FETCH_EXAMPLES: &str = "\
@@ -116,7 +116,7 @@ DFU mode, cfdfu also reads the bootloader, board revision and protection.";
 
 const CONSOLE_NOTE: &str = "\
 The drone keeps about a hundred messages until they are read, so those from its
-start are usually among them. Nothing is sent that could change a setting.
+start are usually among them. cfdfu sends nothing that could change a setting.
 While the console is open, the drone does not listen to the radio.";
 
 const QUALIFY_NOTE: &str = "\
@@ -182,7 +182,7 @@ pub(super) struct Global {
 }
 
 impl Global {
-    /// The path of the recording that `--demo` replays.
+    /// Returns the path of the recording that `--demo` replays.
     pub(super) fn replayed(&self) -> Option<&str> {
         self.demo.as_ref()?.as_deref()?.strip_prefix(REPLAY)
     }
@@ -255,7 +255,7 @@ pub(super) struct FlashArgs {
     pub(super) device: DeviceArgs,
 }
 
-/// Options for a release instead of a file.
+/// Options that select a release instead of a file.
 #[cfg(feature = "releases")]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Releases")]
@@ -367,7 +367,7 @@ pub(super) enum CliCommand {
         /// The board (CF21) or platform (cf2), or all
         #[arg(long, value_name = "BOARD", value_parser = parse_board_or_all)]
         board: Option<String>,
-        /// Fetch the bootloader instead
+        /// Fetch the bootloader instead of firmware
         #[arg(long, conflicts_with = "board")]
         loader: bool,
         /// Fetch to this folder; --from uses it instead of the network
@@ -542,10 +542,10 @@ impl TypedValueParser for DemoParser {
     }
 }
 
-/// The scenario names with their descriptions, for validation and for shell completions.
+/// Returns the scenario names with their descriptions, for validation and for shell completions.
 fn scenarios(extra: Option<&'static str>) -> PossibleValuesParser {
     let extra = extra.map(|name| PossibleValue::new(name).help("list the scenarios"));
-    let named = SCENARIOS.iter().map(|scenario| PossibleValue::new(scenario.name).help(scenario.what));
+    let named = SCENARIOS.iter().map(|scenario| PossibleValue::new(scenario.name).help(scenario.description));
     named.chain(extra).collect::<Vec<_>>().into()
 }
 

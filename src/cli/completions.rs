@@ -15,7 +15,7 @@ pub(super) fn script(shell: Shell) -> String {
     let mut command = without_hidden(&Args::command());
     let mut script = Vec::new();
     if shell == Shell::Zsh {
-        // zsh would treat the command as the positional IMAGE and complete nothing after it.
+        // zsh would treat the command as the positional IMAGE and complete nothing after the command.
         command = without_positionals(&command);
     }
     clap_complete::generate(shell, &mut command, "cfdfu", &mut script);
@@ -38,7 +38,7 @@ const SPLIT_AT_EQUALS: &str = r#"    prev="$3"
     fi
 "#;
 
-/// Completions for the values of positional arguments, which clap_complete omits for fish.
+/// Generates the completions for the values of positional arguments, which clap_complete omits for fish.
 fn fish_positionals(command: &Command) -> String {
     let mut lines = String::new();
     for command in command.get_subcommands() {

@@ -1,4 +1,5 @@
-//! Command line output: a dfu-util-style log with a progress bar, or JSON on stdout with the log on stderr.
+//! Prints the output of the command line: a log in the style of dfu-util with a progress bar, or JSON on stdout and the
+//! log on stderr.
 //!
 //! Printing never fails, because a closed terminal must not stop a flash. The exit status reports lost output.
 
@@ -50,17 +51,17 @@ pub(super) struct Console {
     json: bool,
     verbose: u8,
     color: bool,
-    /// Draw progress bars.
+    /// Whether to draw progress bars.
     live: bool,
     width: usize,
     /// The radio addresses that name the drones in a batch.
     names: RadioNames,
     /// The serial numbers of the drones in a batch.
     serials: Vec<String>,
-    /// A bar for each drone in a batch.
+    /// A progress bar for each drone in a batch.
     bars: Option<(MultiProgress, Vec<ProgressBar>)>,
-    /// The bar on the screen. With a phase, the bar shows its progress; without a phase, a download or the timer of a
-    /// wait.
+    /// The bar on the screen. With a phase, the bar shows the progress of that phase; without a phase, the progress of
+    /// a download or the time of a wait.
     bar: Option<(Option<Phase>, ProgressBar)>,
     /// The contents of the bootloader's sector, if the job does not write to that sector.
     loader: Option<Loader>,
@@ -69,11 +70,11 @@ pub(super) struct Console {
     pub(super) recording: RunRecording,
     /// The recording that is replayed instead of a scenario.
     replay: Option<ReplayBus>,
-    /// The last object of `--json` has been printed.
+    /// Whether the last object of `--json` has been printed.
     concluded: bool,
     /// The first error from writing to standard output. A closed pipe does not count.
     lost_output: OnceCell<io::Error>,
-    /// Standard output is a pipe, and its reader has closed the other end.
+    /// Whether standard output is a pipe whose reader has closed it.
     closed: Cell<bool>,
 }
 
@@ -93,7 +94,7 @@ pub(super) fn print_object(object: &impl Serialize) -> io::Result<()> {
 /// Reports a problem that occurs before the console exists.
 pub(super) fn report_early(problem: &Problem, json: bool) -> ExitCode {
     if json {
-        let _ = print_object(&json::problem(problem));
+        let _ = print_object(&json::failed_result(problem));
     }
     let (message, advice) = (printable(&problem.to_string()), printable(&problem.advice.to_string()));
     let _ = writeln!(io::stderr(), "cfdfu: {message}\n{advice}");
@@ -155,7 +156,7 @@ impl Console {
         self.log.take()
     }
 
-    /// With `-vv`, a listener that prints every USB transfer.
+    /// Returns a listener that prints every USB transfer, if `-vv` was passed.
     pub(super) fn transfer_listener(&self) -> Option<Listener> {
         let clock = Arc::clone(&self.clock);
         let print = move |transfer: &Transfer| {
@@ -251,7 +252,7 @@ impl Console {
         }
     }
 
-    /// Sets the recording that the command replays. [`Console::end`] reports how the replay went.
+    /// Sets the recording that the command replays. [`Console::end`] reports the result of the replay.
     pub(super) fn set_replay(&mut self, replay: ReplayBus) {
         self.replay = Some(replay);
     }
@@ -262,10 +263,12 @@ impl Console {
             return;
         }
         let object = match exit {
-            Exit::Done => json::done(),
+            Exit::Done => json::unchanged_result(),
             other => {
                 let advice = "The `check` events contain the remedies.";
-                json::problem(&Problem::new(other, ProblemKind::Checks, "some checks failed").advise(advice))
+                json::failed_result(
+                    &Problem::new(other, ProblemKind::Checks, "some checks failed").advise(advice),
+                )
             }
         };
         self.last_object(&object);
@@ -294,7 +297,7 @@ impl Console {
             Event::Log(level, entry) => self.log_line(*level, &entry.to_string()),
             Event::Console { at, line } => self.console_line(*at, line),
             Event::Waiting { what, limit } => self.show_wait(*what, *limit),
-            // [`Console::result`] prints the outcome together with the advice.
+            // [`Console::conclude`] or [`Console::result`] prints the outcome after the job has finished.
             Event::Sector { .. } | Event::Measured(_) | Event::Finished(_) => {}
         }
     }
@@ -303,7 +306,7 @@ impl Console {
     pub(super) fn finding(&mut self, assumption: &str, verdict: qualify::Verdict, seen: &str) {
         let name = report::qualify::verdict(verdict);
         self.object(&Object::Finding { assumption, verdict: name, seen });
-        if !self.json && verdict != qualify::Verdict::NotSeen {
+        if !self.json && verdict != qualify::Verdict::NotObserved {
             let seen = if seen.is_empty() { String::new() } else { format!(": {seen}") };
             self.line(&format!("{name:<13}  {assumption}{seen}"));
         }
@@ -337,8 +340,8 @@ impl Console {
         if let Some(change) = preview.platform_change {
             self.log_line(Level::Warning, &report::platform_change(change));
         }
-        if let Some(words) = report::radio_chip(&preview.radio_chip, preview.version.as_deref()) {
-            self.log_line(Level::Warning, &words);
+        if let Some(warning) = report::radio_chip(&preview.radio_chip, preview.version.as_deref()) {
+            self.log_line(Level::Warning, &warning);
         }
     }
 
@@ -462,7 +465,7 @@ impl Console {
         }
     }
 
-    /// Removes the timer of a wait.
+    /// Removes the timer of a wait, if one is shown.
     fn end_wait(&mut self) {
         if matches!(self.bar, Some((None, _))) {
             self.end_bar();
@@ -478,7 +481,7 @@ impl Console {
     /// Prints a description of the image that the command uses.
     pub(super) fn image(&mut self, image: &Image) {
         self.line(&describe_image(image));
-        for note in image.notes.iter().cloned().chain(report::caution(image)) {
+        for note in image.notes.iter().cloned().chain(report::warn_about_image(image)) {
             self.line(&format!("Note: {note}"));
         }
     }
@@ -544,7 +547,7 @@ impl Console {
         self.serials = fleet.rows.iter().map(|row| row.device.strings.serial.clone()).collect();
     }
 
-    /// The drone's radio address, if known.
+    /// Returns the drone's radio address, if known.
     pub(super) fn radio_of(&self, row: &Row) -> Option<Radio> {
         self.names.of(&row.device.strings.serial, self.serials.iter().map(String::as_str))
     }
@@ -554,7 +557,7 @@ impl Console {
         self.line(&self.row_line(id, row, text));
     }
 
-    /// A line about a drone in a batch: its number, its port, its name if known, and the text.
+    /// Returns a line about a drone in a batch: its number, its port, its name if known, and the text.
     fn row_line(&self, id: usize, row: &Row, text: &str) -> String {
         let name = self.radio_of(row).map(|radio| format!("  {}", radio.name())).unwrap_or_default();
         format!("{:>3}  {}{name}  {text}", id + 1, row.device.location)
@@ -580,13 +583,13 @@ impl Console {
         }
     }
 
-    /// The bar of a drone in a batch.
+    /// Returns the progress bar of a drone in a batch.
     fn bar_of(&self, id: usize) -> Option<&ProgressBar> {
         self.bars.as_ref().and_then(|(_, all)| all.get(id))
     }
 
-    /// Prints an event of a drone in a batch. As text, prints only warnings and what the drone reported about itself;
-    /// with `-v`, also the rest of the log.
+    /// Prints an event of a drone in a batch. The lines of text contain only warnings and facts that the drone reported
+    /// about itself; with `-v`, also the rest of the log.
     pub(super) fn row_event(&mut self, id: usize, row: &Row, event: &Event) {
         match event {
             Event::Device(device) => self.object_of(id, &json::device(device)),
@@ -613,8 +616,8 @@ impl Console {
                 if let Some(change) = preview.platform_change {
                     self.print_row_line(id, row, &format!("Warning: {}", report::platform_change(change)));
                 }
-                if let Some(words) = report::radio_chip(&preview.radio_chip, preview.version.as_deref()) {
-                    self.print_row_line(id, row, &format!("Warning: {words}"));
+                if let Some(warning) = report::radio_chip(&preview.radio_chip, preview.version.as_deref()) {
+                    self.print_row_line(id, row, &format!("Warning: {warning}"));
                 }
             }
             Event::Known(known) => {
@@ -646,7 +649,7 @@ impl Console {
                 RowState::Held | RowState::Queued | RowState::Examining | RowState::Working(..) => {}
             }
         }
-        let words = match (&row.state, &row.report) {
+        let text = match (&row.state, &row.report) {
             (RowState::Entering | RowState::Starting, _) if self.live => return,
             (RowState::Entering, _) => "asked to enter DFU mode".to_owned(),
             (RowState::ByHand, _) => "waiting for DFU mode, entered by hand".to_owned(),
@@ -671,7 +674,7 @@ impl Console {
                 "not started".to_owned()
             }
         };
-        self.print_row_line(id, row, &words);
+        self.print_row_line(id, row, &text);
     }
 
     /// Prints what to do after the job of a drone in a batch has ended.
@@ -680,15 +683,15 @@ impl Console {
             Outcome::Failed(failure) => Some(report::failure_problem(failure)),
             _ => not_running.cloned(),
         };
-        let advice = problem.map(|problem| problem.advice.text(&symptoms::program()));
-        let words = advice.or_else(|| report::afterwards(report));
+        let advice = problem.map(|problem| problem.advice.text(&symptoms::sudo_command()));
+        let advice = advice.or_else(|| report::describe_restart(report));
         let width = self.width.saturating_sub(6);
-        for line in words.into_iter().flat_map(|text| wrapped(&text, width)) {
+        for line in advice.into_iter().flat_map(|text| wrapped(&text, width)) {
             self.line(&format!("      {line}"));
         }
     }
 
-    /// Prints that a drone of a station is already done.
+    /// Prints that the station has already finished a drone.
     pub(super) fn already_done(&mut self, device: &Device) {
         let Device { location, strings, .. } = device;
         let present = self.serials.iter().map(String::as_str);
@@ -711,9 +714,9 @@ impl Console {
         let parts = counts.in_words("unchanged");
         let drones = report::count(fleet.rows.len() as u64, "drone");
         let parts = if parts.is_empty() { "nothing done".to_owned() } else { parts };
-        let words = format!("{drones}: {parts}, {:.1} s", took.as_secs_f64());
-        self.line(&words);
-        words
+        let summary = format!("{drones}: {parts}, {:.1} s", took.as_secs_f64());
+        self.line(&summary);
+        summary
     }
 
     /// Prints an object about a drone in a batch, with the number of the drone.
@@ -751,7 +754,7 @@ impl Console {
     pub(super) fn conclude(&mut self, report: &Report, require_boot: bool) -> Exit {
         let not_running = report::not_running(report).filter(|_| require_boot);
         self.print_outcome(report, None, not_running.as_ref());
-        not_running.map_or_else(|| report::exit(report), |problem| problem.exit)
+        not_running.map_or_else(|| report::exit_status(report), |problem| problem.exit)
     }
 
     /// Prints the outcome of a job. `file` is the backup that the job saved.
@@ -759,7 +762,8 @@ impl Console {
         self.print_outcome(report, file, None);
     }
 
-    /// Prints the outcome of a job. `problem` is a failure found after the job, such as an unmet `--require-boot`.
+    /// Prints the outcome of a job. `problem` is a failure that was found after the job, such as a drone that does not
+    /// run although `--require-boot` was passed.
     fn print_outcome(&mut self, report: &Report, file: Option<&Path>, problem: Option<&Problem>) {
         self.end_bar();
         self.last_object(&json::result(report, file, problem));
@@ -777,9 +781,9 @@ impl Console {
                 self.line(&report::headline(report));
             }
         }
-        match (problem, report::afterwards(report)) {
+        match (problem, report::describe_restart(report)) {
             (Some(problem), _) => self.explain(problem),
-            (None, Some(text)) => self.paragraph(&text),
+            (None, Some(format_report)) => self.paragraph(&format_report),
             (None, None) => {}
         }
         if self.loader.is_some_and(Loader::is_missing) {
@@ -787,8 +791,8 @@ impl Console {
         }
     }
 
-    /// Wraps text for the terminal. The caller indents each line by `indent` columns. Without a terminal, the text
-    /// stays on one line, so that `grep` can find it.
+    /// Wraps text for the terminal, leaving room for the caller to indent each line by `indent` columns. Without a
+    /// terminal, the text stays on one line, so that `grep` can find it.
     fn wrap_for_terminal(&self, text: &str, indent: usize) -> Vec<String> {
         if self.live { wrapped(text, self.width.saturating_sub(indent)) } else { vec![text.to_owned()] }
     }
@@ -816,15 +820,15 @@ impl Console {
     /// Reports a problem outside a job. With `--json` it becomes the `result` object.
     pub(super) fn problem(&mut self, problem: &Problem) {
         self.end_bar();
-        self.last_object(&json::problem(problem));
+        self.last_object(&json::failed_result(problem));
         self.explain(problem);
     }
 
-    /// Explains why a virtual machine loses the drone: in DFU mode, the drone is a different USB device, which must be
-    /// passed through as well.
+    /// If cfdfu runs in a virtual machine, explains why the drone did not appear in DFU mode: the drone is then a
+    /// different USB device, which must be passed through as well.
     fn explain_guest(&mut self, failure: &Failure) {
-        let unseen = matches!(failure.kind, FailureKind::DidNotEnter { now: None, .. });
-        if let Some(guest) = symptoms::guest().filter(|_| unseen) {
+        let is_unseen = matches!(failure.kind, FailureKind::DidNotEnter { now: None, .. });
+        if let Some(guest) = symptoms::detect_guest().filter(|_| is_unseen) {
             self.error_text(&format!(
                 "cfdfu runs inside {guest}: pass the USB device 0483:df11 through as well."
             ));
@@ -834,7 +838,7 @@ impl Console {
     fn explain(&mut self, problem: &Problem) {
         self.error(&problem.to_string());
         let width = self.width.saturating_sub(2);
-        for paragraph in problem.advice.paragraphs(&symptoms::program()) {
+        for paragraph in problem.advice.paragraphs(&symptoms::sudo_command()) {
             for line in wrapped(&paragraph, width) {
                 self.error_text(&line);
             }
@@ -872,7 +876,7 @@ fn printable(text: &str) -> String {
     text.chars().filter(|&c| descriptor::is_printable(c)).collect()
 }
 
-/// The interface's theme for this terminal.
+/// Returns the interface's theme for this terminal.
 pub(super) fn theme(global: &Global, settings: &Settings) -> Theme {
     let env = |name: &str| std::env::var(name).unwrap_or_default();
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().map(|name| env(name)).find(|value| !value.is_empty());
@@ -899,7 +903,7 @@ pub(super) fn theme(global: &Global, settings: &Settings) -> Theme {
     Theme::new(glyphs, colours)
 }
 
-/// Port, USB ID, mode, name, serial number, and a label if the device is simulated.
+/// Describes a device by port, USB ID, mode, name and serial number, and adds a label if the device is simulated.
 fn describe(device: &Device, separator: &str) -> String {
     let mode = match device.mode {
         Mode::Dfu => "DFU mode",

@@ -1,5 +1,5 @@
-//! Runs a batch: the workers of [`crate::batch_workers`], one scanner for the bus, and a loop that passes their messages
-//! through [`Fleet`] and prints what changes.
+//! Runs a batch of drones: the workers of [`crate::batch_workers`], one scanner for the bus, and a loop that passes the
+//! messages of both through [`Fleet`] and prints what changes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -47,16 +47,17 @@ pub(super) struct Options {
     pub logs: usize,
     /// The file of `--report`, and whether it is JSON.
     pub report: Option<(Output, bool)>,
-    /// The versions of the images, in the order of the task.
+    /// The versions of the images, in the same order as in the task.
     pub images: Vec<String>,
     /// A station's journal, which has a line for each finished drone, and the text that identifies the images in
     /// these lines.
     pub journal: Option<(File, String)>,
     /// The folder for backups, and whether files in it may be overwritten.
     pub folder: Option<(PathBuf, bool)>,
-    /// Undo each drone's last flash: the first job only finds the drone, the second job writes.
+    /// Set if the batch undoes each drone's last flash. For each drone, the first job only finds the drone, and the
+    /// second job writes.
     pub undo: Option<Undo>,
-    /// Write nothing unless an image fits every drone.
+    /// Whether to write nothing unless every drone has an image for its board.
     pub strict: bool,
 }
 
@@ -85,8 +86,8 @@ struct Batch<'a> {
     /// When the progress of each row was last printed.
     printed: Vec<Duration>,
     hung_up: bool,
-    over: bool,
-    /// A backup could not be saved.
+    is_over: bool,
+    /// Whether a backup could not be saved.
     lost_backup: bool,
     /// The board code of each identified row.
     boards: HashMap<usize, String>,
@@ -117,7 +118,7 @@ pub(super) fn run(
         exit => exit,
     };
     if let Some((output, as_json)) = report {
-        let text = report_file::text(as_json, &fleet, &options.images, |row| console.radio_of(row));
+        let text = report_file::format_report(as_json, &fleet, &options.images, |row| console.radio_of(row));
         if let Err(problem) = output.write(text.as_bytes()) {
             console.line(&format!("{problem}. {}", problem.advice));
             if exit == Exit::Done {
@@ -131,21 +132,21 @@ pub(super) fn run(
 
 /// Prints the summary of a batch.
 fn conclude(fleet: &Fleet, took: Duration, exit: Exit, hung_up: bool, console: &mut Console) {
-    let words = console.batch(fleet, took, exit);
+    let summary = console.batch(fleet, took, exit);
     if hung_up && let Some(record) = StateDir::of_user() {
-        // The terminal was closed, so the next start shows the results.
-        let _ = record.save_result(&words, false);
+        // The terminal was closed, so the next start shows the summary.
+        let _ = record.save_result(&summary, false);
     }
 }
 
-/// What `--strict` found.
+/// The result of [`survey`].
 enum Survey {
-    /// An image fits each of these drones.
+    /// Each of these drones has an image for its board.
     Fits(Vec<DroneAt>),
     Refused(Exit),
 }
 
-/// Identifies every drone. Refuses to write to any of them if a drone has no matching image, was not identified, or is
+/// Identifies every drone for `--strict`. Refuses the batch if a drone has no matching image, was not identified, or is
 /// missing.
 fn survey(
     world: &FleetWorld,
@@ -161,14 +162,14 @@ fn survey(
     let misfits = |id: &usize| !boards.get(id).is_some_and(|code| task.fits(code));
     let misfits: Vec<usize> = (0..fleet.rows.len()).filter(misfits).collect();
     for id in &misfits {
-        let words = match boards.get(id) {
+        let reason = match boards.get(id) {
             Some(code) => format!("no image for its board, {code}"),
             None => "unknown board: put the drone into DFU mode, or omit --strict".to_owned(),
         };
-        console.print_row_line(*id, &fleet.rows[*id], &words);
+        console.print_row_line(*id, &fleet.rows[*id], &reason);
     }
     let exit = match fleet.exit() {
-        // A drone that answers quickly is identified even if the user stops the batch.
+        // Every drone may have been identified although the user stopped the batch.
         _ if stopped => Exit::Interrupted,
         Exit::Done if misfits.is_empty() => {
             return Ok(Survey::Fits(fleet.rows.iter().map(|row| row.device.drone()).collect()));
@@ -187,7 +188,7 @@ struct BatchResult {
     boards: HashMap<usize, String>,
     lost_backup: bool,
     hung_up: bool,
-    /// A signal has stopped the batch.
+    /// Whether a signal has stopped the batch.
     stopped: bool,
 }
 
@@ -246,7 +247,7 @@ fn run_batch(
         inputs,
         printed: Vec::new(),
         hung_up: false,
-        over: false,
+        is_over: false,
         lost_backup: false,
         boards: HashMap::new(),
     };
@@ -260,7 +261,7 @@ fn run_batch(
 
 impl Batch<'_> {
     fn follow(&mut self, inbox: &Receiver<FleetInput>, console: &mut Console) {
-        while !self.over {
+        while !self.is_over {
             let msg = match inbox.recv_timeout(TICK) {
                 Err(RecvTimeoutError::Timeout) => FleetMsg::Tick,
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -287,10 +288,11 @@ impl Batch<'_> {
         }
     }
 
-    /// Passes an event through the drone's supervisor, and prints the event if the supervisor returns it.
+    /// Passes an event through the drone's supervisor, and prints the event if the supervisor returns it. Returns the
+    /// message for the fleet, if any.
     fn observe(&mut self, id: usize, event: Event, console: &mut Console) -> Option<FleetMsg> {
         let now = self.world.clock.now();
-        let due = self.is_due(now, id, &event);
+        let is_due = self.is_due(now, id, &event);
         let event = match self.workers.observe(now, id, event)? {
             Observed::Event(event) => event,
             Observed::Ended(ended)
@@ -307,14 +309,15 @@ impl Batch<'_> {
         {
             self.boards.insert(id, board.to_owned());
         }
-        let drone = self.fleet.rows.get(id)?;
-        if due {
-            console.row_event(id, drone, &event);
+        let row = self.fleet.rows.get(id)?;
+        if is_due {
+            console.row_event(id, row, &event);
         }
         Some(FleetMsg::Event(id, event))
     }
 
-    /// Starts the undo of a row whose drone has been found.
+    /// Starts the undo of a row whose drone has been found. If the undo cannot start, returns the message that ends the
+    /// row.
     fn undo(&mut self, id: usize, found: Ended, console: &mut Console) -> Option<FleetMsg> {
         let Undo { allow_mismatch, enter } = self.options.undo.as_ref()?;
         if self.fleet.is_stopped() {
@@ -329,7 +332,7 @@ impl Batch<'_> {
         };
         let task = target.map_err(FailureKind::NothingToUndo).and_then(|target| {
             if let (Some(content), Some((path, age))) = (&target.content, &target.file) {
-                let age = report::age(*age);
+                let age = report::format_age(*age);
                 console.print_row_line(
                     id,
                     row,
@@ -407,7 +410,7 @@ impl Batch<'_> {
             }
             FleetEffect::AlreadyDone(device) => console.already_done(&device),
             FleetEffect::Paused => console.line(report::FAILED_ALIKE),
-            FleetEffect::End => self.over = true,
+            FleetEffect::End => self.is_over = true,
         }
     }
 
@@ -423,8 +426,8 @@ impl Batch<'_> {
         console.row(id, row, self.fleet.requires_boot(), file.as_deref());
         if let Some(station) = self.fleet.station() {
             let done = self.fleet.done();
-            let of = station.count.map(|count| format!(" of {count}")).unwrap_or_default();
-            console.line(&format!("{done}{of} done"));
+            let of_count = station.count.map(|count| format!(" of {count}")).unwrap_or_default();
+            console.line(&format!("{done}{of_count} done"));
             console.beep(beeps(row));
             self.add_to_journal(row, console);
         }
@@ -458,8 +461,8 @@ impl Batch<'_> {
     }
 }
 
-/// The number of beeps: one for a drone that is done, two if the drone needs a power cycle or has not reported the
-/// result of its self-test, three if the flash or the self-test failed.
+/// Returns the number of beeps: one for success, two if the drone needs a power cycle or has not reported the result of
+/// its self-test, three if the flash or the self-test failed.
 fn beeps(row: &Row) -> usize {
     match &row.report {
         Some(report) if report.health.has_failed() => 3,

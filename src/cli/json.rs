@@ -1,5 +1,5 @@
-//! The objects that `--json` prints. Scripts rely on every name here; `docs/json.schema.json` documents them, and a
-//! test validates the output against it.
+//! The objects that `--json` prints. Scripts rely on all field names. `docs/json.schema.json` documents the objects,
+//! and a test validates the output against that schema.
 
 use std::path::Path;
 use std::time::Duration;
@@ -154,7 +154,7 @@ pub(super) struct BatchObject {
     exit: u8,
 }
 
-/// A drone in a batch, with its radio address if known.
+/// Returns the object for a drone in a batch, with its radio address if known.
 pub(super) fn drone(row: &Row, radio: Option<Radio>) -> Object<'_> {
     let Device { location, strings, mode, .. } = &row.device;
     Object::Drone(DroneObject {
@@ -214,7 +214,7 @@ pub(super) struct SegmentObject {
     bytes: usize,
 }
 
-/// Unknown values are `null`.
+/// Information about a drone. Unknown values are `null`.
 #[derive(Default, Serialize)]
 pub(super) struct BoardObject<'a> {
     #[serde(rename = "type")]
@@ -248,8 +248,8 @@ pub(super) struct SectorObject {
     size: u32,
 }
 
-/// The last object of a single job, printed exactly once. A batch prints one `result` for
-/// each drone, then a [`BatchObject`].
+/// The last object of every command except a batch, which prints one `result` for each drone and then a
+/// [`BatchObject`].
 #[derive(Default, Serialize)]
 pub(super) struct ResultObject {
     outcome: &'static str,
@@ -260,12 +260,12 @@ pub(super) struct ResultObject {
     booted: Option<bool>,
     runs: Option<String>,
     self_test: Option<&'static str>,
-    /// How the firmware's last run ended, if it ended with an error.
+    /// The error with which the last run of the firmware ended, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     crash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     radio_chip: Option<String>,
-    /// The radio chip was asked for its version, but has not answered.
+    /// Whether the radio chip was asked for its version but did not answer.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     radio_chip_silent: bool,
     /// Rounded to milliseconds.
@@ -286,7 +286,7 @@ pub(super) fn device(device: &Device) -> Object<'_> {
     listed(device, None)
 }
 
-/// A device, with its remembered radio address.
+/// Returns the object for a device, with its remembered radio address.
 pub(super) fn listed<'a>(device: &'a Device, radio: Option<&'a str>) -> Object<'a> {
     Object::Device(DeviceObject {
         mode: device.mode.json_name(),
@@ -387,7 +387,7 @@ pub(super) fn check(check: &doctor::Check) -> Object<'_> {
     Object::Check { name, verdict: verdict.json_name(), found, remedy }
 }
 
-/// The result of a job. `problem` is a failure found after the job ended, such as an unmet `--require-boot`.
+/// Returns the result of a job. `problem` is a failure that was found after the job, such as an unmet `--require-boot`.
 pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Problem>) -> Object<'static> {
     let (outcome, failure) = match &report.outcome {
         Outcome::Flashed => ("flashed", None),
@@ -413,7 +413,7 @@ pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Prob
     })
 }
 
-/// The verdict of the self-test; `None` if unknown.
+/// Returns the verdict of the self-test; `None` if unknown.
 pub(super) fn self_test(health: &Health) -> Option<&'static str> {
     match health.self_test {
         Some(SelfTest::Passed) => Some("passed"),
@@ -429,17 +429,17 @@ fn version_of_radio_chip(health: &Health) -> Option<&str> {
     }
 }
 
-/// The result of a command that failed outside a job.
-pub(super) fn problem(problem: &Problem) -> Object<'static> {
+/// Returns the result of a command that failed outside a job.
+pub(super) fn failed_result(problem: &Problem) -> Object<'static> {
     Object::Result(ResultObject { outcome: "failed", error: Some(error(problem)), ..ResultObject::default() })
 }
 
-/// The result of a command that succeeded without a job.
-pub(super) fn done() -> Object<'static> {
+/// Returns the result of a command that succeeded without a job.
+pub(super) fn unchanged_result() -> Object<'static> {
     Object::Result(ResultObject { outcome: "unchanged", ..ResultObject::default() })
 }
 
 fn error(problem: &Problem) -> ErrorObject {
-    let advice = problem.advice.text(&symptoms::program());
+    let advice = problem.advice.text(&symptoms::sudo_command());
     ErrorObject { kind: problem.kind, message: problem.to_string(), advice }
 }

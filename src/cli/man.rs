@@ -1,4 +1,4 @@
-//! `cfdfu man`: the manual page, generated from the command line definition.
+//! Generates the manual page that `cfdfu man` prints, from the definition of the command line.
 //!
 //! A single page can be read offline from top to bottom. clap_mangen would produce one page per command and has no
 //! sections for files, keys and JSON.
@@ -20,7 +20,7 @@ Settings, all optional: glyphs (\"unicode\", \"cp437\" or \"ascii\"), color (\"a
 (\"auto\", \"dark\" or \"light\": the background of your terminal), images (the folder where the file picker \
 starts), logs (the number of run logs to keep, 50 by default). cfdfu never writes to this file.";
 
-/// The paths on Linux. On macOS and Windows they come from the `directories` crate.
+/// The paths on Linux and, in the last entry, on the other systems, where the `directories` crate determines the paths.
 const FILES: [(&str, &str); 3] = [
     ("~/.config/cfdfu/config.toml", SETTINGS),
     ("~/.local/state/cfdfu", "Copies for undo, recent images, logs and bug reports."),
@@ -48,7 +48,7 @@ outcome is flashed, unchanged, failed or cancelled, and its error is null or has
 and advice. With --all, each drone has its own result, and the last object is a batch event with the totals. \
 docs/json.md lists all events.";
 
-/// When the text of this page was last changed.
+/// The date on which the text of this page was last changed.
 const DATE: &str = "2026-12-01";
 
 /// Generates the page in man(7) format.
@@ -73,15 +73,15 @@ pub(super) fn page(mut command: Command) -> String {
     }
     page += ".SH DEMO SCENARIOS\n";
     for scenario in SCENARIOS {
-        add_entry(&mut page, scenario.name, scenario.what);
+        add_entry(&mut page, scenario.name, scenario.description);
     }
     page += ".SH FILES\n";
-    for (file, what) in FILES {
-        add_entry(&mut page, file, what);
+    for (file, description) in FILES {
+        add_entry(&mut page, file, description);
     }
     page += ".SH ENVIRONMENT\n";
-    for (name, what) in ENVIRONMENT {
-        add_entry(&mut page, name, what);
+    for (name, description) in ENVIRONMENT {
+        add_entry(&mut page, name, description);
     }
     for (title, text) in [("EXAMPLES", EXAMPLES), ("EXIT STATUS", EXIT_STATUS)] {
         let lines = text.split_once('\n').map_or("", |(_, lines)| lines);
@@ -92,11 +92,11 @@ pub(super) fn page(mut command: Command) -> String {
 }
 
 /// Appends a list entry: a name and its description.
-fn add_entry(page: &mut String, name: &str, what: &str) {
-    let _ = writeln!(page, ".TP\n.B {}\n{}", escape(name), escape(what));
+fn add_entry(page: &mut String, name: &str, description: &str) {
+    let _ = writeln!(page, ".TP\n.B {}\n{}", escape(name), escape(description));
 }
 
-/// Appends the section of one command, with its own options.
+/// Appends the section about a command, with the options that are not global.
 fn add_section(page: &mut String, command: &Command) {
     let _ = write!(page, ".SS {}", escape(command.get_name()));
     for arg in command.get_positionals() {
@@ -132,13 +132,13 @@ fn add_option(page: &mut String, arg: &Arg) {
     add_entry(page, &name, &help);
 }
 
-/// The placeholder for an argument's value.
+/// Returns the placeholder for an argument's value.
 fn value_name(arg: &Arg) -> String {
     let names = arg.get_value_names().unwrap_or_default();
     names.first().map_or_else(|| arg.get_id().as_str().to_uppercase(), ToString::to_string)
 }
 
-/// Escapes text for man: backslashes, hyphens, and lines that man would read as requests.
+/// Escapes text for man: backslashes, hyphens, and lines that man would interpret as requests.
 fn escape(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     let line =

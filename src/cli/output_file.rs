@@ -1,4 +1,4 @@
-//! Writes an output file completely or not at all, and never over an existing file unless `--force` is given.
+//! Writes an output file either completely or not at all, and replaces an existing file only with `--force`.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use tempfile::NamedTempFile;
 
 use crate::report::{Exit, Problem, ProblemKind};
 
-/// A file to be written. The data is first written to a temporary file in the same folder, and then the temporary file
-/// is renamed. After a failure, neither a partial nor a temporary file remains.
+/// A file to be written. The data is first written to a temporary file in the same folder, and this file is then
+/// renamed. After a failure, neither a partial nor a temporary file remains.
 pub(super) struct Output {
     path: PathBuf,
     draft: NamedTempFile,
@@ -16,7 +16,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Creates the temporary file, so that an unusable path fails before the flash is read.
+    /// Creates the temporary file now, so that an unusable path is reported before the flash is read.
     pub(super) fn create(path: &Path, replace: bool) -> Result<Output, Problem> {
         if !replace && path.symlink_metadata().is_ok() {
             return Err(problem(path, "the file already exists", "Choose another file, or add --force."));
@@ -31,7 +31,7 @@ impl Output {
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let draft = builder.tempfile_in(folder.unwrap_or(Path::new(".")));
-        let draft = draft.map_err(|error| failed(path, &error))?;
+        let draft = draft.map_err(|error| write_problem(path, &error))?;
         Ok(Output { path: path.to_owned(), draft, replace })
     }
 
@@ -43,16 +43,16 @@ impl Output {
             if replace { draft.persist(&path) } else { draft.persist_noclobber(&path) }
         };
         let renamed = written.and_then(|()| rename(draft).map_err(io::Error::from));
-        renamed.map(drop).map_err(|error| failed(&path, &error))
+        renamed.map(drop).map_err(|error| write_problem(&path, &error))
     }
 }
 
-fn failed(path: &Path, error: &io::Error) -> Problem {
+fn write_problem(path: &Path, error: &io::Error) -> Problem {
     problem(path, &error.to_string(), "Choose a writable folder with at least 1 MiB of free space.")
 }
 
-fn problem(path: &Path, what: &str, advice: &str) -> Problem {
-    Problem::new(Exit::CannotCreate, ProblemKind::OutputFile, what)
+fn problem(path: &Path, cause: &str, advice: &str) -> Problem {
+    Problem::new(Exit::CannotCreate, ProblemKind::OutputFile, cause)
         .about(path.display().to_string())
         .advise(advice)
 }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_output_creates_no_file() {
+    fn an_output_that_is_never_written_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         drop(Output::create(&dir.path().join("backup.bin"), false).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -282,7 +282,7 @@ fn prepare(path: &Path, backup: &Path, console: &mut Console) -> Result<Prepared
     Ok(Prepared { task, backup: output, backup_path: backup.to_owned() })
 }
 
-/// Prints the findings. Assumptions that were not seen are only counted here; the report lists them.
+/// Prints the findings. Assumptions with the verdict [`Verdict::NotObserved`] are only counted here; the report lists them.
 fn print_findings(findings: &[Finding], console: &mut Console) {
     for Finding { assumption, verdict, observation } in findings {
         console.finding(
@@ -291,7 +291,7 @@ fn print_findings(findings: &[Finding], console: &mut Console) {
             &qualify_report::observation(observation),
         );
     }
-    let not_seen = findings.iter().filter(|finding| finding.verdict == Verdict::NotSeen).count();
+    let not_seen = findings.iter().filter(|finding| finding.verdict == Verdict::NotObserved).count();
     if not_seen > 0 {
         console.note(&format!("Not seen: {not_seen}"));
     }
@@ -380,8 +380,8 @@ fn overwritten(task: &FlashTask, before: &[u8]) -> Option<Segment> {
     let end = task.image.segments().iter().map(Segment::end).max()?;
     let map = MemoryMap::stm32f405();
     let sector = map.sectors().iter().find(|sector| end <= sector.span.end())?;
-    let at = |address: u64| usize::try_from(address.checked_sub(LOADER_BASE.wide())?).ok();
-    let data = before.get(at(FIRMWARE_BASE.wide())?..at(sector.span.end())?)?.to_vec();
+    let offset = |address: u64| usize::try_from(address.checked_sub(LOADER_BASE.wide())?).ok();
+    let data = before.get(offset(FIRMWARE_BASE.wide())?..offset(sector.span.end())?)?.to_vec();
     (!is_blank(&data)).then_some(Segment { address: FIRMWARE_BASE, data })
 }
 

@@ -1,5 +1,5 @@
-//! The commands for official releases, and the files of `--release`. cfdfu reads the drone's board, then fetches and
-//! checks the file, and only then changes the drone.
+//! The commands for official releases, and the files for `--release`. With `--release`, cfdfu reads the drone's board,
+//! then fetches and checks the file, and only then changes the drone.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(super) fn parse_board(text: &str) -> Result<String, String> {
         let codes = BOARDS.iter().map(|board| board.code);
         codes.chain(BOARDS.iter().map(|board| board.platform)).collect::<Vec<_>>().join(", ")
     };
-    crate::releases::platform(text)
+    crate::releases::platform_for(text)
         .map(str::to_owned)
         .ok_or_else(|| format!("expected one of {}, flapper", platforms()))
 }
@@ -49,7 +49,7 @@ fn problem(error: &ReleaseError) -> Problem {
 
 fn library(global: &Global, source: &SourceArgs, refreshes: bool) -> Library {
     let settings = || Settings::load().0.releases.source;
-    // The demo writes nothing.
+    // The demo must not change the cache.
     let is_read_only = global.demo.is_some();
     match source.from.clone().or_else(settings) {
         Some(folder) => Library::of_folder(&folder),
@@ -62,7 +62,7 @@ fn library(global: &Global, source: &SourceArgs, refreshes: bool) -> Library {
 pub(super) fn list(
     global: &Global,
     source: &SourceArgs,
-    shows_pre: bool,
+    shows_prereleases: bool,
     refreshes: bool,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
@@ -77,7 +77,7 @@ pub(super) fn list(
     if minutes > 0 {
         console.note(&format!("This list is {} old.", age(minutes)));
     }
-    for release in releases.iter().filter(|release| shows_pre || !release.prerelease) {
+    for release in releases.iter().filter(|release| shows_prereleases || !release.prerelease) {
         let kept = |name: &str| library.has(Repo::Firmware, &release.tag, name);
         console.release(release, &kept);
     }
@@ -111,7 +111,7 @@ pub(super) fn forget(global: &Global, console: &mut Console) -> Result<Exit, Pro
     Ok(Exit::Done)
 }
 
-/// What to fetch.
+/// The files to fetch, and the folder for them.
 pub(super) struct Order<'a> {
     pub wanted: &'a Wanted,
     /// A platform, or `all`. If `None`, the connected drone determines the platform.
@@ -165,7 +165,7 @@ pub(super) fn fetch(
     Ok(Exit::Done)
 }
 
-/// Fetches the files of a release for the drones that are plugged in, or for `platform`.
+/// Fetches the files of a release for `platform`, or for the connected drones if `platform` is `None`.
 pub(super) fn files(
     global: &Global,
     source: &SourceArgs,
@@ -253,8 +253,8 @@ fn run_interruptibly<T: Send + 'static>(
     answer.unwrap_or(Err(ReleaseError::Stopped)).map_err(|error| problem(&error))
 }
 
-/// The platform of the connected drone. A running drone reports its board; in DFU mode, the OTP is read. The drone is
-/// not changed.
+/// Returns the platform of the connected drone, without changing the drone. A running drone reports its board; in DFU
+/// mode, cfdfu reads the board from the OTP.
 fn connected_platform(
     global: &Global,
     device: &DeviceArgs,
@@ -267,7 +267,7 @@ fn connected_platform(
     found
 }
 
-/// The platforms of all connected drones, without duplicates.
+/// Returns the platforms of all connected drones, without duplicates.
 fn connected_platforms(
     global: &Global,
     device: &DeviceArgs,
@@ -285,7 +285,7 @@ fn connected_platforms(
                 jobs.finish();
                 return Err(problem);
             }
-            // The drone's own job reports the problem.
+            // A warning is enough, because the drone's own job reports the problem, too.
             Err(problem) => {
                 console.note(&format!("Warning: no file for the drone on port {port}: {problem}"));
             }
@@ -305,7 +305,7 @@ fn platform_of_drone(jobs: &mut Jobs, job: Job, console: &mut Console) -> Result
     if matches!(report.outcome, Outcome::Cancelled(_)) {
         return Err(problem(&ReleaseError::Stopped));
     }
-    let platform = known.as_deref().and_then(DeviceInfo::board).and_then(crate::releases::platform);
+    let platform = known.as_deref().and_then(DeviceInfo::board).and_then(crate::releases::platform_for);
     platform.map(str::to_owned).ok_or_else(unknown_board)
 }
 

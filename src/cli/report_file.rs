@@ -1,4 +1,4 @@
-//! The report of a batch, as CSV or, for a file name that ends in `.json`, as JSON.
+//! Formats the report of a batch: as JSON if the name of the report file ends in `.json`, otherwise as CSV.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::fleet::{Fleet, Row, RowState};
 use crate::job::Outcome;
 use crate::report;
 
-/// A row of the report. Text from devices is untrusted.
+/// A row of the report. Text from devices is untrusted: see [`csv_field`].
 #[derive(Serialize)]
 struct ReportRow<'a> {
     n: usize,
@@ -33,14 +33,15 @@ struct ReportRow<'a> {
 const COLUMNS: &str = "n,port,serial,radio,board,before,image,outcome,verified,booted,runs,self_test,seconds,bytes_written,error";
 
 /// Formats the report. `radio_of` returns a drone's radio address, if known.
-pub(super) fn text(
+pub(super) fn format_report(
     as_json: bool,
     fleet: &Fleet,
     images: &[String],
     radio_of: impl Fn(&Row) -> Option<Radio>,
 ) -> String {
     let rows = fleet.rows.iter().enumerate();
-    let entries: Vec<ReportRow<'_>> = rows.map(|(n, row)| entry(n + 1, row, images, radio_of(row))).collect();
+    let entries: Vec<ReportRow<'_>> =
+        rows.map(|(n, row)| build_row(n + 1, row, images, radio_of(row))).collect();
     if as_json {
         return serde_json::to_string_pretty(&entries).unwrap_or_default() + "\n";
     }
@@ -71,13 +72,13 @@ pub(super) fn text(
     text
 }
 
-fn entry<'a>(n: usize, row: &'a Row, images: &'a [String], radio: Option<Radio>) -> ReportRow<'a> {
+fn build_row<'a>(n: usize, row: &'a Row, images: &'a [String], radio: Option<Radio>) -> ReportRow<'a> {
     let report = row.report.as_deref();
     let outcome = match row.state {
         RowState::Ended(end) => end.json_name(),
         _ => "cancelled",
     };
-    let took = row.started.zip(row.ended).map(|(started, ended)| ended.saturating_sub(started));
+    let duration = row.started.zip(row.ended).map(|(started, ended)| ended.saturating_sub(started));
     ReportRow {
         n,
         port: row.device.location.to_string(),
@@ -91,7 +92,7 @@ fn entry<'a>(n: usize, row: &'a Row, images: &'a [String], radio: Option<Radio>)
         booted: report.and_then(crate::job::Report::booted),
         self_test: report.and_then(|report| json::self_test(&report.health)),
         runs: report.and_then(|report| report.runs.as_deref()),
-        seconds: took.map(|took| (took.as_secs_f64() * 1000.0).round() / 1000.0),
+        seconds: duration.map(|duration| (duration.as_secs_f64() * 1000.0).round() / 1000.0),
         bytes_written: report.map_or(0, |report| report.written),
         error: report.and_then(|report| match &report.outcome {
             Outcome::Failed(failure) => Some(report::failure_problem(failure).to_string()),
@@ -100,7 +101,7 @@ fn entry<'a>(n: usize, row: &'a Row, images: &'a [String], radio: Option<Radio>)
     }
 }
 
-/// Formats a CSV field (RFC 4180). Text that a spreadsheet would treat as a formula gets an apostrophe in front.
+/// Formats a CSV field (RFC 4180). Puts an apostrophe in front of text that a spreadsheet would treat as a formula.
 fn csv_field(text: &str) -> String {
     let clean: String = text.chars().filter(|&c| crate::usb::descriptor::is_printable(c)).collect();
     let is_formula = clean.starts_with(['=', '+', '-', '@', '\t', '\r']);

@@ -36,9 +36,9 @@ pub(super) struct Jobs {
     worker: Worker,
     supervisor: Supervisor,
     signals: Signals,
-    /// SIGINT was received, possibly between two jobs.
+    /// Whether SIGINT was received, possibly between two jobs.
     stopped: Arc<AtomicBool>,
-    /// SIGHUP or SIGTERM was received: the terminal closed, or the system asked this process to end.
+    /// Whether SIGHUP or SIGTERM was received: the terminal closed, or the system asked this process to end.
     hung_up: Arc<AtomicBool>,
 }
 
@@ -52,7 +52,7 @@ impl Jobs {
         let logs = Settings::load().0.logs();
         let supervisor = Supervisor::new(worker.commands.clone(), console.is_demo(), waits, logs);
         // SIGINT stops a job at its next safe point. SIGHUP and SIGTERM stop only a job that has not written anything.
-        // A flash that has begun to write finishes, because that takes only seconds and half-written firmware is
+        // A flash that has begun to write finishes, because the rest takes only seconds and half-written firmware is
         // useless.
         let (stopped, hung_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let commands = worker.commands.clone();
@@ -126,7 +126,7 @@ impl Jobs {
         (Report::nothing_done(Outcome::Cancelled(DroneState::Untouched)), known)
     }
 
-    /// The ports of the drones in a batch.
+    /// Returns the ports of the selected drones, or of all drones if `selected` is empty.
     #[cfg(feature = "releases")]
     pub(super) fn ports(&self, selected: &[Selector]) -> Result<Vec<Location>, Problem> {
         let failed =
@@ -165,7 +165,8 @@ impl Jobs {
         Report::nothing_done(Outcome::Cancelled(DroneState::Untouched))
     }
 
-    /// Sends the command for an earlier signal again, because an idle worker ignores the command.
+    /// Sends the command for an earlier signal again: if the signal arrived between two jobs, the idle worker ignored
+    /// the command.
     fn repeat_signal(&self) {
         let command = match (self.stopped.load(Ordering::SeqCst), self.hung_up.load(Ordering::SeqCst)) {
             (true, _) => Command::Cancel,
@@ -182,7 +183,7 @@ impl Jobs {
     fn follow(&mut self, ready: Ready, console: &mut Console, observe: &mut dyn FnMut(&Event)) -> Ended {
         while let Ok(event) = self.worker.events.recv() {
             if self.hung_up.load(Ordering::SeqCst) {
-                self.supervisor.hang_up();
+                self.supervisor.detach();
             }
             match self.supervisor.observe(self.clock.now(), event) {
                 Observed::Event(event) => {
@@ -190,7 +191,8 @@ impl Jobs {
                     console.event(&event);
                     let Event::Ready(preview) = event else { continue };
                     if ready == Ready::Cancel {
-                        // A job with nothing to write does not wait here, so the command would cancel its restart.
+                        // A job with nothing to write does not wait for confirmation, so `Cancel` would skip the
+                        // restart of the drone.
                         if !preview.work.is_empty() {
                             let _ = self.worker.commands.send(Command::Cancel);
                         }

@@ -17,7 +17,7 @@ use crate::usb::Bus;
 
 pub(super) struct RunRecording {
     path: Option<PathBuf>,
-    /// Record even without a file, because the interface keeps the recording in memory.
+    /// Transfers are recorded even without a file, because the interface keeps the recording in memory.
     in_memory: bool,
     tape: Arc<Mutex<Tape>>,
     /// Shared by all buses of a command, so that all of their transfers are in one recording.
@@ -44,7 +44,7 @@ impl RunRecording {
         Ok(RunRecording { path, in_memory: false, tape, recorder: OnceCell::new() })
     }
 
-    /// Keeps the latest transfers in memory from now on.
+    /// Keeps the latest transfers in memory from now on. Returns the tape that contains them.
     pub(super) fn keep_in_memory(&mut self) -> Arc<Mutex<Tape>> {
         self.in_memory = true;
         {
@@ -94,7 +94,7 @@ impl RunRecording {
         self.tape.lock().unwrap_or_else(PoisonError::into_inner).redact(text)
     }
 
-    /// Removes the recording that `qualify` has created beside its report, for a run with nothing to report.
+    /// Removes the recording beside the report of `qualify`, when a run has nothing to report.
     pub(super) fn discard_beside(&self, report: &Path) {
         if self.path.as_deref() == Some(&report.with_extension("jsonl")) {
             let _ = fs::remove_file(report.with_extension("jsonl"));

@@ -1,5 +1,5 @@
-//! `cfdfu simulate`: attaches a simulated drone to this computer's USB, controlled by commands on standard input. Also
-//! generates the synthetic images to flash.
+//! `cfdfu simulate`: attaches simulated drones to this computer's USB and controls them by commands on standard input.
+//! This module also generates the synthetic images to flash.
 
 use super::args::DemoKind;
 use super::console::Console;
@@ -7,12 +7,12 @@ use crate::report::{Exit, Problem, ProblemKind};
 use crate::sim::images;
 use crate::sim::scenario::CF2_BOARDS;
 
-/// The demo's built-in image of this kind.
+/// Returns the demo's built-in image of this kind.
 pub(super) fn demo_image(kind: DemoKind) -> Vec<u8> {
     image(kind, images::VERSION, images::FIRMWARE_LEN)
 }
 
-/// A synthetic image of this kind.
+/// Generates a synthetic image of this kind.
 pub(super) fn image(kind: DemoKind, version: &str, size: usize) -> Vec<u8> {
     match kind {
         DemoKind::Firmware => images::firmware(version, &CF2_BOARDS, size),
@@ -59,7 +59,7 @@ mod on_linux {
         }
         let clock = Arc::new(RealClock::new());
         let bus = SimBus::new(scenario.drones(clock.now()), clock);
-        console.line(&format!("SIMULATED: {}", scenario.what));
+        console.line(&format!("SIMULATED: {}", scenario.description));
         console.line(
             "Type unplug, plug, dfu (plug in with the button held) or quit. Ctrl-C also quits. With several drones, \
              add a number: unplug 3.",
@@ -83,7 +83,7 @@ mod on_linux {
         Ok(Exit::Done)
     }
 
-    /// Serves each drone on its own thread, because each has its own connection to the kernel.
+    /// Serves each drone on its own thread, because each drone has its own connection to the kernel.
     fn serve_all(bus: &SimBus, stop: &Arc<AtomicBool>) -> io::Result<()> {
         let drones = bus.drones();
         let serving: Vec<_> = (0..drones)
@@ -113,8 +113,8 @@ mod on_linux {
         let _ = io::Write::write_fmt(&mut io::stdout(), format_args!("{line}\n"));
     }
 
-    /// Executes commands, such as `unplug 3`. A command without a number applies to the first drone. The simulation
-    /// continues after the input ends.
+    /// Executes the commands on standard input, such as `unplug 3`. A command without a number applies to the first
+    /// drone. The simulation continues after the input ends.
     fn read_commands(bus: &SimBus, stop: &AtomicBool) {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
             match line.trim() {
@@ -125,9 +125,9 @@ mod on_linux {
                         continue;
                     };
                     if command == "link" {
-                        let turns =
+                        let switches =
                             bus.with(n, |drone, _| (drone.link_switches(), drone.link_was_returned()));
-                        let ((usb, radio), is_back) = turns.unwrap_or_default();
+                        let ((usb, radio), is_back) = switches.unwrap_or_default();
                         let suffix = if is_back { ", given back" } else { "" };
                         print(&format!("Drone {}: link to USB {usb}, to the radio {radio}{suffix}", n + 1));
                         continue;

@@ -28,7 +28,7 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
         }
         Ok(_) => {
             let advice =
-                format!("cfdfu does not change an existing file. Check its content, or remove it: rm {FILE}");
+                format!("cfdfu does not change an existing file. Check its content, or run `rm {FILE}`.");
             let message = format!("{FILE} exists with different content");
             return Err(Problem::new(Exit::CannotCreate, ProblemKind::RulesExist, &message).advise(&advice));
         }
@@ -45,7 +45,7 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
         if symptoms::is_root() {
             return problem;
         }
-        let advice = "Installing the rules requires root: sudo cfdfu udev --install";
+        let advice = "Installing the rules requires root: run `sudo cfdfu udev --install`.";
         Problem::new(Exit::NoPermission, ProblemKind::NoPermission, &problem).advise(advice)
     })?;
     console.line(&format!("Installed {FILE}."));

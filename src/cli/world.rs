@@ -1,5 +1,5 @@
 //! The bus and the clock of a command: real USB, a simulated Crazyflie, or a replayed recording. `-vv` prints
-//! every transfer, and `--record` records them all.
+//! every transfer, and `--record` records them.
 
 use std::fs::File;
 use std::io::Read;
@@ -24,18 +24,18 @@ use crate::worker::retry::RetryingBus;
 /// A bus and the clock that its devices run on.
 pub(super) type World = (Arc<dyn Bus>, Arc<dyn Clock>);
 
-/// The real bus, or the bus of the demo.
+/// Opens the real bus, or creates the bus of the demo.
 pub(super) fn bus(global: &Global, console: &mut Console) -> Result<World, Problem> {
     bus_for(global, None, console)
 }
 
-/// The simulated user who enters DFU mode by hand while a command waits.
+/// Returns the simulated user who enters DFU mode by hand while a command waits; `None` if the command does not wait.
 pub(super) fn helper(device: &DeviceArgs) -> Option<Helper> {
     let helper = if device.no_enter { Helper::IfNotInDfu } else { Helper::IfStuck };
     (device.wait > 0).then_some(helper)
 }
 
-/// The bus for a job. `helper` is the simulated user of a demo.
+/// Creates the bus for a job. `helper` is the simulated user of a demo.
 pub(super) fn bus_for(
     global: &Global,
     helper: Option<Helper>,
@@ -56,7 +56,7 @@ pub(super) struct DemoBus {
     pub(super) sim: SimBus,
 }
 
-/// The bus of the scenario or the recording named by `--demo`.
+/// Creates the bus of the scenario or the recording that `--demo` names.
 pub(super) fn demo(
     global: &Global,
     clock: &Arc<dyn Clock>,
@@ -129,8 +129,8 @@ fn with_observers(global: &Global, (bus, clock): World, console: &Console) -> Wo
 }
 
 /// Returns the function that creates the bus of a worker. On Linux with real USB, each worker has its own bus: with one
-/// libusb context, every transfer wakes every worker (see [`crate::batch_workers`]). Otherwise, or if a worker cannot open
-/// its own bus, the worker uses the shared bus.
+/// libusb context, every transfer wakes every worker (see [`crate::batch_workers`]). Otherwise, or if a worker cannot
+/// open its own bus, the worker uses the shared bus.
 pub(super) fn worker_bus(shared: &Arc<dyn Bus>, is_real: bool, console: &Console) -> WorkerBus {
     let shared = Arc::clone(shared);
     let record = console.recording.for_other_buses();
@@ -140,12 +140,12 @@ pub(super) fn worker_bus(shared: &Arc<dyn Bus>, is_real: bool, console: &Console
     })
 }
 
-/// A retrying bus for scans outside the worker. The worker wraps its bus itself.
+/// Adds retries to a bus that is scanned outside the worker. The worker adds retries to its own bus.
 pub(super) fn with_retries((bus, clock): World) -> RetryingBus<Arc<dyn Bus>> {
     RetryingBus::new(bus, clock)
 }
 
-/// The scenario with this name, or the first one. The argument parser has already validated the name.
+/// Returns the scenario with this name, or the first one. The argument parser has already validated the name.
 pub(super) fn scenario(name: Option<&str>) -> &'static Scenario {
     name.and_then(Scenario::by_name).unwrap_or(&SCENARIOS[0])
 }

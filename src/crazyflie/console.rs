@@ -6,7 +6,7 @@
 use super::{Release, crtp};
 use crate::usb::descriptor::is_printable;
 
-/// The longest line in bytes. The firmware's own lines are shorter than 100 bytes.
+/// The maximum length of a line in bytes. The firmware's own lines are shorter than 100 bytes.
 const LINE_MAX: usize = 240;
 /// The marker that the firmware prints in place of text dropped because its queue was full.
 const QUEUE_FULL: &str = "<F>";
@@ -29,7 +29,7 @@ pub struct ConsoleReader {
 }
 
 impl ConsoleReader {
-    /// Reads a packet and returns the lines that it completes. Packets of other ports are ignored.
+    /// Reads a packet and returns the lines that it completes. Packets from other ports are ignored.
     pub fn read(&mut self, packet: &[u8]) -> Vec<ConsoleLine> {
         let mut lines = Vec::new();
         for &byte in crtp::console_text(packet).unwrap_or_default() {
@@ -118,7 +118,8 @@ pub enum ConsoleFact {
 }
 
 impl ConsoleFact {
-    /// Reads one line. The text before the first `: ` is the name of the module that printed the line.
+    /// Returns the fact that a line reports, if any. The text before the first `: ` names the module that printed the
+    /// line.
     pub fn of(line: &str) -> Option<ConsoleFact> {
         let (module, text) = line.split_once(": ")?;
         let text = text.trim();
@@ -132,7 +133,8 @@ impl ConsoleFact {
         text.contains("[FAIL").then(|| ConsoleFact::PartFailed(format!("{module}: {text}")))
     }
 
-    /// Reads a line from `system.c`, `cfassert.c` or `watchdog.c`, which all print under the name `SYS`.
+    /// Like [`ConsoleFact::of`], for a line from `system.c`, `cfassert.c` or `watchdog.c`, which all print under the
+    /// name `SYS`.
     fn of_system(text: &str) -> Option<ConsoleFact> {
         if text == "Self test passed!" {
             return Some(ConsoleFact::SelfTestPassed);
@@ -244,7 +246,7 @@ impl Health {
     }
 
     /// Applies the parameter `system.selftestPassed`, which is ignored if the console has printed a verdict. A value of
-    /// 0 is not a verdict: the parameter is also 0 while the firmware is starting, the tests alone may take seconds,
+    /// 0 is not a verdict: the parameter is also 0 while the firmware is starting (the tests alone may take seconds),
     /// and a failed module prints its own line.
     pub fn apply_self_test_parameter(&mut self, passed: bool) {
         if self.self_test.is_none() {
@@ -252,9 +254,9 @@ impl Health {
         }
     }
 
-    /// Marks the radio chip as silent if firmware of this version has finished its self-test without printing the
-    /// chip's version and no line was lost. Firmware from before 2022 does not ask the chip (crazyflie-firmware PR
-    /// 839).
+    /// Marks the radio chip as silent if the self-test has finished, no line was lost, and firmware of this version
+    /// should have printed the chip's version but has not. Firmware from before 2022 does not ask the chip
+    /// (crazyflie-firmware PR 839).
     pub fn finish(&mut self, version: Option<&str>) {
         let asks = version.and_then(Release::of).is_some_and(|release| release >= Release::ASKS_RADIO_CHIP);
         let is_missing = self.radio_chip == RadioChip::Unknown && self.tests_began && !self.lines_lost;
@@ -268,8 +270,8 @@ impl Health {
         self.has_passed() || self.has_failed()
     }
 
-    /// The failed module to report. [`Module::LastRun`] is reported only if no other module failed, because the error
-    /// of the last run is otherwise a consequence of that failure.
+    /// Returns the failed module to report. [`Module::LastRun`] is reported only if no other module failed, because the
+    /// error of the last run is otherwise a consequence of that failure.
     pub fn failed_module(&self) -> Option<&Module> {
         let Some(SelfTest::Failed(modules)) = &self.self_test else { return None };
         modules.iter().find(|module| **module != Module::LastRun).or(modules.first())
@@ -291,7 +293,8 @@ impl Health {
         self.asked && !self.answered
     }
 
-    /// The drivers of the decks that failed their tests, according to lines such as `DECK_CORE: Deck 0 test [FAIL].`
+    /// Returns the drivers of the decks that failed their tests, according to lines such as
+    /// `DECK_CORE: Deck 0 test [FAIL].`
     pub(crate) fn failed_decks(&self) -> Vec<&str> {
         let has_failed = |deck: &&Deck| {
             deck.number.is_some_and(|number| {
@@ -308,7 +311,7 @@ impl Health {
         self.asked && !self.has_verdict()
     }
 
-    /// Combines this report with `before`, which the firmware sent over an earlier link.
+    /// Combines `self` with `before`, the health that the firmware reported over an earlier link.
     pub(crate) fn merge_earlier(self, before: &Health) -> Health {
         let mut all = before.clone();
         all.answered |= self.answered;
@@ -326,8 +329,8 @@ impl Health {
         all
     }
 
-    /// Keeps what remains known after a restart of the firmware. This includes the crash, because only the first run
-    /// after a crash reports it.
+    /// Keeps only what remains known after a restart of the firmware. This includes the crash, because only the first
+    /// run after a crash reports the crash.
     pub(crate) fn restarted(self) -> Health {
         let Health { answered, printed, asked, crash, .. } = self;
         Health { answered, printed, asked, crash, ..Health::default() }

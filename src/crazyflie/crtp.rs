@@ -1,5 +1,6 @@
-//! The CRTP packets that cfdfu exchanges with running firmware. A packet consists of a header with port and channel,
-//! and up to 30 bytes of content (crazyflie-firmware, docs/functional-areas/crtp).
+//! The packets of CRTP, the Crazyflie's real-time protocol, that cfdfu exchanges with running firmware. A packet
+//! consists of a header, which contains a port and a channel, and up to 30 bytes of content (crazyflie-firmware,
+//! docs/functional-areas/crtp).
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,22 +17,23 @@ pub(crate) const LINK_TO_RADIO: Setup = Setup { request_type: 0x40, request: 1, 
 pub(crate) const CRTP_OUT: Pipe = Pipe { interface: 0, endpoint: 0x01 };
 /// The endpoint for CRTP packets from the firmware.
 pub(crate) const CRTP_IN: Pipe = Pipe { interface: 0, endpoint: 0x81 };
-/// The buffer size for a read: the endpoint's maximum packet size. A CRTP packet has at most 31 bytes.
+/// The size of the buffer for a read, which is the maximum packet size of the endpoint. A CRTP packet has at most 31
+/// bytes.
 pub(crate) const CRTP_MAX: usize = 64;
 
-/// The header of a packet on this port and channel. The two bits between port and channel are set, as in the packets of
-/// all other clients.
+/// Returns the header of a packet on this port and channel. The two bits between port and channel are set, as all other
+/// clients set them.
 const fn header(port: u8, channel: u8) -> u8 {
     port << 4 | 0x0C | channel
 }
 
-/// The content of a packet on this port and channel; `None` for any other packet.
+/// Returns the content of a packet on this port and channel, or `None` for any other packet.
 fn content(port: u8, channel: u8, packet: &[u8]) -> Option<&[u8]> {
     let (&first, rest) = packet.split_first()?;
     (first & 0xF3 == header(port, channel) & 0xF3).then_some(rest)
 }
 
-/// The text in a packet from the console (port 0); `None` for any other packet.
+/// Returns the text in a packet from the console (port 0), or `None` for any other packet.
 pub(crate) fn console_text(packet: &[u8]) -> Option<&[u8]> {
     content(0, 0, packet)
 }
@@ -41,7 +43,7 @@ pub(crate) fn console_text(packet: &[u8]) -> Option<&[u8]> {
 pub enum CrtpQuestion {
     /// The version, for example `2026.04` or `2025.02 +12`.
     Version = 1,
-    /// The name of the board, for example `Crazyflie 2.1`; older firmware does not answer.
+    /// The name of the board, for example `Crazyflie 2.1`. Older firmware does not answer this question.
     BoardName = 2,
 }
 
@@ -50,7 +52,7 @@ impl CrtpQuestion {
         [header(13, 1), self as u8]
     }
 
-    /// The text of an answer to this question; `None` for any other packet.
+    /// Returns the text in an answer to this question, or `None` if the packet is not such an answer.
     pub fn answer(self, packet: &[u8]) -> Option<String> {
         let (&command, text) = content(13, 1, packet)?.split_first()?;
         let text: Vec<u8> = text.iter().copied().take_while(|&byte| byte != 0).collect();
@@ -69,12 +71,14 @@ pub(crate) fn memory_count(packet: &[u8]) -> Option<u8> {
     }
 }
 
-/// The packet that asks for the type of a memory. The EEPROM, which contains the radio address, has no fixed number.
+/// Returns the packet that asks for the type of a memory. The EEPROM, which contains the radio address, has no fixed
+/// number.
 pub(crate) fn memory_request(number: u8) -> [u8; 3] {
     [header(4, 0), 2, number]
 }
 
-/// Whether this memory is the EEPROM, which has type 0; `None` for any other packet.
+/// Returns whether the memory with this number is the EEPROM (type 0), or `None` if the packet is not an answer about
+/// this memory.
 pub(crate) fn is_eeprom(number: u8, packet: &[u8]) -> Option<bool> {
     match content(4, 0, packet)? {
         [2, other, kind, ..] if *other == number => Some(*kind == 0),
@@ -84,7 +88,7 @@ pub(crate) fn is_eeprom(number: u8, packet: &[u8]) -> Option<bool> {
     }
 }
 
-/// The packet that asks for the radio settings, which are at the start of the EEPROM.
+/// Returns the packet that asks for the radio settings, which are at the start of the EEPROM.
 pub(crate) fn radio_request(number: u8) -> [u8; 7] {
     [header(4, 1), number, 0, 0, 0, 0, RADIO_LEN]
 }
@@ -92,8 +96,9 @@ pub(crate) fn radio_request(number: u8) -> [u8; 7] {
 /// The length of the radio settings in bytes: magic, version, channel, speed, two trims, address and checksum.
 const RADIO_LEN: u8 = 21;
 
-/// The bytes in an answer to [`read_radio`], empty if the firmware reports an error; `None` for any other packet.
-pub(crate) fn radio_block(number: u8, packet: &[u8]) -> Option<Vec<u8>> {
+/// Returns the bytes in an answer to [`radio_request`], which are empty if the firmware reports an error, or `None` if
+/// the packet is not such an answer.
+pub(crate) fn parse_radio_block(number: u8, packet: &[u8]) -> Option<Vec<u8>> {
     let (address, rest) = content(4, 1, packet)?.split_first_chunk::<5>()?;
     if *address != [number, 0, 0, 0, 0] {
         return None;
@@ -116,7 +121,7 @@ pub struct Radio {
 
 impl Radio {
     /// Parses version 1 of the settings (crazyflie-firmware, `configblockeeprom.c`). The last byte is the sum of all
-    /// others.
+    /// other bytes.
     pub fn of(block: &[u8]) -> Option<Radio> {
         let (block, &[sum]) = block.get(..usize::from(RADIO_LEN))?.split_last_chunk::<1>()?;
         let total = block.iter().fold(0_u8, |total, &byte| total.wrapping_add(byte));
@@ -129,7 +134,7 @@ impl Radio {
 }
 
 impl Radio {
-    /// The address in hexadecimal, for example `E7E7E7E7E7`.
+    /// Returns the address in hexadecimal, for example `E7E7E7E7E7`.
     pub(crate) fn name(self) -> String {
         format!("{:010X}", self.address)
     }
@@ -139,7 +144,7 @@ impl Radio {
 const SPEEDS: [&str; 3] = ["250K", "1M", "2M"];
 
 impl fmt::Display for Radio {
-    /// The URI that clients connect to, for example `radio://0/80/2M/E7E7E7E7E7`.
+    /// Writes the URI that clients connect to, for example `radio://0/80/2M/E7E7E7E7E7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let speed = SPEEDS.get(usize::from(self.speed)).copied().unwrap_or("2M");
         write!(f, "radio://0/{}/{speed}/{}", self.channel, self.name())
@@ -159,8 +164,8 @@ impl FromStr for Radio {
         };
         let channel = channel.parse().ok().filter(|channel| *channel <= CHANNEL_MAX).ok_or(())?;
         let speed = (0..).zip(SPEEDS).find(|(_, name)| *name == speed).ok_or(())?.0;
-        let whole = Some(address).filter(|address| address.len() == 10);
-        let address = whole.and_then(|address| u64::from_str_radix(address, 16).ok()).ok_or(())?;
+        let digits = Some(address).filter(|address| address.len() == 10);
+        let address = digits.and_then(|address| u64::from_str_radix(address, 16).ok()).ok_or(())?;
         // Reject any other spelling of the same settings, such as a channel with a leading zero.
         Some(Radio { channel, speed, address }).filter(|radio| radio.to_string() == text).ok_or(())
     }
@@ -169,15 +174,16 @@ impl FromStr for Radio {
 /// The name of the parameter that overrides the LEDs (`led.c`).
 const LEDS: &[u8] = b"led\0bitmask\0";
 
-/// The packet that sets the LEDs. Bit 7 of `mask` overrides the firmware, each other bit stands for an LED, and 0 ends
-/// the override. The parameter is not persistent and does not control a motor (`crtp_parameters.md`, `SET_BY_NAME`).
-pub(crate) fn set_leds(mask: u8) -> Vec<u8> {
+/// Returns the packet that sets the LEDs. Bit 7 of `mask` overrides the firmware, each other bit selects an LED, and a
+/// `mask` of 0 ends the override. The parameter is not persistent and does not control a motor (`crtp_parameters.md`,
+/// `SET_BY_NAME`).
+pub(crate) fn leds_request(mask: u8) -> Vec<u8> {
     const SET_BY_NAME: u8 = 0;
     const UINT8: u8 = 8;
     [&[header(2, 3), SET_BY_NAME], LEDS, &[UINT8, mask]].concat()
 }
 
-/// Whether the firmware has set the LEDs; `None` for any other packet.
+/// Returns whether the firmware has set the LEDs, or `None` if the packet is not an answer to [`set_leds`].
 pub(crate) fn leds_are_set(packet: &[u8]) -> Option<bool> {
     let result = content(2, 3, packet)?.strip_prefix(&[0])?.strip_prefix(LEDS)?;
     Some(result.first() == Some(&0))
@@ -193,33 +199,33 @@ pub(crate) fn parameter_count(packet: &[u8]) -> Option<u16> {
     }
 }
 
-/// The packet that asks for the name of a parameter.
+/// Returns the packet that asks for the name of a parameter.
 pub(crate) fn parameter_request(number: u16) -> [u8; 4] {
     let [low, high] = number.to_le_bytes();
     [header(2, 0), 2, low, high]
 }
 
-/// Whether the parameter with this number has this name, given as `GROUP\0NAME\0`; `None` for any other packet. The
-/// firmware omits the last NUL.
+/// Returns whether the parameter with this number has this name, or `None` if the packet is not an answer about this
+/// parameter. `name` has the form `GROUP\0NAME\0`; the firmware omits the last NUL.
 pub(crate) fn is_parameter(number: u16, name: &[u8], packet: &[u8]) -> Option<bool> {
     let rest = content(2, 0, packet)?.strip_prefix(&[2])?;
     // This parameter does not exist.
     let Some((id, rest)) = rest.split_first_chunk::<2>() else { return Some(false) };
     let found = rest.get(1..).unwrap_or_default();
-    let same = found == name || Some(found) == name.strip_suffix(&[0]);
-    (u16::from_le_bytes(*id) == number).then_some(same)
+    let is_same = found == name || Some(found) == name.strip_suffix(&[0]);
+    (u16::from_le_bytes(*id) == number).then_some(is_same)
 }
 
 /// The name of the parameter that contains the self-test verdict (`system.c`).
 pub(crate) const SELF_TEST_PASSED: &[u8] = b"system\0selftestPassed\0";
 
-/// The packet that asks for the value of a parameter.
+/// Returns the packet that asks for the value of a parameter.
 pub(crate) fn parameter_value_request(number: u16) -> [u8; 3] {
     let [low, high] = number.to_le_bytes();
     [header(2, 1), low, high]
 }
 
-/// The value of a one-byte parameter; `None` for any other packet, or if the firmware reports an error.
+/// Returns the value of a one-byte parameter, or `None` for any other packet or if the firmware reports an error.
 pub(crate) fn parameter_value(number: u16, packet: &[u8]) -> Option<u8> {
     let (id, rest) = content(2, 1, packet)?.split_first_chunk::<2>()?;
     match rest {
@@ -299,10 +305,10 @@ mod tests {
         assert_eq!(is_eeprom(1, &[0x4C, 2, 0, 0]), None);
         assert_eq!(is_eeprom(9, &[0x4C, 2, 9]), Some(false));
         let good = [&[0x4D, 1, 0, 0, 0, 0, 0][..], &block(1, 80, [0xE7; 5])].concat();
-        assert!(Radio::of(&radio_block(1, &good).unwrap()).is_some());
-        assert_eq!(radio_block(2, &good), None);
-        assert_eq!(radio_block(1, &[0x4D, 1, 0, 0, 0, 0, 5]), Some(Vec::new()), "a firmware error");
-        assert_eq!(set_leds(0xFF), b"\x2F\0led\0bitmask\0\x08\xFF");
+        assert!(Radio::of(&parse_radio_block(1, &good).unwrap()).is_some());
+        assert_eq!(parse_radio_block(2, &good), None);
+        assert_eq!(parse_radio_block(1, &[0x4D, 1, 0, 0, 0, 0, 5]), Some(Vec::new()), "a firmware error");
+        assert_eq!(leds_request(0xFF), b"\x2F\0led\0bitmask\0\x08\xFF");
         assert_eq!(leds_are_set(b"\x2F\0led\0bitmask\0\0"), Some(true));
         assert_eq!(leds_are_set(b"\x2F\0led\0bitmask\0\x02"), Some(false), "no such parameter");
         assert_eq!(leds_are_set(b"\x2F\0ring\0effect\0\0"), None);

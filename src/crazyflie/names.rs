@@ -1,5 +1,5 @@
-//! The radio addresses of drones, by serial number. The address is a drone's name in a swarm. Only a running drone
-//! reports its address, so cfdfu remembers the address for the time when the drone is in DFU mode.
+//! The radio addresses of drones, by serial number. In a swarm, a drone's address serves as its name. Only a running
+//! drone reports its address, so cfdfu remembers the address and also shows it while the drone is in DFU mode.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +18,9 @@ impl RadioNames {
         }
     }
 
-    /// The address of the drone with this serial number, in either mode; `None` if several drones may have that number.
-    /// `present` contains the serial numbers of all connected drones. For a serial number from DFU mode, those drones
-    /// count, too, because a drone without a known address may share that number.
+    /// Returns the address of the drone with this serial number, as reported in either mode. Returns `None` if several
+    /// drones may have this number. `present` contains the serial numbers of all connected drones, because a drone
+    /// without a known address may share a serial number from DFU mode.
     pub fn of<'a>(&self, serial: &str, present: impl IntoIterator<Item = &'a str>) -> Option<Radio> {
         let twins = present.into_iter().filter(|other| is_same_serial(serial, other)).count();
         if twins > 1 && !is_firmware_serial(serial) {
@@ -61,7 +61,7 @@ mod tests {
         }
         let twins = ["338133873034", "338133873034"];
         assert_eq!(names.of("338133873034", twins), None, "either drone may have this address");
-        // Another chip with the same serial number in DFU mode: two words are changed without changing their sum.
+        // A second chip with the same serial number in DFU mode: two words differ, but their sum is the same.
         names.insert("52004F000551343035333233", radio(2));
         assert_eq!(names.of("338133873034", []), None);
         assert_eq!(names.of("52004F000551343035333233", twins), Some(radio(2)));

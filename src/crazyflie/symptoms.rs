@@ -56,7 +56,7 @@ impl Symptom {
     }
 }
 
-/// All symptoms, the frequent ones first.
+/// All symptoms, in the order of the tables in the documentation.
 pub const SYMPTOMS: &[Symptom] = &[
     row(
         "M2 and M3 lit, M1 blinks red",
@@ -192,7 +192,7 @@ pub(crate) fn capitalised(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// What a module tests, worded to follow `failed:`.
+/// Names what a module tests, in words that can follow `failed:`.
 fn part(module: &Module, health: &Health) -> String {
     match module {
         Module::Deck => match health.failed_decks().as_slice() {
@@ -209,7 +209,7 @@ fn part(module: &Module, health: &Health) -> String {
     }
 }
 
-/// The remedy if this module has failed its test.
+/// Returns the remedy for this module if it has failed its test.
 pub(crate) fn remedy(module: &Module) -> &'static str {
     match module {
         Module::Deck => {
@@ -237,13 +237,13 @@ pub(crate) fn remedy(module: &Module) -> &'static str {
     }
 }
 
-/// The modules that failed, for example `a deck, a motion sensor`.
+/// Lists what failed, for example `a deck, a motion sensor`.
 pub(crate) fn failed_parts(health: &Health) -> String {
     let Some(SelfTest::Failed(modules)) = &health.self_test else { return String::new() };
     modules.iter().map(|module| part(module, health)).collect::<Vec<_>>().join(", ")
 }
 
-/// The health that a running drone reports, as rows of label and text.
+/// Returns the health that a running drone reports, as rows that each contain a label and a text.
 pub(crate) fn rows(health: &Health) -> Vec<(&'static str, String)> {
     let self_test = match &health.self_test {
         Some(SelfTest::Passed) => Some("passed".to_owned()),

@@ -107,7 +107,7 @@ impl DfuDevice {
         Ok(device)
     }
 
-    /// The flash, which is the first memory that can be erased.
+    /// Returns the flash, which is the first memory that can be erased.
     pub fn flash(&self) -> Option<&Alternate> {
         let erasable = |alternate: &&Alternate| alternate.map.sectors().iter().any(|s| s.access.erasable);
         // An old ROM (V3.0) also reports its option bytes and OTP as erasable, so only the first erasable memory is the
@@ -117,7 +117,7 @@ impl DfuDevice {
         self.unnamed.iter().all(|lost| *lost > flash.number).then_some(flash)
     }
 
-    /// The memory that contains `address`.
+    /// Returns the memory that contains `address`.
     pub(crate) fn alternate_at(&self, address: Address) -> Option<&Alternate> {
         self.alternates.iter().find(|a| a.map.sectors().iter().any(|s| s.span.contains(address)))
     }
@@ -130,7 +130,7 @@ struct Functional {
 }
 
 impl Functional {
-    /// Searches the descriptors that follow an interface descriptor.
+    /// Finds the DFU functional descriptor among the descriptors that follow an interface descriptor.
     fn find(mut extra: &[u8]) -> Option<Functional> {
         while let [len, kind, ..] = *extra {
             let len = usize::from(len).max(2);

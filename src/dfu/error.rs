@@ -1,4 +1,5 @@
-//! Why a DFU operation failed: a transfer error, an error that the device reports, or an invalid reply.
+//! The reasons why a DFU operation fails, for example a failed transfer, an error that the device reports, or an
+//! invalid reply.
 
 use std::time::Duration;
 
@@ -26,16 +27,16 @@ pub enum DfuError {
     /// The device transferred fewer bytes than requested.
     #[error("the device transferred {got} bytes instead of {wanted}")]
     Short { got: usize, wanted: usize },
-    /// The device is on the bus but answers no request.
-    #[error("the device does not answer: no reply for {}", seconds(.0))]
+    /// The device is on the bus but does not answer requests.
+    #[error("the device does not answer: no reply for {}", format_seconds(.0))]
     Silent(Duration),
     /// The device was still busy when the time limit of the operation expired.
-    #[error("the device is still busy after {}", seconds(.0))]
+    #[error("the device is still busy after {}", format_seconds(.0))]
     Busy(Duration),
 }
 
 impl DfuError {
-    /// The transfer error, if a transfer failed.
+    /// Returns the transfer error, if a transfer failed.
     pub(crate) fn transfer(&self) -> Option<TransferError> {
         match self {
             DfuError::Transfer { error, .. } | DfuError::Select(error) => Some(*error),
@@ -43,17 +44,17 @@ impl DfuError {
         }
     }
 
-    /// Whether the device was disconnected.
+    /// Returns whether the device was disconnected.
     pub fn is_disconnect(&self) -> bool {
         self.transfer() == Some(TransferError::Disconnected)
     }
 
-    /// Whether no further request can succeed: the device was disconnected or no longer answers.
+    /// Returns whether no further request can succeed: the device was disconnected or no longer answers.
     pub(crate) fn ends_session(&self) -> bool {
         self.is_disconnect() || matches!(self, DfuError::Silent(_))
     }
 }
 
-fn seconds(time: &Duration) -> String {
+fn format_seconds(time: &Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }

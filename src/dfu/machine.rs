@@ -40,9 +40,9 @@ pub enum Operation {
 /// What the caller must do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// Perform a control transfer to the device within this time limit.
+    /// Perform a control transfer that sends these bytes to the device, within this time limit.
     Send(Setup, &'a [u8], Duration),
-    /// Perform a control transfer from the device of up to this many bytes within this time limit.
+    /// Perform a control transfer that reads up to this many bytes from the device, within this time limit.
     Fetch(Setup, usize, Duration),
     /// Wait, then call [`Machine::finish_wait`].
     Wait(Duration),
@@ -114,7 +114,7 @@ impl Act {
         }
     }
 
-    /// The time limit for the device's work on this act.
+    /// Returns the time limit for the device's work on this act.
     fn time_limit(&self) -> Duration {
         match self {
             Act::Download { time_limit, .. } => *time_limit,
@@ -123,7 +123,7 @@ impl Act {
     }
 }
 
-/// The next step of the machine. Each phase owns its act.
+/// The next step of the machine. Each phase of an act owns the act.
 #[derive(Debug)]
 enum MachinePhase {
     Ready,
@@ -227,7 +227,7 @@ impl Machine {
             }
             Operation::Erase(address) => {
                 self.prepare_download();
-                self.queue_command(wire::erase(address), ERASE);
+                self.queue_command(wire::encode_erase(address), ERASE);
                 self.pointer = None;
             }
             Operation::Write(address, data) => {
@@ -254,7 +254,7 @@ impl Machine {
             }
             Operation::Leave(address) => {
                 self.prepare_download();
-                self.queue_command(wire::set_address(address), WORK);
+                self.queue_command(wire::encode_set_address(address), WORK);
                 self.pointer = None;
                 self.acts.push_back(Act::Leave);
             }
@@ -303,7 +303,7 @@ impl Machine {
                 MachinePhase::Survey { tries }
             }
             other => {
-                debug_assert!(false, "unexpected call to waited() in {other:?}");
+                debug_assert!(false, "unexpected call to finish_wait() in {other:?}");
                 other
             }
         };
@@ -335,7 +335,7 @@ impl Machine {
         std::mem::take(&mut self.notes)
     }
 
-    /// Whether the device is polled at once rather than after bwPollTimeout: see [`Polling::Eager`].
+    /// Returns whether the device is polled at once rather than after bwPollTimeout: see [`Polling::Eager`].
     pub(crate) fn is_eager(&self) -> bool {
         self.eager
     }
@@ -373,7 +373,7 @@ impl Machine {
         if self.state == Some(State::UploadIdle) && self.acts.is_empty() {
             self.acts.push_back(Act::Abort);
         }
-        self.queue_command(wire::set_address(address), WORK);
+        self.queue_command(wire::encode_set_address(address), WORK);
         self.pointer = whole.then_some(Pointer { base: address, next: FIRST_BLOCK + 1 });
         FIRST_BLOCK
     }
@@ -398,7 +398,8 @@ impl Machine {
         }
     }
 
-    /// After a stall, asks the device for its status. No other error has a reason that the device could report.
+    /// After a stall, asks the device for its status. After any other error, the operation fails at once, because the
+    /// device cannot report a reason.
     fn diagnose_or_fail(&mut self, error: DfuError) {
         match error {
             DfuError::Transfer { error: TransferError::Stall, .. } => {
@@ -418,7 +419,7 @@ impl Machine {
             Err(_) if leaving => return self.finish(Ok(Vec::new())),
             Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
             Err(error) if lost >= LOST_POLLS => return self.fail(lost_status(error)),
-            // The request or its answer was lost. Another GETSTATUS is safe: it starts the work or reports its state.
+            // The request or its answer was lost. Another GETSTATUS is safe: it starts the work or reports on it.
             Err(_) => return self.phase = MachinePhase::Start { act, lost: lost + 1 },
         };
         match block {

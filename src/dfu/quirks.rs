@@ -1,4 +1,4 @@
-//! How known devices deviate from the DFU standard.
+//! The ways in which known devices deviate from the DFU standard.
 
 use super::device::DfuDevice;
 use crate::usb::{Id, ROM_DFU};
@@ -33,7 +33,7 @@ pub struct Quirks {
     pub width_switch: bool,
 }
 
-/// A device that follows the standard.
+/// The behaviour of a device that follows the standard.
 pub(crate) const STANDARD: Quirks =
     Quirks { name: "standard DfuSe", polling: Polling::Obey, width_switch: false };
 

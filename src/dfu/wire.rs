@@ -1,4 +1,5 @@
-//! Encodes DFU requests and decodes answers (DFU 1.1 §3, AN3156 §4 and §5). `machine` controls their order and timing.
+//! Encodes DFU requests and decodes the answers (DFU 1.1 §3, AN3156 §4 and §5). The order and the timing of the
+//! requests are in `machine`.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +14,7 @@ const CLASS_OUT: u8 = 0x21;
 const CLASS_IN: u8 = 0xA1;
 /// The block number that carries commands (AN3156 §5).
 const COMMAND_BLOCK: u16 = 0;
-/// The number of the block at the address pointer itself. Block 1 is reserved.
+/// The number of the block at the address pointer. Block 1 is reserved.
 pub(crate) const FIRST_BLOCK: u16 = 2;
 /// bRequest of DFU_GETSTATUS.
 pub(crate) const GETSTATUS: u8 = 3;
@@ -32,13 +33,13 @@ pub enum Request {
     GetStatus,
     /// DFU_CLRSTATUS.
     ClearStatus,
-    /// DFU_GETSTATE. Unlike GETSTATUS, it does not start a pending operation.
+    /// DFU_GETSTATE. Unlike GETSTATUS, this request does not start a pending operation.
     GetState,
     Abort,
 }
 
 impl Request {
-    /// The setup packet for this request to `interface`.
+    /// Returns the setup packet for sending this request to `interface`.
     pub(crate) fn setup(self, interface: u8) -> Setup {
         let (request_type, request, value) = match self {
             Request::Command => (CLASS_OUT, 1, COMMAND_BLOCK),
@@ -54,7 +55,7 @@ impl Request {
 }
 
 impl fmt::Display for Request {
-    /// The name in the standard.
+    /// Writes the name of the request in the standard.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Request::Command | Request::Download(_) => "DNLOAD",
@@ -68,16 +69,16 @@ impl fmt::Display for Request {
 }
 
 /// Encodes the Set Address Pointer command (AN3156 §5.2).
-pub(crate) fn set_address(address: Address) -> Vec<u8> {
-    command(0x21, address)
+pub(crate) fn encode_set_address(address: Address) -> Vec<u8> {
+    encode_command(0x21, address)
 }
 
 /// Encodes the command to erase the sector that contains `address` (AN3156 §5.3).
-pub(crate) fn erase(address: Address) -> Vec<u8> {
-    command(0x41, address)
+pub(crate) fn encode_erase(address: Address) -> Vec<u8> {
+    encode_command(0x41, address)
 }
 
-fn command(code: u8, address: Address) -> Vec<u8> {
+fn encode_command(code: u8, address: Address) -> Vec<u8> {
     [&[code][..], &address.0.to_le_bytes()].concat()
 }
 
@@ -92,7 +93,7 @@ pub struct StatusBlock {
 }
 
 impl StatusBlock {
-    /// Parses an answer. Returns `None` if its length is wrong or its state is undefined.
+    /// Parses a GETSTATUS answer. Returns `None` if its length is wrong or its state is undefined.
     pub fn parse(bytes: &[u8]) -> Option<StatusBlock> {
         let &[status, low, middle, high, state, _] = bytes else { return None };
         let poll = Duration::from_millis(u64::from(u32::from_le_bytes([low, middle, high, 0])));
@@ -117,8 +118,8 @@ mod tests {
         assert_eq!(fields(Request::ClearStatus), (0x21, 4, 0));
         assert_eq!(fields(Request::GetState), (0xA1, 5, 0));
         assert_eq!(fields(Request::Abort), (0x21, 6, 0));
-        assert_eq!(set_address(Address(0x0800_4000)), [0x21, 0x00, 0x40, 0x00, 0x08]);
-        assert_eq!(erase(Address(0x0802_0000)), [0x41, 0x00, 0x00, 0x02, 0x08]);
+        assert_eq!(encode_set_address(Address(0x0800_4000)), [0x21, 0x00, 0x40, 0x00, 0x08]);
+        assert_eq!(encode_erase(Address(0x0802_0000)), [0x41, 0x00, 0x00, 0x02, 0x08]);
     }
 
     #[test]

@@ -8,11 +8,11 @@ use thiserror::Error;
 
 use super::{Access, Address, Sector, Span};
 
-/// The maximum of a count or a size. No known device reports more than three digits.
+/// The maximum count or size in a map. No known device reports a number with more than three digits.
 const MAX_FIELD: u32 = 999;
 /// The sector sizes of an STM32F405 with 1 MiB of flash, in KiB (RM0090 table 5).
 pub(crate) const SECTORS_KIB: [u16; 12] = [16, 16, 16, 16, 64, 128, 128, 128, 128, 128, 128, 128];
-/// The maximum number of sectors. No known chip has as many.
+/// The maximum number of sectors. No known chip has that many.
 const MAX_SECTORS: usize = 4096;
 
 /// A named memory and its sectors, in ascending order and without overlaps.
@@ -32,7 +32,7 @@ pub enum MapError {
     /// A part of the string does not follow the grammar.
     #[error("the memory map contains {0:?}, which cannot be parsed")]
     Malformed(String),
-    /// The map has more sectors, or a higher address, than any device can have.
+    /// The map has more than `MAX_SECTORS` sectors, or a sector extends beyond the 32-bit address space.
     #[error("the memory map is larger than on any known chip")]
     TooLarge,
     /// Two sectors contain the same address.
@@ -69,7 +69,7 @@ impl MemoryMap {
         Ok(MemoryMap { name, sectors })
     }
 
-    /// The map of an STM32F405 with 1 MiB of flash, for checking an image before a device is connected.
+    /// Returns the map of an STM32F405 with 1 MiB of flash, to check an image before a device is connected.
     pub fn stm32f405() -> MemoryMap {
         let access = Access { readable: true, erasable: true, writable: true };
         let mut start = 0x0800_0000;
@@ -82,30 +82,30 @@ impl MemoryMap {
         MemoryMap { name: "Internal Flash".to_owned(), sectors: sectors.collect() }
     }
 
-    /// All sectors, in ascending order.
+    /// Returns all sectors, in ascending order.
     pub fn sectors(&self) -> &[Sector] {
         &self.sectors
     }
 
-    /// Whether the sector bounds match an STM32F405 with 1 MiB of flash. The name is ignored.
+    /// Returns whether the sector bounds match an STM32F405 with 1 MiB of flash. The name is ignored.
     pub fn is_stm32f405(&self) -> bool {
         let spans = |map: &MemoryMap| map.sectors.iter().map(|s| s.span).collect::<Vec<_>>();
         spans(self) == spans(&MemoryMap::stm32f405())
     }
 
-    /// The sectors that share a byte with `span`.
+    /// Returns the sectors that share a byte with `span`.
     pub(crate) fn intersecting(&self, span: Span) -> impl Iterator<Item = &Sector> {
         self.sectors.iter().filter(move |sector| sector.span.intersection(span).is_some())
     }
 
-    /// Whether the sectors cover every byte of `span`.
+    /// Returns whether the sectors cover every byte of `span`.
     pub(crate) fn covers(&self, span: Span) -> bool {
-        let inside: u64 = self
+        let covered: u64 = self
             .intersecting(span)
             .filter_map(|sector| sector.span.intersection(span))
             .map(|part| u64::from(part.len()))
             .sum();
-        inside == u64::from(span.len())
+        covered == u64::from(span.len())
     }
 }
 
@@ -117,13 +117,13 @@ fn parse_address(text: &str) -> Result<u32, MapError> {
 }
 
 fn parse_zone(start: u32, layout: &str, sectors: &mut Vec<Sector>) -> Result<(), MapError> {
-    let mut at = u64::from(start);
+    let mut next = u64::from(start);
     for group in layout.split(',').map(str::trim).filter(|group| !group.is_empty()) {
         let (count, len, access) = parse_group(group)?;
         for _ in 0..count {
-            let start = u32::try_from(at).map_err(|_| MapError::TooLarge)?;
+            let start = u32::try_from(next).map_err(|_| MapError::TooLarge)?;
             let span = Span::new(Address(start), len).ok_or(MapError::TooLarge)?;
-            at = span.end();
+            next = span.end();
             if sectors.len() == MAX_SECTORS {
                 return Err(MapError::TooLarge);
             }

@@ -1,5 +1,5 @@
-//! Tests of the fleet: fixed scenarios, and random sequences of messages in which drones appear, disappear and swap
-//! places and jobs end in every way.
+//! Tests of the fleet: fixed scenarios, and random sequences of messages. In these sequences, drones appear, disappear
+//! and swap places, and jobs end in every possible way.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ fn device(port: &[u8], serial: u32, mode: Mode) -> Device {
 
 fn policy() -> Policy {
     Policy {
-        // The job of an undo, which first finds its drone.
+        // The first job of an undo, which only finds the drone.
         job: Job { enter: Enter::Unaided, ..Job::new(Task::Find) },
         selected: Vec::new(),
         planned: Vec::new(),
@@ -44,7 +44,7 @@ fn failed_report(kind: FailureKind) -> Box<Report> {
     report_with(Outcome::Failed(Failure { kind, place: None, drone: DroneState::Untouched }))
 }
 
-/// Returns a fleet that has gathered these drones, and the effects of its start.
+/// Returns a fleet that has found these drones and started, and the effects of the start.
 fn start_fleet(policy: Policy, devices: Vec<Device>) -> (Fleet, Vec<FleetEffect>) {
     let mut fleet = Fleet::new(policy, Duration::ZERO);
     fleet.update(Duration::ZERO, FleetMsg::Bus(devices));
@@ -52,7 +52,7 @@ fn start_fleet(policy: Policy, devices: Vec<Device>) -> (Fleet, Vec<FleetEffect>
     (fleet, effects)
 }
 
-/// The rows whose jobs start.
+/// Returns the rows whose jobs start.
 fn starts(effects: &[FleetEffect]) -> Vec<usize> {
     let start = |effect: &FleetEffect| match effect {
         FleetEffect::Start(id, _) => Some(*id),
@@ -69,7 +69,7 @@ fn at_most_four_drones_on_a_hub_enter_dfu_mode_at_once() {
     // The first drone is now in DFU mode, so the next drone may enter.
     let effects = fleet.update(SETTLE, FleetMsg::Event(0, Event::Device(device(&[1, 1], 1, Mode::Dfu))));
     assert_eq!(starts(&effects), [4]);
-    // Drones that are already in DFU mode need not wait, and another hub has its own limit.
+    // Drones that are already in DFU mode need not wait, and each hub has its own limit.
     let mixed =
         (1..=10).map(running).chain([device(&[2, 1], 90, Mode::Firmware), device(&[1, 9, 1], 91, Mode::Dfu)]);
     let (_, effects) = start_fleet(policy(), mixed.collect());
@@ -79,7 +79,7 @@ fn at_most_four_drones_on_a_hub_enter_dfu_mode_at_once() {
 /// Drones that are only identified do not restart, so they need not take turns and must not be shown as entering DFU
 /// mode.
 #[test]
-fn a_batch_that_only_identifies_running_drones_starts_all_at_once() {
+fn a_batch_that_only_identifies_drones_starts_all_jobs_at_once() {
     let running = (1..=10).map(|n| device(&[1, n], n.into(), Mode::Firmware)).collect();
     let (mut fleet, effects) = start_fleet(Policy { job: Job::new(Task::Identify), ..policy() }, running);
     assert_eq!(starts(&effects).len(), 10);
@@ -116,8 +116,8 @@ fn a_batch_starts_once_the_bus_has_settled_or_all_expected_drones_are_plugged_in
     assert!(starts(&fleet.update(seconds(1), FleetMsg::Bus(vec![one.clone(), two.clone()]))).is_empty());
     assert!(starts(&fleet.update(Duration::from_millis(2900), FleetMsg::Tick)).is_empty());
     assert_eq!(starts(&fleet.update(seconds(3), FleetMsg::Tick)), [0, 1]);
-    // With `--expect`, the batch starts as soon as all drones are plugged in, or after the wait without the missing
-    // drones.
+    // With `--expect`, the batch starts as soon as that many drones are plugged in. After the wait time, it starts
+    // without the missing drones.
     let expects = |expect| Policy { expect: Some(expect), wait: seconds(30), ..policy() };
     let mut fleet = Fleet::new(expects(2), Duration::ZERO);
     assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone(), two.clone()]))), [0, 1]);
@@ -159,13 +159,13 @@ fn a_station_flashes_each_drone_once_but_retries_a_failed_drone() {
     // The drone restarts and stays plugged in. The station must not mistake it for a new drone.
     assert!(fleet.update(seconds(6), FleetMsg::Bus(Vec::new())).is_empty());
     assert!(fleet.update(seconds(8), FleetMsg::Bus(vec![Device { address: 2, ..one.clone() }])).is_empty());
-    // Another drone is plugged into the same port, fails, and is plugged in again.
+    // A different drone is plugged into the same port, fails, and is plugged in again.
     assert_eq!(starts(&fleet.update(seconds(20), FleetMsg::Bus(vec![two.clone()]))), [1]);
     fleet.update(seconds(25), FleetMsg::Ended(1, failed_report(FailureKind::OtherChip), None));
     fleet.update(seconds(26), FleetMsg::Bus(Vec::new()));
     assert_eq!(starts(&fleet.update(seconds(36), FleetMsg::Bus(vec![two]))), [2]);
     fleet.update(seconds(40), FleetMsg::Ended(2, report_with(Outcome::Unchanged), None));
-    // The first drone is moved to another port and is running now. It is already done.
+    // The first drone is moved to a different port and is running now. The station has already flashed this drone.
     let moved = device(&[4], 1, Mode::Firmware);
     assert_eq!(
         fleet.update(seconds(41), FleetMsg::Bus(vec![moved.clone()])),
@@ -178,7 +178,7 @@ fn a_station_flashes_each_drone_once_but_retries_a_failed_drone() {
     assert_eq!(fleet.exit(), Exit::Done);
 }
 
-fn station(count: Option<usize>, hold: bool) -> Fleet {
+fn new_station(count: Option<usize>, hold: bool) -> Fleet {
     let station = Some(Station { count, hold, ..Station::default() });
     Fleet::new(Policy { station, ..policy() }, Duration::ZERO)
 }
@@ -186,7 +186,7 @@ fn station(count: Option<usize>, hold: bool) -> Fleet {
 #[test]
 fn a_failed_scan_or_a_restart_does_not_release_a_held_drone() {
     let seconds = Duration::from_secs;
-    let mut fleet = station(None, true);
+    let mut fleet = new_station(None, true);
     let one = device(&[1], 1, Mode::Firmware);
     fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone()]));
     fleet.update(seconds(1), FleetMsg::Bus(Vec::new()));
@@ -197,7 +197,7 @@ fn a_failed_scan_or_a_restart_does_not_release_a_held_drone() {
     // An unreadable serial number does not prove that the drone was replaced.
     let nameless = Device { strings: Strings::default(), address: 3, ..one.clone() };
     assert!(starts(&fleet.update(seconds(4), FleetMsg::Bus(vec![nameless]))).is_empty());
-    // The drone is away for longer than a restart and is then plugged in again, so the user wants it flashed.
+    // The drone is away for longer than a restart takes, so the user has plugged it in again to have it flashed.
     fleet.update(seconds(5), FleetMsg::Bus(Vec::new()));
     assert_eq!(starts(&fleet.update(seconds(20), FleetMsg::Bus(vec![one]))).len(), 1);
 }
@@ -205,7 +205,7 @@ fn a_failed_scan_or_a_restart_does_not_release_a_held_drone() {
 #[test]
 fn a_drone_without_a_serial_number_is_flashed_once() {
     let seconds = Duration::from_secs;
-    let mut fleet = station(Some(2), false);
+    let mut fleet = new_station(Some(2), false);
     let nameless = Device { strings: Strings::default(), ..device(&[1], 1, Mode::Dfu) };
     assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![nameless.clone()]))), [0]);
     fleet.update(seconds(5), FleetMsg::Ended(0, report_with(Outcome::Flashed), None));
@@ -220,18 +220,19 @@ fn a_drone_without_a_serial_number_is_flashed_once() {
 
 #[test]
 fn a_station_ends_even_if_more_drones_are_plugged_in_than_it_needs() {
-    let mut fleet = station(Some(1), false);
+    let mut fleet = new_station(Some(1), false);
     let drones = (1..=3).map(|n| device(&[n], n.into(), Mode::Dfu)).collect();
     assert_eq!(starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(drones))), [0]);
     let effects = fleet.update(Duration::ZERO, FleetMsg::Ended(0, report_with(Outcome::Flashed), None));
     assert!(effects.contains(&FleetEffect::End), "{effects:?}");
 }
 
-/// While a job runs, its port is not in the list of devices, so the station cannot notice that the drone was unplugged.
+/// The list of devices does not contain the port of a running job, so the station cannot notice that the drone was
+/// unplugged during the job.
 #[test]
 fn a_drone_that_was_unplugged_during_its_job_is_flashed_again() {
     let seconds = Duration::from_secs;
-    let mut fleet = station(None, false);
+    let mut fleet = new_station(None, false);
     let one = device(&[1], 1, Mode::Dfu);
     assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone()]))), [0]);
     fleet.update(seconds(5), FleetMsg::Ended(0, failed_report(FailureKind::OtherChip), None));
@@ -241,7 +242,7 @@ fn a_drone_that_was_unplugged_during_its_job_is_flashed_again() {
 #[test]
 fn a_station_reports_why_it_cannot_open_a_drone() {
     let seconds = Duration::from_secs;
-    let mut fleet = station(None, false);
+    let mut fleet = new_station(None, false);
     let closed = Device { open_error: Some(TransferError::Access), ..device(&[1], 1, Mode::Dfu) };
     fleet.update(seconds(0), FleetMsg::Bus(vec![closed.clone()]));
     assert!(fleet.update(seconds(1), FleetMsg::Tick).is_empty(), "udev may not have granted access yet");
@@ -256,18 +257,18 @@ fn a_station_reports_why_it_cannot_open_a_drone() {
 #[test]
 fn a_station_does_not_flash_a_drone_that_another_instance_has_used() {
     let seconds = Duration::from_secs;
-    let mut fleet = station(None, false);
+    let mut fleet = new_station(None, false);
     let used = Device { open_error: Some(TransferError::Busy), ..device(&[1], 1, Mode::Dfu) };
     fleet.update(seconds(0), FleetMsg::Bus(vec![used]));
     assert_eq!(fleet.update(seconds(3), FleetMsg::Tick), [FleetEffect::Joined(0), FleetEffect::Show(0)]);
     assert!(starts(&fleet.update(seconds(9), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]))).is_empty());
-    // The drone is unplugged, and another drone is plugged in.
+    // The used drone is unplugged, and a different drone is plugged into its port.
     fleet.update(seconds(10), FleetMsg::Bus(Vec::new()));
     let later = fleet.update(seconds(30), FleetMsg::Bus(vec![device(&[1], 2, Mode::Dfu)]));
     assert_eq!(starts(&later), [1]);
 }
 
-/// The serial number of a running drone matches two drones in DFU mode.
+/// The serial number that running firmware reports corresponds to the serial numbers of two drones in DFU mode.
 #[test]
 fn a_serial_number_that_matches_two_drones_selects_neither() {
     let dfu = |port: u8, serial: &str| {
@@ -291,7 +292,7 @@ fn a_serial_number_that_matches_two_drones_selects_neither() {
     assert_eq!(fleet.counts().missing, 1);
 }
 
-/// Drones that do not answer delay the first scan.
+/// Drones that do not answer can delay the first scan.
 #[test]
 fn a_batch_does_not_end_before_the_bus_has_been_read() {
     let mut fleet = Fleet::new(policy(), Duration::ZERO);
@@ -321,7 +322,7 @@ fn a_station_holds_the_drones_that_are_plugged_in_at_the_start() {
     let mut fleet = Fleet::new(Policy { station, ..policy() }, Duration::ZERO);
     let at = |port: u8, serial| device(&[port], serial, Mode::Dfu);
     assert!(starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(vec![at(1, 1)]))).is_empty());
-    // A drone that is plugged in later starts at once, unless an earlier run has already done it.
+    // The job of a drone that is plugged in later starts at once, unless an earlier run has already flashed the drone.
     assert_eq!(
         starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(vec![at(1, 1), at(2, 2), at(3, 10)]))),
         [1]
@@ -374,14 +375,14 @@ fn a_batch_can_continue_as_a_station() {
     let restarted = Device { address: 2, ..one };
     assert_eq!(starts(&fleet.update(seconds(5), FleetMsg::Bus(vec![restarted, two]))), [1]);
     fleet.update(seconds(9), FleetMsg::Ended(1, failed_report(FailureKind::OtherChip), None));
-    // A drone that was plugged in during the batch waits until it is plugged in again.
+    // A drone that was plugged in during the batch is flashed only after it has been plugged in again.
     let (mut other, _) = start_fleet(policy(), vec![device(&[1], 1, Mode::Dfu)]);
     let late = device(&[3], 3, Mode::Dfu);
     other.update(seconds(3), FleetMsg::WaitForMore(vec![late.clone()]));
     assert!(starts(&other.update(seconds(4), FleetMsg::Bus(vec![late.clone()]))).is_empty());
     other.update(seconds(5), FleetMsg::Bus(Vec::new()));
     assert_eq!(starts(&other.update(seconds(20), FleetMsg::Bus(vec![late]))).len(), 1);
-    // The failed job runs again when the user requests it, and the batch ends when the user stops it.
+    // The failed job runs again when the user requests a rerun, and the station ends when the user stops it.
     assert_eq!(starts(&fleet.update(seconds(10), FleetMsg::Rerun(1))), [1]);
     fleet.update(seconds(11), FleetMsg::Ended(1, report_with(Outcome::Flashed), None));
     assert_eq!((fleet.done(), fleet.exit()), (2, Exit::Done));
@@ -421,19 +422,19 @@ struct Model {
     fleet: Fleet,
     now: Duration,
     bus: HashMap<u8, Device>,
-    /// The job that runs on each row.
+    /// The job that is running for each row.
     running: HashMap<usize, Job>,
     ended: Vec<usize>,
-    /// For a station: the serial numbers of the drones that are done.
+    /// For a station: the serial numbers of the drones that it has flashed.
     succeeded: Vec<String>,
-    over: bool,
+    is_over: bool,
     is_station: bool,
 }
 
 impl Model {
     fn send(&mut self, msg: FleetMsg) {
         let effects = self.fleet.update(self.now, msg);
-        assert!(!self.over || effects.is_empty(), "the fleet returned effects after its end");
+        assert!(!self.is_over || effects.is_empty(), "the fleet returned effects after its end");
         for effect in effects {
             match effect {
                 FleetEffect::Start(id, job) => {
@@ -459,7 +460,7 @@ impl Model {
                 FleetEffect::Joined(_) | FleetEffect::Show(_) | FleetEffect::Paused => {}
                 FleetEffect::End => {
                     assert!(self.running.is_empty());
-                    self.over = true;
+                    self.is_over = true;
                 }
             }
         }
@@ -469,13 +470,13 @@ impl Model {
         let counts = self.fleet.counts();
         let Counts { flashed, unchanged, refused, failed, cancelled, .. } = counts;
         assert_eq!(flashed + unchanged + refused + failed + cancelled, final_rows);
-        if self.over {
+        if self.is_over {
             assert_eq!(final_rows, self.fleet.rows.len());
-            let all = flashed + unchanged == self.fleet.rows.len() && counts.missing == 0;
+            let have_all_succeeded = flashed + unchanged == self.fleet.rows.len() && counts.missing == 0;
             let is_done = self.fleet.exit() == Exit::Done;
             // A station without drones also exits with `Done`, and a drone that failed may have succeeded later.
-            assert!(is_done || !all || final_rows == 0);
-            assert!(!is_done || all && final_rows > 0 || self.is_station);
+            assert!(is_done || !have_all_succeeded || final_rows == 0);
+            assert!(!is_done || have_all_succeeded && final_rows > 0 || self.is_station);
         }
     }
 
@@ -500,22 +501,22 @@ impl Model {
         }
     }
 
-    /// Runs a finished row's job again and allows its drone to start again.
+    /// Requests a rerun of a finished row, and allows the row's job to start again.
     fn rerun_row(&mut self, id: usize) {
         let Some(row) = self.fleet.rows.get(id).filter(|row| row.is_final()).cloned() else { return };
         let before = (self.ended.clone(), self.succeeded.clone());
         self.ended.retain(|other| *other != id);
         if row.succeeded() {
-            let at = self.succeeded.iter().position(|serial| *serial == row.device.strings.serial);
-            at.map(|at| self.succeeded.remove(at));
+            let index = self.succeeded.iter().position(|serial| *serial == row.device.strings.serial);
+            index.map(|index| self.succeeded.remove(index));
         }
-        self.over = false;
+        self.is_over = false;
         self.send(FleetMsg::Rerun(id));
         if self.fleet.rows[id] == row {
             (self.ended, self.succeeded) = before;
-            // The row did not start, for example because the station has already done this drone. The fleet may
+            // The job did not start, for example because the station has already flashed this drone. The fleet may
             // nevertheless be running again.
-            self.over = self.fleet.is_over();
+            self.is_over = self.fleet.is_over();
         }
     }
 
@@ -545,7 +546,7 @@ proptest! {
             running: HashMap::new(),
             ended: Vec::new(),
             succeeded: Vec::new(),
-            over: false,
+            is_over: false,
             is_station,
         };
         for step in steps {
@@ -580,13 +581,13 @@ proptest! {
                 FleetStep::Rerun(id) => model.rerun_row(id),
             }
         }
-        // A batch ends once its jobs end, a station once it is stopped.
+        // A batch ends once its jobs have ended; a station ends once it is stopped.
         model.scan_bus();
         model.now += Duration::from_secs(60);
         model.send(if is_station { FleetMsg::Stop } else { FleetMsg::Tick });
         while let Some(id) = model.running.keys().next().copied() {
             model.end_job(id, 0);
         }
-        prop_assert!(model.over);
+        prop_assert!(model.is_over);
     }
 }

@@ -16,9 +16,9 @@ const PREFIX: usize = 11;
 const TARGET_NAME: usize = 255;
 /// Length of the shortest suffix in bytes. A suffix contains its own length, so later versions may be longer.
 const SUFFIX_MIN: usize = 16;
-/// No real image has more elements than this.
+/// The maximum number of elements in an image. No real image has more.
 const ELEMENTS_MAX: u32 = 10_000;
-/// bcdDFU in the suffix of a DfuSe file.
+/// The value of bcdDFU in the suffix of a DfuSe file.
 const DFUSE_VERSION: u16 = 0x011A;
 
 /// A defect in a DFU file.
@@ -35,14 +35,14 @@ pub enum DfuSeDefect {
     NoSuffix,
     #[error("its DFU suffix claims a length of {0} bytes")]
     SuffixLength(u8),
-    /// The suffix has a version that belongs to another kind of file.
+    /// The version of the suffix belongs to a different kind of file.
     #[error("its DFU suffix has version 0x{0:04X}, which is not valid here")]
     SuffixVersion(u16),
     #[error("it contains no target")]
     NoTargets,
     #[error("target {0} has no valid signature")]
     NoTarget(usize),
-    /// No elements, or more than any real image has.
+    /// The target has no elements, or more than any real image has.
     #[error("target {target} claims to have {count} elements")]
     Elements {
         /// Counted from 1.
@@ -72,7 +72,7 @@ pub enum DfuSeDefect {
 pub(super) struct Suffix {
     /// Length in bytes.
     pub(super) len: usize,
-    /// Vendor and product ID that the file is made for, 0xFFFF for any.
+    /// Vendor and product ID of the device that the file is made for; 0xFFFF means any ID.
     pub(super) target_device: (u16, u16),
     version: u16,
 }
@@ -87,7 +87,7 @@ pub(super) struct DfuSe {
 
 /// Parses the suffix at the end of `file`. Returns `None` if the file has no suffix. A suffix signature with a wrong
 /// checksum is an error: the file is damaged, not raw.
-pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, DfuSeDefect> {
+pub(super) fn parse_suffix(file: &[u8]) -> Result<Option<Suffix>, DfuSeDefect> {
     let Some((rest, tail)) = file.split_last_chunk::<SUFFIX_MIN>() else { return Ok(None) };
     // From the end: CRC (4), length (1), "UFD" (3), bcdDFU, vendor, product, bcdDevice (2 each).
     let [_, _, p0, p1, v0, v1, d0, d1, b'U', b'F', b'D', len, c0, c1, c2, c3] = *tail else {
@@ -112,7 +112,7 @@ pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, DfuSeDefect> {
 
 /// Splits a plain DFU suffix off the end of `file`. Returns `None` if the file has no suffix.
 pub(super) fn without_suffix(file: &[u8]) -> Result<Option<(&[u8], Suffix)>, DfuSeDefect> {
-    let Some(suffix) = suffix(file)? else { return Ok(None) };
+    let Some(suffix) = parse_suffix(file)? else { return Ok(None) };
     if ![0x0100, 0x0110].contains(&suffix.version) {
         return Err(DfuSeDefect::SuffixVersion(suffix.version));
     }
@@ -121,7 +121,7 @@ pub(super) fn without_suffix(file: &[u8]) -> Result<Option<(&[u8], Suffix)>, Dfu
 
 /// Parses a DfuSe file. The segments are the elements of all targets, in the order of the file.
 pub(super) fn parse(file: &[u8]) -> Result<DfuSe, DfuSeDefect> {
-    let suffix = suffix(file)?.ok_or(DfuSeDefect::NoSuffix)?;
+    let suffix = parse_suffix(file)?.ok_or(DfuSeDefect::NoSuffix)?;
     if suffix.version != DFUSE_VERSION {
         return Err(DfuSeDefect::SuffixVersion(suffix.version));
     }
@@ -148,7 +148,7 @@ pub(super) fn parse(file: &[u8]) -> Result<DfuSe, DfuSeDefect> {
         return Err(DfuSeDefect::Leftover(rest.0.len()));
     }
     let size = u32::from_le_bytes([size[0], size[1], size[2], size[3]]) as usize;
-    // UM0391 excludes the suffix, dfuse-pack.py includes it, and some tools write 0.
+    // According to UM0391, the size excludes the suffix. dfuse-pack.py includes the suffix, and some tools write 0.
     let odd_size = ![0, file.len(), file.len() - suffix.len].contains(&size);
     Ok(DfuSe { segments, target_device: suffix.target_device, odd_size })
 }
@@ -159,7 +159,7 @@ fn read_target(rest: &mut Reader<'_>, target: usize, segments: &mut Vec<Segment>
     }
     let alternate = rest.take(1, "a target")?[0];
     rest.take(4 + TARGET_NAME, "a target's name")?;
-    let (claimed, count) = (rest.number("a target")?, rest.number("a target")?);
+    let (claimed, count) = (rest.read_u32("a target")?, rest.read_u32("a target")?);
     if count == 0 || count > ELEMENTS_MAX {
         return Err(DfuSeDefect::Elements { target, count });
     }
@@ -168,7 +168,7 @@ fn read_target(rest: &mut Reader<'_>, target: usize, segments: &mut Vec<Segment>
     }
     let before = rest.0.len();
     for _ in 0..count {
-        let (address, len) = (Address(rest.number("an element")?), rest.number("an element")?);
+        let (address, len) = (Address(rest.read_u32("an element")?), rest.read_u32("an element")?);
         if len == 0 {
             return Err(DfuSeDefect::EmptyElement(address));
         }
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn number(&mut self, part: &'static str) -> Result<u32, DfuSeDefect> {
+    fn read_u32(&mut self, part: &'static str) -> Result<u32, DfuSeDefect> {
         let bytes = self.take(4, part)?;
         Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     }

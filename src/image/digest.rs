@@ -23,7 +23,7 @@ impl fmt::Display for Sha256 {
 impl FromStr for Sha256 {
     type Err = &'static str;
 
-    /// Parses 64 hexadecimal digits in either case, optionally after `sha256:` as on GitHub's release pages.
+    /// Parses 64 hexadecimal digits in either case, optionally preceded by `sha256:` as on GitHub's release pages.
     fn from_str(text: &str) -> Result<Sha256, Self::Err> {
         const WRONG: &str = "a SHA-256 has 64 hexadecimal digits";
         let digits = text.trim();

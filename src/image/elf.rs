@@ -11,8 +11,8 @@ use crate::flash::{Address, Segment};
 /// The first bytes of an ELF file.
 pub(super) const SIGNATURE: &[u8] = b"\x7fELF";
 
-/// Maximum number of program headers, and of sections. Crazyflie firmware has three program headers and about twenty
-/// sections.
+/// The maximum number of program headers, and of sections. Crazyflie firmware has three program headers and about
+/// twenty sections.
 const HEADERS_MAX: usize = 1000;
 
 /// The page size, in bytes, to which the linker aligns segments.
@@ -65,7 +65,8 @@ pub(super) fn parse(file: &[u8], max: u64) -> Result<Vec<Segment>, ElfDefect> {
             Ok(Load { offset, address, runs_at: load.p_vaddr(endian), data, used: Vec::new() })
         })
         .collect::<Result<_, ElfDefect>>()?;
-    // Up to a page of headers may precede the first section. A larger total is not an image, even if segments overlap.
+    // Up to a page of headers may precede the first section. A file that loads more than `max` bytes plus this page is
+    // not an image, even if its segments overlap.
     if loads.iter().map(|load| load.data.len() as u64).sum::<u64>() > max + PAGE {
         return Err(ElfDefect::TooLarge);
     }
@@ -106,7 +107,7 @@ struct Load<'a> {
     address: u32,
     runs_at: u32,
     data: &'a [u8],
-    /// The parts that sections cover: start and end.
+    /// The start and the end of each part that a section covers.
     used: Vec<(usize, usize)>,
 }
 
@@ -123,7 +124,8 @@ impl Load<'_> {
         fits
     }
 
-    /// The range from the first section to the last, including the fill between them, as in the output of `objcopy`.
+    /// Returns the range from the first section to the last, including the fill bytes between them, as in the output of
+    /// `objcopy`.
     fn program(&self) -> Option<(usize, usize)> {
         let from = self.used.iter().map(|(from, _)| *from).min()?;
         Some((from, self.used.iter().map(|(_, to)| *to).max()?))
@@ -135,20 +137,20 @@ impl Load<'_> {
         Some(Segment { address, data: self.data.get(from..to)?.to_vec() })
     }
 
-    /// Whether the segment has bytes other than fill bytes between or after its sections. The headers of the file may
-    /// precede the first section.
+    /// Returns whether the segment has bytes other than zero between or after its sections. Bytes before the first
+    /// section may be the headers of the file.
     fn has_bytes_outside_sections(&self) -> bool {
         let mut used = self.used.clone();
         used.sort_unstable();
-        let Some(&(_, mut at)) = used.first() else {
+        let Some(&(_, mut end)) = used.first() else {
             return self.offset > 0 && self.data.iter().any(|&byte| byte != 0);
         };
         for &(from, to) in &used {
-            if self.data.get(at..from).is_some_and(|gap| gap.iter().any(|&byte| byte != 0)) {
+            if self.data.get(end..from).is_some_and(|gap| gap.iter().any(|&byte| byte != 0)) {
                 return true;
             }
-            at = at.max(to);
+            end = end.max(to);
         }
-        self.data[at..].iter().any(|&byte| byte != 0)
+        self.data[end..].iter().any(|&byte| byte != 0)
     }
 }

@@ -1,8 +1,8 @@
-//! Files that users mistake for an image: a web page saved instead of the download, a text file, an archive. Each kind
-//! is refused with its own message. Parsed as a raw image, such a file would only be "not recognised", and users can
-//! override that refusal.
+//! Files that users mistake for an image: a web page that was saved instead of the download, a text file, or an
+//! archive. Each kind is refused with its own message. If such a file were parsed as a raw image, it would be refused
+//! only as "not recognised", and users can override that refusal.
 
-/// The number of characters to search for HTML tags, at up to four bytes each.
+/// The number of characters that are searched for HTML tags. A character has up to four bytes.
 const BEGINNING: usize = 2048;
 
 /// Formats of archives and compressed files, by their first bytes.
@@ -16,17 +16,17 @@ const ARCHIVES: [(&[u8], &str); 7] = [
     (b"PK\x07\x08", "split zip"),
 ];
 
-/// The name of the format if `file` is an archive or compressed. `None` for zip, which is supported.
+/// Returns the name of the format if `file` is an archive or a compressed file, or `None` for zip, which is supported.
 pub(super) fn archive_format(file: &[u8]) -> Option<&'static str> {
-    let tar = file.get(257..262) == Some(b"ustar");
+    let is_tar = file.get(257..262) == Some(b"ustar");
     let named = ARCHIVES.iter().find(|(magic, _)| file.starts_with(magic)).map(|(_, name)| *name);
-    named.or(tar.then_some("tar"))
+    named.or(is_tar.then_some("tar"))
 }
 
-/// Whether `file` is an HTML page, in any encoding that a browser saves: UTF-8, UTF-16 or UTF-32, with or without a
-/// byte order mark, or an 8-bit encoding.
+/// Returns whether `file` is an HTML page, in any encoding that a browser saves: UTF-8, UTF-16 or UTF-32, with or
+/// without a byte order mark, or an 8-bit encoding.
 pub(super) fn is_web_page(file: &[u8]) -> bool {
-    // Markup is ASCII, which all of these encodings store identically apart from zero bytes.
+    // HTML tags are ASCII, which all of these encodings store identically apart from zero bytes.
     let text: Vec<u8> = file
         .iter()
         .take(4 * BEGINNING)
@@ -41,19 +41,19 @@ pub(super) fn is_web_page(file: &[u8]) -> bool {
     markup && (contains(b"<!doctype html") || contains(b"<html") || contains(b"<head") || contains(b"<body"))
 }
 
-/// Whether `file` is text: UTF-8, or UTF-16 with a byte order mark. An image is never text, because it contains zero
-/// bytes.
+/// Returns whether `file` is text: UTF-8, or UTF-16 with a byte order mark. An image is never text, because it contains
+/// zero bytes.
 pub(super) fn is_text(file: &[u8]) -> bool {
-    let printable = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0C');
+    let is_printable = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0C');
     let units = |decode: fn([u8; 2]) -> u16| {
         let (pairs, rest) = file[2..].as_chunks::<2>();
         let text = char::decode_utf16(pairs.iter().map(|&pair| decode(pair)));
-        rest.is_empty() && text.into_iter().all(|c| c.is_ok_and(printable))
+        rest.is_empty() && text.into_iter().all(|c| c.is_ok_and(is_printable))
     };
     match file {
         [0xFF, 0xFE, ..] => units(u16::from_le_bytes),
         [0xFE, 0xFF, ..] => units(u16::from_be_bytes),
-        _ => std::str::from_utf8(file).is_ok_and(|text| text.chars().all(printable)),
+        _ => std::str::from_utf8(file).is_ok_and(|text| text.chars().all(is_printable)),
     }
 }
 

@@ -32,8 +32,8 @@ const BEGINNING: usize = 1000;
 /// No real image has more separate parts than this.
 const PARTS_MAX: usize = 10_000;
 
-/// Whether `file` is a HEX file, even a damaged one: a line near the start of the file begins with a colon and the
-/// digits of the shortest record.
+/// Returns whether `file` is a HEX file, even a damaged one: a line near the start of the file begins with a colon and
+/// the digits of the shortest record.
 pub(super) fn is_hex(file: &[u8]) -> bool {
     let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
     let record = |line: &[u8]| match line.trim_ascii() {
@@ -50,19 +50,19 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, HexDefect> {
     let mut ended = false;
     let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
     for (n, line) in text.split(|&byte| byte == b'\n').enumerate() {
-        let (line, at) = (line.trim_ascii(), n + 1);
+        let (line, number) = (line.trim_ascii(), n + 1);
         // DOS marks the end of a text file with ^Z.
         if line.iter().all(|&byte| matches!(byte, 0 | 0x1A)) {
             continue;
         }
         if ended {
-            return Err(HexDefect::AfterEnd(at));
+            return Err(HexDefect::AfterEnd(number));
         }
-        let damaged = |why: String| HexDefect::Line { line: at, why };
+        let damaged = |why: String| HexDefect::Line { line: number, why };
         let text = std::str::from_utf8(line).map_err(|_| damaged("it is not text".to_owned()))?;
         match Record::from_record_string(text).map_err(|error| damaged(describe(error)))? {
             Record::Data { offset, value } => {
-                let address = base.checked_add(offset.into()).ok_or(HexDefect::Address(at))?;
+                let address = base.checked_add(offset.into()).ok_or(HexDefect::Address(number))?;
                 append(&mut segments, address, value);
             }
             Record::ExtendedLinearAddress(high) => base = u32::from(high) << 16,

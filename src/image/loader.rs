@@ -15,7 +15,8 @@ pub enum Loader {
 }
 
 impl Loader {
-    /// Whether the Bitcraze bootloader, which starts the firmware and updates it over radio, is missing.
+    /// Returns whether the Bitcraze bootloader is missing. Without this bootloader, the firmware does not start and
+    /// cannot be updated over radio.
     pub(crate) fn is_missing(self) -> bool {
         self != Loader::Bitcraze
     }
@@ -42,7 +43,7 @@ impl Loader {
         }
     }
 
-    /// The value in the output of `identify --json`.
+    /// Returns the value in the output of `identify --json`.
     pub(crate) fn json_name(self) -> &'static str {
         match self {
             Loader::Bitcraze => "bitcraze",
@@ -52,7 +53,7 @@ impl Loader {
         }
     }
 
-    /// What the sector contains, as a noun phrase.
+    /// Returns the sector's content as a noun phrase.
     pub(crate) fn noun_phrase(self) -> &'static str {
         match self {
             Loader::Bitcraze => "the Bitcraze bootloader",

@@ -34,7 +34,7 @@ pub enum Content {
     Radio,
     /// Bootloader and firmware: a copy of the flash, or both programs in one file.
     WholeFlash(WholeFlash),
-    /// Anything else. The link address is known if the vectors point into the image.
+    /// Any other content. The link address is known if the vectors point into the image.
     Unknown {
         /// [`FIRMWARE_BASE`] or [`LOADER_BASE`].
         link: Option<Address>,
@@ -75,9 +75,9 @@ pub struct BoardKind {
 }
 
 impl Firmware {
-    /// The platform of the build, as named in releases. `None` if cfdfu knows none of the boards.
+    /// Returns the platform of the build, as named in releases, or `None` if cfdfu knows none of the boards.
     ///
-    /// The Flapper uses boards of other platforms, so only the board names identify the Flapper.
+    /// The Flapper uses the boards of other platforms, so only the board names identify a Flapper.
     pub fn platform(&self) -> Option<&'static str> {
         if self.boards.iter().any(|board| board.name.starts_with("Flapper")) {
             return Some("flapper");
@@ -87,7 +87,7 @@ impl Firmware {
 }
 
 impl fmt::Display for Firmware {
-    /// For example "firmware 2026.04 for CF20, CF21" or "incomplete firmware …".
+    /// Writes a description such as "firmware 2026.04 for CF20, CF21" or "incomplete firmware …".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = self.version.as_deref().unwrap_or("of unknown version");
         let codes: Vec<&str> = self.boards.iter().map(|board| board.code.as_str()).collect();
@@ -104,7 +104,7 @@ impl fmt::Display for Firmware {
 }
 
 impl fmt::Display for Content {
-    /// A short description without a full stop.
+    /// Writes a short description without a full stop.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Content::Firmware(firmware) => firmware.fmt(f),
@@ -135,7 +135,7 @@ impl Content {
         }
     }
 
-    /// The address that the program is linked for, if known.
+    /// Returns the address that the program is linked for, if known.
     pub(crate) fn link(&self) -> Option<Address> {
         match self {
             Content::Firmware(firmware) => Some(firmware.link),
@@ -150,13 +150,14 @@ impl Content {
         classify(bytes, &[]).0
     }
 
-    /// Identifies the content of a part of flash, ignoring the blank bytes at its end. `None` if every byte is blank.
+    /// Identifies the content of a part of flash, ignoring the blank bytes at its end. Returns `None` if every byte is
+    /// blank.
     pub fn in_flash(bytes: &[u8]) -> Option<Content> {
         let written = without_blank_end(bytes);
         (!written.is_empty()).then(|| recognise(written, &ReadFrom::Flash { read: bytes.len() }).0)
     }
 
-    /// The value in the output of `inspect --json`.
+    /// Returns the value in the output of `inspect --json`.
     pub(crate) fn json_name(&self) -> &'static str {
         match self {
             Content::Firmware(_) => "firmware",
@@ -168,7 +169,7 @@ impl Content {
     }
 }
 
-/// Where the bytes of a program were read from. A missing end looks different in a file and in flash.
+/// The source of the bytes of a program. The missing end of a program looks different in a file and in flash.
 enum ReadFrom<'a> {
     /// A file, with the gaps between its segments.
     File { gaps: &'a [Range<usize>] },
@@ -189,8 +190,8 @@ fn recognise(bytes: &[u8], read_from: &ReadFrom<'_>) -> (Content, Extent) {
     }
 }
 
-/// Recognises a bootloader followed by firmware, and anything of exactly the size of the flash. The extent describes
-/// the firmware.
+/// Recognises a bootloader followed by firmware, and any content that is exactly as large as the flash. The returned
+/// extent describes the firmware.
 fn whole_flash(bytes: &[u8], read_from: &ReadFrom<'_>) -> Option<(WholeFlash, Extent)> {
     let (first, rest) = bytes.split_at_checked(LOADER_MAX)?;
     let loader = program(first, &ReadFrom::File { gaps: &[] }).0 == Content::Bootloader;
@@ -234,10 +235,10 @@ fn program(bytes: &[u8], read_from: &ReadFrom<'_>) -> (Content, Extent) {
         let is_file = matches!(read_from, ReadFrom::File { .. });
         return unknown(if is_file { vectors.extent(bytes.len()) } else { Extent::Unknown });
     };
-    let copied = startup::copied(bytes, link, vectors.reset);
+    let copied = startup::find_copied_parts(bytes, link, vectors.reset);
     let extent = match read_from {
-        ReadFrom::File { gaps } => startup::of_file(&copied, bytes.len(), gaps),
-        ReadFrom::Flash { read } => startup::in_flash(&copied, bytes.len(), *read),
+        ReadFrom::File { gaps } => startup::extent_of_file(&copied, bytes.len(), gaps),
+        ReadFrom::Flash { read } => startup::extent_in_flash(&copied, bytes.len(), *read),
     };
     if link == LOADER_BASE && bytes.len() <= LOADER_MAX && has_sector_table(bytes) {
         return (Content::Bootloader, extent);
@@ -268,18 +269,18 @@ impl Vectors {
         Some(Vectors { stack, reset, handlers: words.filter(|&word| word != 0).collect() })
     }
 
-    /// The nRF51822 has 256 KiB of flash at 0 and 16 or 32 KiB of RAM.
+    /// Returns whether the vectors fit the nRF51822, which has 256 KiB of flash at 0 and 16 or 32 KiB of RAM.
     fn fit_nrf51(&self) -> bool {
         (0x2000_0001..=0x2000_8000).contains(&self.stack)
             && self.reset & 1 == 1
             && (0x100..0x0004_0000).contains(&self.reset)
     }
 
-    /// The base address for which the stack, the reset vector and all handlers are valid.
+    /// Returns the base address for which the stack, the reset vector and all handlers are valid, if any.
     ///
     /// The addresses of a long image may be valid for both bases. The start-up code then decides, because the reset
-    /// vector points to it for one base only. Otherwise the higher base is chosen: an image for the lower base
-    /// is unlikely to have all of its handlers outside its first 16 KiB.
+    /// vector points to the start-up code for only one of the bases. If no start-up code is found, the higher base is
+    /// chosen: an image for the lower base is unlikely to have all of its handlers outside its first 16 KiB.
     fn link(&self, bytes: &[u8]) -> Option<Address> {
         if bytes.len() < VECTORS_LEN || !(0x2000_0001..=0x2002_0000).contains(&self.stack) {
             return None;
@@ -311,8 +312,8 @@ impl Vectors {
         }
     }
 
-    /// Whether the reset vector points to `movs r1, #0` and a branch. All builds share these first instructions of ST's
-    /// start-up file.
+    /// Returns whether the reset vector points to `movs r1, #0` and a branch. All builds share these first instructions
+    /// of ST's start-up file.
     fn starts_at(&self, bytes: &[u8], base: Address) -> bool {
         let offset = (self.reset & !1).checked_sub(base.0).map(|offset| offset as usize);
         offset.and_then(|at| bytes.get(at..at + 4)) == Some(&[0x00, 0x21, 0x03, 0xE0])
@@ -323,7 +324,7 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
     bytes.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word))
 }
 
-/// Whether the image contains the table of sector addresses that the bootloader uses.
+/// Returns whether the image contains the table of sector addresses that the bootloader uses.
 fn has_sector_table(bytes: &[u8]) -> bool {
     let table: Vec<u8> =
         [0x0800_0000_u32, 0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000, 0x0802_0000, 0x0804_0000]
@@ -353,18 +354,18 @@ fn version(bytes: &[u8]) -> Option<(String, String)> {
         })
 }
 
-/// The text at the end of `bytes`, if it is a release tag such as `2025.02 +12`.
+/// Returns the text at the end of `bytes`, if the text is a release tag such as `2025.02 +12`.
 fn version_before(bytes: &[u8]) -> Option<String> {
     let end = bytes.iter().rposition(|&b| b != 0)? + 1;
     let printable = |b: &&u8| b.is_ascii_alphanumeric() || b". +-".contains(*b);
     let len = bytes[..end].iter().rev().take(VERSION_MAX).take_while(printable).count();
     let text = std::str::from_utf8(&bytes[end - len..end]).ok()?;
-    // Other text may precede the tag without a NUL in between, so the tag starts at the last year.
+    // Other text may precede the tag without a NUL in between, so the last year in the text starts the tag.
     text.char_indices().rev().map(|(at, _)| &text[at..]).find(|tag| is_release(tag)).map(str::to_owned)
 }
 
-/// Whether `tag` has the form of `2025.02` or `2025.02 +12`: a year from 1900 to 2099, a dot and at least one more
-/// character, optionally followed by a space and the number of commits.
+/// Returns whether `tag` has the form of `2025.02` or `2025.02 +12`: a year from 1900 to 2099, a dot and at least one
+/// letter or digit, optionally followed by a space, a plus sign and the number of commits.
 fn is_release(tag: &str) -> bool {
     let (tag, commits) = tag.split_once(' ').unwrap_or((tag, "+0"));
     let year = tag.split_once('.').map(|(year, rest)| (year.as_bytes(), rest));
@@ -405,7 +406,7 @@ fn boards(bytes: &[u8]) -> Vec<BoardKind> {
 mod tests {
     use super::*;
 
-    /// An image with the strings, stack pointer and reset vector of a real build, cf2 2026.04.
+    /// Returns an image with the strings, stack pointer and reset vector of a real build, cf2 2026.04.
     fn cf2(base: u32, len: u32) -> Vec<u8> {
         let mut bytes: Vec<u8> =
             (0..len).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8 | 1).collect();
@@ -446,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_read_as_the_build_writes_them() {
+    fn only_versions_in_the_form_of_a_release_tag_are_read() {
         let read = |text: &[u8]| version(text).map(|(version, _)| version);
         assert_eq!(read(b"x\x002025.02 +12\x0080ee72ad480a\0").as_deref(), Some("2025.02 +12"));
         assert_eq!(read(b"x\x002025.09.1\0\0\x0080ee72ad480a\0").as_deref(), Some("2025.09.1"));

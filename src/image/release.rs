@@ -12,7 +12,7 @@ use thiserror::Error;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-/// Whether this is a zip archive, possibly an empty one.
+/// Returns whether this is a zip archive, possibly an empty one.
 pub(super) fn is_zip(file: &[u8]) -> bool {
     file.starts_with(b"PK\x03\x04") || file.starts_with(b"PK\x05\x06")
 }
@@ -34,11 +34,11 @@ const TEXT_MAX: usize = 60;
 pub enum ReleaseDefect {
     #[error("it cannot be read: {0}")]
     Archive(String),
-    #[error("it contains {0} files, more than any release")]
+    #[error("it contains {0} files, more than any release does")]
     TooManyFiles(usize),
     #[error("it contains another zip archive, {0}")]
     Nested(String),
-    /// The archive has neither a manifest nor firmware. Contains a description of each file.
+    /// The archive has neither a manifest nor firmware. The field has a description of each file.
     #[error("it has no manifest.json and contains no firmware{}", describe_files(.0))]
     NothingKnown(Vec<String>),
     /// Only for an archive without a manifest, because every file in such an archive is examined.
@@ -55,7 +55,7 @@ pub enum ReleaseDefect {
     Several(String),
     #[error("its manifest lists {0}, which is not in the archive")]
     Missing(String),
-    #[error("{0} in it is larger than the Crazyflie's flash")]
+    #[error("its file {0} is larger than the Crazyflie's flash")]
     TooLarge(String),
 }
 
@@ -99,7 +99,7 @@ pub(super) fn parse(bytes: &[u8], max: u64) -> Result<ArchiveContent, ReleaseDef
     if archive.len() > FILES_MAX {
         return Err(ReleaseDefect::TooManyFiles(archive.len()));
     }
-    // A repacked archive may contain everything in a folder.
+    // In a repacked archive, all files may be in one folder.
     let names = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
     let manifests: Vec<String> = names.filter(|name| name.rsplit('/').next() == Some(MANIFEST)).collect();
     let name = match manifests.as_slice() {

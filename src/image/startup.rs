@@ -1,13 +1,13 @@
 //! Determines from the start-up code whether an image is complete.
 //!
-//! A raw image has no header, length or checksum. A download that was cut off would be flashed, would verify without
-//! an error, and would then be started, because the bootloader checks only the first word. A plausible vector table is
+//! A raw image has no header, length or checksum. A truncated download would be flashed, would verify without an
+//! error, and would then be started, because the bootloader checks only the first word. A plausible vector table is
 //! therefore not enough: cfdfu needs positive evidence that the end of the program is present.
 //!
 //! The linker layout provides this evidence. The initial values of `.data` (and of `.ccmdata` in the Crazyflie's
-//! variant) are at the end of the image, and the reset handler copies them to RAM. The addresses `_sidata`, `_sdata`
-//! and `_edata` are in the handler's literal pool, so an image that ends before the last initial value was cut off
-//! (crazyflie-firmware, `startup_stm32f40xx.S` and `sections_FLASH.ld`).
+//! linker script) are at the end of the image, and the reset handler copies them to RAM. The addresses `_sidata`,
+//! `_sdata` and `_edata` are in the handler's literal pool, so an image that ends before the last initial value was cut
+//! off (crazyflie-firmware, `startup_stm32f40xx.S` and `sections_FLASH.ld`).
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::flash::{Address, FLASH_END};
 /// Whether an image has all bytes that its own start-up code reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Extent {
-    /// The start-up code is not recognised, or blank flash at the end cannot be distinguished from blank values.
+    /// The start-up code is not recognised, or blank flash at the end cannot be distinguished from values of 0xFF.
     #[default]
     Unknown,
     /// All initial values that are copied to RAM are present.
@@ -29,13 +29,13 @@ pub enum Extent {
     },
     /// A file with addresses lacks some of the initial values that are copied to RAM.
     Gap {
-        /// Number of missing bytes.
+        /// The number of missing bytes.
         bytes: usize,
     },
 }
 
 impl Extent {
-    /// The value in the output of `inspect --json`.
+    /// Returns the value of `complete` in the output of `inspect --json`.
     pub fn complete(self) -> Option<bool> {
         match self {
             Extent::Unknown => None,
@@ -65,22 +65,22 @@ const LOOP: [(u16, u16); 11] = [
 /// The instructions in [`LOOP`] that load `_sidata`, `_sdata` and `_edata`.
 const LITERALS: [usize; 3] = [2, 6, 7];
 
-/// The parts of an image linked for `base` that the reset handler at `reset` copies to RAM, as offsets into the image.
-/// The ranges may extend past the end of the image. Empty if no copy loop of the known form with valid addresses is
-/// found.
-pub(super) fn copied(bytes: &[u8], base: Address, reset: u32) -> Vec<Range<usize>> {
+/// Returns the parts that the reset handler at `reset` copies to RAM, as offsets into an image linked for `base`. The
+/// ranges may extend past the end of the image. Returns an empty list if no copy loop of the known form with valid
+/// addresses is found.
+pub(super) fn find_copied_parts(bytes: &[u8], base: Address, reset: u32) -> Vec<Range<usize>> {
     let Some(start) = (reset & !1).checked_sub(base.0).map(|offset| offset as usize) else {
         return Vec::new();
     };
     (start..start.saturating_add(CODE_LEN))
         .step_by(2)
-        .filter_map(|at| source(literals(bytes, at)?, base))
+        .filter_map(|at| find_source(read_literals(bytes, at)?, base))
         .filter(|part| !part.is_empty())
         .collect()
 }
 
-/// `_sidata`, `_sdata` and `_edata` of the copy loop at this offset.
-fn literals(bytes: &[u8], at: usize) -> Option<[u32; 3]> {
+/// Returns `_sidata`, `_sdata` and `_edata` of the copy loop at this offset, if there is a copy loop.
+fn read_literals(bytes: &[u8], at: usize) -> Option<[u32; 3]> {
     let code = bytes.get(at..at.checked_add(LOOP.len() * 2)?)?;
     let code = code.as_chunks::<2>().0.iter().map(|&half| u16::from_le_bytes(half));
     let code: Vec<u16> = code.collect();
@@ -98,9 +98,9 @@ fn literals(bytes: &[u8], at: usize) -> Option<[u32; 3]> {
     Some([literal(from)?, literal(start)?, literal(end)?])
 }
 
-/// The source of the copy, as offsets into the image. `None` unless the addresses are valid: the source in flash, the
-/// destination in RAM or CCM.
-fn source([from, start, end]: [u32; 3], base: Address) -> Option<Range<usize>> {
+/// Returns the source of the copy, as offsets into the image. Returns `None` if the source is not in flash, or the
+/// destination is not in RAM or CCM.
+fn find_source([from, start, end]: [u32; 3], base: Address) -> Option<Range<usize>> {
     let within = |low: u32, high: u32| (low..=high).contains(&start) && (start..=high).contains(&end);
     let ram = within(0x2000_0000, 0x2002_0000) || within(0x1000_0000, 0x1001_0000);
     let len = end.checked_sub(start)?;
@@ -109,8 +109,8 @@ fn source([from, start, end]: [u32; 3], base: Address) -> Option<Range<usize>> {
     (ram && from_flash).then(|| offset..offset + len as usize)
 }
 
-/// The extent of a file of `len` bytes with these gaps. Padding at the end is allowed.
-pub(super) fn of_file(copied: &[Range<usize>], len: usize, gaps: &[Range<usize>]) -> Extent {
+/// Returns the extent of a file of `len` bytes with these gaps. Padding at the end is allowed.
+pub(super) fn extent_of_file(copied: &[Range<usize>], len: usize, gaps: &[Range<usize>]) -> Extent {
     let Some(needs) = copied.iter().map(|part| part.end).max() else { return Extent::Unknown };
     if len < needs {
         return Extent::Cut { bytes: len, needs };
@@ -125,13 +125,13 @@ pub(super) fn of_file(copied: &[Range<usize>], len: usize, gaps: &[Range<usize>]
 /// No program contains this many consecutive blank bytes.
 const BLANK_RUN: usize = 16 * 1024;
 
-/// The extent of a program in flash. `read` bytes were read, and the bytes from `end` onwards are blank.
+/// Returns the extent of a program in flash. `read` bytes were read, and the bytes from `end` onwards are blank.
 ///
 /// Initial values of 0xFF look like flash that was never written. The program therefore counts as incomplete only if
 /// all of the initial values are blank, which never happens in complete firmware because the initial values include
 /// pointers. If the blank range begins among the initial values, or if reading may have stopped before the end of the
 /// program, the result is [`Extent::Unknown`].
-pub(super) fn in_flash(copied: &[Range<usize>], end: usize, read: usize) -> Extent {
+pub(super) fn extent_in_flash(copied: &[Range<usize>], end: usize, read: usize) -> Extent {
     let needs = copied.iter().map(|part| part.end).max();
     let (Some(needs), Some(first)) = (needs, copied.iter().map(|part| part.start).min()) else {
         return Extent::Unknown;
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use crate::flash::FIRMWARE_BASE;
 
-    /// Offset of the reset handler.
+    /// The offset of the reset handler.
     const RESET: usize = 0x800;
     const RESET_VECTOR: u32 = FIRMWARE_BASE.0 + 0x801;
 
@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn found(bytes: &[u8]) -> Vec<Range<usize>> {
-        copied(bytes, FIRMWARE_BASE, RESET_VECTOR)
+        find_copied_parts(bytes, FIRMWARE_BASE, RESET_VECTOR)
     }
 
     #[test]
@@ -225,18 +225,18 @@ mod tests {
             assert_eq!(found(&good[..len]), [], "{len}");
         }
         for reset in [0, 1, 0x0800_3FFF, u32::MAX] {
-            assert_eq!(copied(&good, FIRMWARE_BASE, reset), [], "{reset:X}");
+            assert_eq!(find_copied_parts(&good, FIRMWARE_BASE, reset), [], "{reset:X}");
         }
     }
 
     #[test]
     fn a_complete_file_contains_all_bytes_that_are_copied() {
         let parts = [1000..1400, 1400..1416];
-        assert_eq!(of_file(&[], 7, &[]), Extent::Unknown);
-        assert_eq!(of_file(&parts, 1415, &[]), Extent::Cut { bytes: 1415, needs: 1416 });
-        assert_eq!(of_file(&parts, 1416, &[]), Extent::Complete);
-        assert_eq!(of_file(&parts, 100_000, &[]), Extent::Complete);
-        let gap = |gap: Range<usize>| of_file(&parts, 2000, &[gap]);
+        assert_eq!(extent_of_file(&[], 7, &[]), Extent::Unknown);
+        assert_eq!(extent_of_file(&parts, 1415, &[]), Extent::Cut { bytes: 1415, needs: 1416 });
+        assert_eq!(extent_of_file(&parts, 1416, &[]), Extent::Complete);
+        assert_eq!(extent_of_file(&parts, 100_000, &[]), Extent::Complete);
+        let gap = |gap: Range<usize>| extent_of_file(&parts, 2000, &[gap]);
         assert_eq!(gap(900..1000), Extent::Complete);
         assert_eq!(gap(900..1010), Extent::Gap { bytes: 10 });
         assert_eq!(gap(1390..1500), Extent::Gap { bytes: 26 });
@@ -247,18 +247,18 @@ mod tests {
     fn blank_flash_counts_as_missing_only_if_all_initial_values_are_blank() {
         let parts = [100_000..100_400, 100_400..100_416];
         let cut = |bytes| Extent::Cut { bytes, needs: 100_416 };
-        assert_eq!(in_flash(&parts, 100_416, 100_416), Extent::Complete);
-        assert_eq!(in_flash(&parts, 100_416, 200_000), Extent::Complete);
+        assert_eq!(extent_in_flash(&parts, 100_416, 100_416), Extent::Complete);
+        assert_eq!(extent_in_flash(&parts, 100_416, 200_000), Extent::Complete);
         // The flash was read to its end, and all initial values are missing.
-        assert_eq!(in_flash(&parts, 50_000, 200_000), cut(50_000));
-        assert_eq!(in_flash(&parts, 100_000, 100_416), cut(100_000));
-        // A complete firmware that ends in values of 0xFF.
-        assert_eq!(in_flash(&parts, 100_415, 200_000), Extent::Unknown);
-        assert_eq!(in_flash(&parts, 100_001, 200_000), Extent::Unknown);
+        assert_eq!(extent_in_flash(&parts, 50_000, 200_000), cut(50_000));
+        assert_eq!(extent_in_flash(&parts, 100_000, 100_416), cut(100_000));
+        // Complete firmware that may end in values of 0xFF.
+        assert_eq!(extent_in_flash(&parts, 100_415, 200_000), Extent::Unknown);
+        assert_eq!(extent_in_flash(&parts, 100_001, 200_000), Extent::Unknown);
         // Reading stopped after a blank range, first of a length that no program contains, then shorter.
-        assert_eq!(in_flash(&parts, 50_000, 50_000 + BLANK_RUN), cut(50_000));
-        assert_eq!(in_flash(&parts, 50_000, 50_000 + BLANK_RUN - 1), Extent::Unknown);
-        assert_eq!(in_flash(&parts, 50_000, 50_000), Extent::Unknown);
-        assert_eq!(in_flash(&[], 50_000, 200_000), Extent::Unknown);
+        assert_eq!(extent_in_flash(&parts, 50_000, 50_000 + BLANK_RUN), cut(50_000));
+        assert_eq!(extent_in_flash(&parts, 50_000, 50_000 + BLANK_RUN - 1), Extent::Unknown);
+        assert_eq!(extent_in_flash(&parts, 50_000, 50_000), Extent::Unknown);
+        assert_eq!(extent_in_flash(&[], 50_000, 200_000), Extent::Unknown);
     }
 }

@@ -28,16 +28,17 @@ fn a_tiny_file_is_an_unknown_image() {
 #[test]
 fn segments_are_sorted_and_joined_and_must_not_overlap() {
     let parts = vec![segment(0x0800_5000, 16), segment(0x0800_4000, 0x1000), segment(0x0800_8000, 4)];
-    let image = Image::placed(Format::Hex, parts).unwrap();
+    let image = Image::from_segments(Format::Hex, parts).unwrap();
     let Payload::Placed(joined) = &image.payload else { panic!("not placed") };
     let found: Vec<_> = joined.iter().map(|part| (part.address.0, part.data.len())).collect();
     assert_eq!(found, [(0x0800_4000, 0x1010), (0x0800_8000, 4)]);
     assert_eq!((image.address(), image.payload.len()), (Some(FIRMWARE_BASE), 0x1014));
     let twice = vec![segment(0x0800_4000, 8), segment(0x0800_4004, 8)];
-    assert_eq!(Image::placed(Format::Dfu, twice), Err(ImageError::Overlap(Address(0x0800_4004))));
-    // Segments at both ends of the address space are not recognised, and no memory is allocated for the gap.
+    assert_eq!(Image::from_segments(Format::Dfu, twice), Err(ImageError::Overlap(Address(0x0800_4004))));
+    // Segments at both ends of the address space are not recognised, and no memory is allocated for the gap between
+    // them.
     let far = vec![segment(0, 8), segment(0xFFFF_FFF0, 8)];
-    assert_eq!(Image::placed(Format::Elf, far).unwrap().content, Content::Unknown { link: None });
+    assert_eq!(Image::from_segments(Format::Elf, far).unwrap().content, Content::Unknown { link: None });
 }
 
 #[test]
@@ -48,5 +49,5 @@ fn the_checksum_does_not_depend_on_the_format() {
         Segment { address: Address(0x0800_4000), data: bytes[..4096].to_vec() },
     ];
     let raw = Image::parse(bytes).unwrap();
-    assert_eq!(Image::placed(Format::Hex, halves).unwrap().crc32, raw.crc32);
+    assert_eq!(Image::from_segments(Format::Hex, halves).unwrap().crc32, raw.crc32);
 }

@@ -63,7 +63,8 @@ pub enum DroneState {
     Stopped,
     /// The drone has no complete firmware. Its bootloader detects this and waits for another flash.
     WithoutFirmware,
-    /// The drone has no complete bootloader, so the drone can be reached only after entering DFU mode by hand.
+    /// The drone has no complete bootloader, so cfdfu can reach the drone only after the user brings it into DFU mode
+    /// by hand.
     WithoutLoader,
     /// A trial has written test data to the last sector, which was blank. The firmware is unchanged.
     TestData,
@@ -133,7 +134,7 @@ pub enum FailureKind {
     )]
     OtherDrone {
         port: Location,
-        /// The serial number of that drone; `None` if it cannot be read.
+        /// The serial number of the drone on the port; `None` if it cannot be read.
         found: Option<String>,
     },
     /// The board could not be read, and the image supports only some boards.
@@ -154,8 +155,8 @@ pub enum FailureKind {
     /// The backup failed a check, so it cannot be restored.
     #[error(transparent)]
     Refused(Box<Refusal>),
-    /// A sector still holds its old contents after an erase. This is checked only if the option bytes, which show the
-    /// write protection, could not be read.
+    /// A sector still holds its old contents after an erase. cfdfu checks the contents only if it could not read the
+    /// option bytes, which show the write protection.
     #[error("sector {0} did not change when it was erased: it seems to be write-protected")]
     NotErased(usize),
     /// The OTP names a board that the image is not for.
@@ -221,20 +222,20 @@ impl FailureKind {
 }
 
 impl DroneState {
-    /// Whether nothing was written or erased.
+    /// Returns whether nothing was written or erased.
     pub fn is_unchanged(self) -> bool {
         matches!(self, DroneState::Untouched | DroneState::Stopped)
     }
 }
 
 impl Failure {
-    /// Whether the drone was disconnected. The job can be run again once the drone is plugged in.
+    /// Returns whether the drone was disconnected. The job can be run again once the drone is plugged in.
     pub fn is_lost(&self) -> bool {
         self.kind.transfer() == Some(TransferError::Disconnected)
     }
 
-    /// Whether the drone was disconnected while it was being erased or written. The job can be resumed once the drone
-    /// is plugged in.
+    /// Returns whether the drone was disconnected while it was being erased or written. The job can be resumed once the
+    /// drone is plugged in.
     pub fn is_interruption(&self) -> bool {
         self.is_lost() && !self.drone.is_unchanged() && self.drone != DroneState::Flashed
     }

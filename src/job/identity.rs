@@ -5,7 +5,7 @@ use crate::crazyflie::crtp::Radio;
 use crate::crazyflie::{self, Board, Protection, RomVersion};
 use crate::image::{Content, Loader};
 
-/// Information about a device, which depends on the drone's mode.
+/// Information about a drone, which depends on the drone's mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceInfo {
     /// Read from the memory of a drone in DFU mode.
@@ -15,7 +15,7 @@ pub enum DeviceInfo {
 }
 
 impl DeviceInfo {
-    /// The board's code, if known.
+    /// Returns the board's code, if known.
     pub fn board(&self) -> Option<&str> {
         match self {
             DeviceInfo::InDfu(identity) => identity.board.as_ref().map(|board| board.code.as_str()),
@@ -23,7 +23,7 @@ impl DeviceInfo {
         }
     }
 
-    /// The radio settings, which only a running drone reports.
+    /// Returns the radio settings, which only a running drone reports.
     pub fn radio(&self) -> Option<Radio> {
         match self {
             DeviceInfo::InDfu(_) => None,
@@ -48,20 +48,20 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether the board, the bootloader or the firmware is evidence that this is a Crazyflie. A flash job looks for
-    /// the same evidence before it writes.
+    /// Returns whether the board, the bootloader or the firmware is evidence that this is a Crazyflie. A flash job
+    /// looks for the same evidence before it writes.
     pub(crate) fn has_evidence(&self) -> bool {
         self.board.as_ref().is_some_and(|board| !board.assumed)
             || matches!(self.loader, Some(Loader::Bitcraze | Loader::Overwritten))
             || self.firmware.as_ref().and_then(Content::firmware).is_some()
     }
 
-    /// Whether the chip is read-protected, so that nothing can be read or written.
+    /// Returns whether the chip is read-protected, so that nothing can be read or written.
     pub(crate) fn is_read_protected(&self) -> bool {
         self.protection.as_ref().is_some_and(|protection| protection.read)
     }
 
-    /// The write-protected sectors; empty if the protection could not be read.
+    /// Returns the write-protected sectors; empty if the protection could not be read.
     pub(crate) fn protected_sectors(&self) -> &[usize] {
         self.protection.as_ref().map_or(&[], |protection| &protection.sectors)
     }
@@ -72,7 +72,8 @@ impl Identity {
 pub struct Running {
     /// The firmware version, for example `2026.04`; `None` if there was no reply.
     pub version: Option<String>,
-    /// The name of the board, for example `Crazyflie 2.1`; older firmware does not report it.
+    /// The name of the board, for example `Crazyflie 2.1`; `None` if the firmware is too old to report the name or
+    /// there was no reply.
     pub board: Option<String>,
     /// The radio settings from the EEPROM; `None` if they are not valid or there was no reply.
     pub radio: Option<Radio>,

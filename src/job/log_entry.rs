@@ -1,5 +1,5 @@
 //! The log of a job as typed entries, one entry per line. Front ends match on the variant. Only the `Display` impl in
-//! this file has the text, in the style of dfu-util's log. `app::log` explains the entries to newcomers.
+//! this file contains the text, in the style of dfu-util's log. `app::log` explains the entries to newcomers.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -51,10 +51,10 @@ pub enum LogEntry {
     Board(Board),
     BoardUnread,
     BoardNotChecked,
-    OtherBoardTaken(Board),
+    OtherBoardAllowed(Board),
     ProtectionUnread,
     LoaderGone(Loader),
-    ChangedSinceTaken,
+    ChangedSinceAllowed,
     NoCopyOfHugeSectors,
     Compared {
         same: usize,
@@ -176,10 +176,10 @@ impl LogEntry {
             | E::Repeating(_)
             | E::BoardUnread
             | E::BoardNotChecked
-            | E::OtherBoardTaken(_)
+            | E::OtherBoardAllowed(_)
             | E::ProtectionUnread
             | E::LoaderGone(_)
-            | E::ChangedSinceTaken
+            | E::ChangedSinceAllowed
             | E::NoCopyOfHugeSectors
             | E::NoCopy(_)
             | E::WidthRefused
@@ -231,7 +231,7 @@ impl fmt::Display for LogEntry {
             E::ClearingStatus => f.write_str("Clearing status"),
             E::Aborting(state) => write!(f, "Aborting previous incomplete transfer, device was in {state}"),
             E::ObeyingPoll(why) => {
-                write!(f, "{why}; waiting as long as the device asks from now on")
+                write!(f, "{why}; from now on, waiting as long as the device asks")
             }
             E::Repeating(error) => write!(f, "{error}; trying again"),
 
@@ -240,7 +240,7 @@ impl fmt::Display for LogEntry {
             E::BoardNotChecked => {
                 f.write_str("The image may be for another board; writing it anyway (--allow-mismatch)")
             }
-            E::OtherBoardTaken(board) => {
+            E::OtherBoardAllowed(board) => {
                 write!(f, "The image is not for board {board}; writing it anyway (--allow-mismatch)")
             }
             E::ProtectionUnread => {
@@ -249,10 +249,10 @@ impl fmt::Display for LogEntry {
             E::LoaderGone(loader) => write!(
                 f,
                 "The bootloader is missing ({}), so this firmware will not start when the drone is switched on. \
-                 Restore both together: cfdfu restore-bootloader LOADER --firmware IMAGE",
+                 Restore both together: `cfdfu restore-bootloader LOADER --firmware IMAGE`",
                 loader.describe()
             ),
-            E::ChangedSinceTaken => f.write_str(
+            E::ChangedSinceAllowed => f.write_str(
                 "Another program has changed the drone since its last flash; overwriting the change",
             ),
             E::NoCopyOfHugeSectors => f.write_str(

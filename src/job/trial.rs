@@ -51,7 +51,7 @@ pub enum Appeared {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Measurement {
     /// The status of the ROM, which was found in dfuERROR. `entered` is true if this job brought the drone into DFU
-    /// mode, so that no other program can have caused the error.
+    /// mode, in which case no other program can have caused the error.
     FirstStatus {
         status: Status,
         entered: bool,
@@ -75,7 +75,8 @@ pub enum Measurement {
     AnswersAfterwards(bool),
     /// The average time to read a block of 2048 bytes.
     ReadBlock(Duration),
-    /// The chip is read-protected, or the last sector is write-protected or not blank.
+    /// The write trial has no sector to use: the chip is not an STM32F405 or is read-protected, its protection is
+    /// unknown, or the last sector is write-protected or not blank.
     NoScratchSector,
     Width(WidthAnswer),
     /// The time to erase the last sector, 128 KiB.
@@ -86,19 +87,19 @@ pub enum Measurement {
     /// The average time to write a block of 2048 bytes, and whether every byte reads back correctly.
     WroteBlocks {
         words: bool,
-        /// `None` if cfdfu had to pause for as long as the ROM requests, which hides the chip's own time.
+        /// `None` if cfdfu had to pause for as long as the ROM requested: such pauses hide the chip's own time.
         took: Option<Duration>,
         same: bool,
     },
-    /// Whether the ROM answered every GETSTATUS that was sent without a pause when its work was done.
+    /// Whether the ROM, once its work was done, answered every GETSTATUS that had been sent without a pause.
     EarlyStatus(bool),
     /// A write of this many bytes, and whether the bytes read back correctly; `None` if the write failed.
     WrotePiece {
         bytes: u32,
         same: Option<bool>,
     },
-    /// The number of requests to enter DFU mode, and the time from the last request until DFU mode. `took` is `None` if
-    /// the drone did not enter DFU mode.
+    /// The number of requests to enter DFU mode, and the time from the last request until the drone was in DFU mode.
+    /// `took` is `None` if the drone did not enter DFU mode.
     Entered {
         requests: u32,
         took: Option<Duration>,

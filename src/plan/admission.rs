@@ -15,8 +15,8 @@ use crate::image::{Content, Extent, Image, WholeFlash};
 pub struct Overrides {
     /// Write to this address instead of the one that the image is linked for.
     pub address: Option<Address>,
-    /// Accept an image that is not recognised, or whose DFU suffix names another device. For a restore or an undo, also
-    /// accept a bootloader that is not Bitcraze's. A flash never writes to sector 0, even with this override.
+    /// Accept an image that is not recognised, or whose DFU suffix names a different device. For a restore or an undo,
+    /// also accept a bootloader that is not Bitcraze's. A flash never writes to sector 0, even with this override.
     pub allow_mismatch: bool,
 }
 
@@ -42,17 +42,17 @@ impl ApprovedImage {
         ApprovedImage { purpose, segments: segments.into() }
     }
 
-    /// The purpose, which determines whether the job may change the bootloader's sector.
+    /// Returns the purpose, which determines whether the job may change the bootloader's sector.
     pub(crate) fn purpose(&self) -> Purpose {
         self.purpose
     }
 
-    /// The segments, in ascending order.
+    /// Returns the segments, in ascending order.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Total size in bytes.
+    /// Returns the total size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.segments.iter().map(|segment| segment.data.len()).sum()
     }
@@ -69,7 +69,7 @@ pub enum Refusal {
     /// The user passed something other than a bootloader as the bootloader.
     #[error("this is {what}, not the Bitcraze bootloader")]
     NotALoader {
-        /// A description of the image, including the article, for example "a Crazyflie firmware".
+        /// A description of the image, including its article, for example "an image that is not recognised".
         what: &'static str,
     },
     /// The file places the bootloader outside sector 0.
@@ -102,7 +102,7 @@ pub enum Refusal {
     /// The file specifies an address, and the user requested a different one.
     #[error("the file belongs at {placed}, not at {asked}")]
     Placed { placed: Address, asked: Address },
-    /// The file's DFU suffix names another USB device.
+    /// The file's DFU suffix names a different USB device.
     #[error(
         "this file is made for the USB device {vendor:04x}:{product:04x}, not for a Crazyflie (0483:df11)"
     )]
@@ -115,7 +115,7 @@ pub enum Refusal {
     /// An unrecognised image that is linked for the address of the bootloader.
     #[error("this image is linked for 0x08000000, where the bootloader is, and would not run at {address}")]
     Foreign { address: Address },
-    /// Firmware linked for an address other than the requested one.
+    /// Firmware that is linked for an address other than the one to write to.
     #[error("this image is linked for {linked} and would not run at {address}")]
     WrongAddress {
         linked: Address,
@@ -176,7 +176,7 @@ pub fn restore(
             None
         }
         Content::WholeFlash(_) => Some("a copy of a flash without the Bitcraze bootloader"),
-        Content::Firmware(_) => Some("a Crazyflie firmware"),
+        Content::Firmware(_) => Some("Crazyflie firmware"),
         Content::Radio => Some("an image for the radio chip (nRF51)"),
         Content::Unknown { .. } => Some("an image that is not recognised"),
     };
@@ -280,7 +280,7 @@ fn firmware_segments(image: &Image, overrides: Overrides) -> Result<Vec<Segment>
             return Err(Refusal::WrongAddress { linked: firmware.link, address });
         }
         Content::Unknown { .. } if !overrides.allow_mismatch => return Err(Refusal::Unknown),
-        // This refusal has no override: the vectors point to another address, so the image cannot run at this one.
+        // This refusal has no override: the vectors point to a different address, so the image cannot run here.
         Content::Unknown { link: Some(linked) } if *linked == LOADER_BASE && address >= FIRMWARE_BASE => {
             return Err(Refusal::Foreign { address });
         }
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_must_not_exceed_the_flash() {
+    fn an_image_that_exceeds_the_flash_is_refused() {
         let unknown = |len| image(Content::Unknown { link: None }, len);
         assert!(flash(&unknown(1_032_192), OVERRIDE).is_ok());
         let refusal = Refusal::PastTheEnd { address: FIRMWARE_BASE, bytes: 1_032_193, room: 1_032_192 };

@@ -23,7 +23,7 @@ fn image(content: Content, data: Vec<u8>) -> Image {
     }
 }
 
-/// Firmware of `len` bytes, none of which is 0xFF.
+/// Returns firmware of `len` bytes, none of which is 0xFF.
 fn firmware(len: usize) -> Image {
     let extent = Extent::Unknown;
     let identity = Firmware { version: None, revision: None, boards: vec![], link: FIRMWARE_BASE, extent };
@@ -52,7 +52,7 @@ fn all_differ(plan: &Plan) -> Work {
     plan.work(&vec![Differs; plan.sectors().len()], BLOCK)
 }
 
-/// The spans as pairs of start and length, for comparison with literals.
+/// Converts the spans to pairs of start and length, for comparison with literals.
 fn pairs(spans: &[Span]) -> Vec<(u32, u32)> {
     spans.iter().map(|span| (span.start().0, span.len())).collect()
 }
@@ -176,7 +176,7 @@ fn the_plan_follows_the_memory_map_of_the_device() {
 
 proptest! {
     #[test]
-    fn every_written_byte_was_erased_and_every_byte_of_the_image_is_verified_or_unchanged(
+    fn every_written_byte_is_erased_or_blank_and_every_byte_of_the_image_is_verified_or_unchanged(
         len in 1..=1_032_192_usize,
         answers in prop::collection::vec(0..3_u8, 11),
         block in prop::sample::select(vec![64_u32, 128, 1024, 2048]),
@@ -190,16 +190,16 @@ proptest! {
 
         let erased_or_blank = |span: &Span| {
             plan.sectors().iter().zip(&found).any(|(planned, &found)| {
-                let blank = found == Blank;
-                planned.sector.span.covers(*span) && (blank || work.erase.contains(&planned.sector))
+                let was_blank = found == Blank;
+                planned.sector.span.covers(*span) && (was_blank || work.erase.contains(&planned.sector))
             })
         };
         for span in work.write.iter().chain(&work.commit) {
-            prop_assert!(erased_or_blank(span), "{span} is written but was not erased");
+            prop_assert!(erased_or_blank(span), "{span} is written but is neither erased nor blank");
             prop_assert!(span.start().0 % 4 == 0 && span.len() % 4 == 0);
             prop_assert!(span.len() <= block);
         }
-        // Nothing is written twice, and everything written is verified.
+        // Nothing is written twice, and everything that is written, except the commit words, is verified.
         let mut written: Vec<Span> = work.write.iter().chain(&work.commit).copied().collect();
         written.sort();
         prop_assert!(written.windows(2).all(|pair| pair[0].end() <= pair[1].start().wide()));

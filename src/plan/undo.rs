@@ -60,7 +60,7 @@ pub enum NoCopy {
 pub enum NoUndo {
     #[error(transparent)]
     NoCopy(NoCopy),
-    /// The drone cannot be distinguished from another drone on the same port.
+    /// Without a serial number, the drone cannot be distinguished from other drones that use the same port.
     #[error("the drone reports no serial number")]
     NoSerial,
     #[error("{0}")]
@@ -92,19 +92,19 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// `None` if the segment is empty or exceeds the 32-bit address space.
+    /// Describes the bytes of a segment. Returns `None` if the segment is empty or exceeds the 32-bit address space.
     pub(crate) fn of(segment: &Segment) -> Option<Piece> {
         let span = Span::between(segment.address, segment.end())?;
         Some(Piece { span, crc: crc32fast::hash(&segment.data) })
     }
 
-    /// Whether the first word of the piece, which is written last, is blank in `segment`.
+    /// Returns whether the first word of the piece, which is written last, is blank in `segment`.
     fn lacks_first_word_in(self, segment: &Segment) -> bool {
         let start = self.span.start().wide();
         within(segment, start..start + 4).is_some_and(|head| head.data.len() == 4 && is_blank(&head.data))
     }
 
-    /// Whether `segment` holds these bytes. `None` if the segment does not cover them.
+    /// Returns whether `segment` holds these bytes, or `None` if the segment does not cover them.
     pub(crate) fn is_in(self, segment: &Segment) -> Option<bool> {
         let range = self.span.start().wide()..self.span.end();
         let found = within(segment, range).filter(|found| found.data.len() == self.span.size())?;
@@ -178,7 +178,7 @@ impl Default for Last {
 }
 
 impl History {
-    /// The copy that an undo restores.
+    /// Returns the copy that an undo restores.
     pub fn target(&self) -> Result<&Segment, NoCopy> {
         match (self.unfinished.as_ref().and_then(|it| it.undoes.as_ref()), &self.last) {
             (Some(copy), _) | (None, Last::Copy(copy)) => Ok(copy),
@@ -186,8 +186,8 @@ impl History {
         }
     }
 
-    /// The history once a job starts to write these segments. `before` is the previous content of their sectors,
-    /// without gaps, or `None` if the content was not read.
+    /// Returns the history once a job starts to write these segments. `before` is the previous content of their
+    /// sectors, without gaps, or `None` if the content was not read.
     pub fn begin(&self, writes: &[Segment], before: Option<&Segment>, change: Change) -> History {
         let undoes = self.target().ok().filter(|_| change == Change::Undo).cloned();
         // The earlier change may have finished although cfdfu did not observe its end.
@@ -203,7 +203,7 @@ impl History {
         History { last, unfinished: Some(Unfinished { undoes, writes, earlier }), wrote: Vec::new() }
     }
 
-    /// The history once the job has written everything.
+    /// Returns the history once the job has written everything.
     pub fn end(self) -> History {
         let wrote = self.unfinished.as_ref().map_or(self.wrote, |it| it.writes.clone());
         let remaining = self.unfinished.map(|it| {
@@ -219,24 +219,26 @@ impl History {
         History { last: self.last, unfinished, wrote }
     }
 
-    /// The bytes that the flash must still hold for an undo to be correct. If the flash holds other bytes, another
-    /// program has changed it since. Empty while a change is unfinished, because the flash may then hold anything.
+    /// Returns the bytes that the flash must still hold for an undo to be correct. If the flash holds other bytes,
+    /// another program has changed the flash since. Returns no bytes while a change is unfinished, because the flash
+    /// may then hold anything.
     pub fn expected(&self) -> &[Piece] {
         if self.unfinished.is_some() { &[] } else { &self.wrote }
     }
 
-    /// The history after an undo that found nothing left to restore, which also finishes an interrupted undo.
+    /// Returns the history after an undo that found nothing left to restore. Such an undo also finishes an interrupted
+    /// undo.
     pub(crate) fn undone(self) -> History {
         if self.is_undoing() { self.end() } else { self }
     }
 
-    /// Whether an undo is unfinished.
+    /// Returns whether an undo is unfinished.
     pub(crate) fn is_undoing(&self) -> bool {
         self.unfinished.as_ref().is_some_and(|it| it.undoes.is_some())
     }
 
-    /// The new [`History::last`] when a job is about to overwrite `before`. For a part of the flash that is incomplete
-    /// after an interrupted job, the existing copy is kept.
+    /// Returns the new [`History::last`] for a job that is about to overwrite `before`. Keeps the existing copy of any
+    /// part of the flash that an interrupted job has left incomplete.
     fn last_with(&self, before: &Segment) -> Last {
         let open =
             self.unfinished.as_ref().map(|it| [&it.writes[..], &it.earlier[..]].concat()).unwrap_or_default();
@@ -247,19 +249,19 @@ impl History {
         };
         // Leftovers are a program without its first word, a partly erased copy, or bytes that an interrupted job wrote.
         let is_leftover = |found: &Segment, kept: &Segment| {
-            let own = |piece: &Piece| piece.is_in(found) == Some(true) || piece.lacks_first_word_in(found);
-            is_incomplete(found) || is_partly_erased(found, kept) || open.iter().any(own)
+            let is_own = |piece: &Piece| piece.is_in(found) == Some(true) || piece.lacks_first_word_in(found);
+            is_incomplete(found) || is_partly_erased(found, kept) || open.iter().any(is_own)
         };
         let part = |which: Range<u64>| {
-            let open = has_part(&open, &which);
+            let is_open = has_part(&open, &which);
             let found = within(before, which.clone());
-            let kept = kept.and_then(|kept| within(kept, which)).filter(|_| open);
+            let kept = kept.and_then(|kept| within(kept, which)).filter(|_| is_open);
             match (found, kept) {
                 (Some(found), Some(kept)) if is_leftover(&found, &kept) => merge(&kept, &found)
                     .filter(|whole| !is_incomplete(whole))
                     .map(Some)
                     .ok_or(NoCopy::WasIncomplete),
-                (Some(_), None) if open => Err(none_kept),
+                (Some(_), None) if is_open => Err(none_kept),
                 (Some(found), _) if is_incomplete(&found) => Err(none_kept),
                 (Some(found), _) => Ok(Some(found)),
                 (None, kept) => Ok(kept),
@@ -278,29 +280,29 @@ impl History {
     }
 }
 
-/// Whether `found` equals `kept`, except for erased bytes.
+/// Returns whether `found` equals `kept`, except for erased bytes.
 fn is_partly_erased(found: &Segment, kept: &Segment) -> bool {
     let from = found.address.max(kept.address);
     let mut pairs = bytes_from(found, from).iter().zip(bytes_from(kept, from));
     pairs.all(|(&now, &then)| now == then || now == BLANK)
 }
 
-/// Whether the part holds a program that cannot have run: a program without its first word, which cfdfu writes last, or
-/// truncated firmware, for example after an interrupted flash by another program.
+/// Returns whether the part holds a program that cannot have run: a program without its first word, which cfdfu writes
+/// last, or truncated firmware, for example after an interrupted flash by another program.
 fn is_incomplete(part: &Segment) -> bool {
     let starts = part.address == LOADER_BASE || part.address == FIRMWARE_BASE;
     let headless = part.data.iter().take(4).all(|&byte| byte == BLANK);
     starts && (headless && !is_blank(&part.data) || part.address == FIRMWARE_BASE && is_truncated(&part.data))
 }
 
-/// Whether the firmware is known to be truncated. Returns `false` if too few bytes were read to decide.
+/// Returns whether the firmware is known to be truncated. Returns `false` if too few bytes were read to decide.
 fn is_truncated(bytes: &[u8]) -> bool {
     let content = Content::in_flash(bytes);
     let firmware = content.as_ref().and_then(Content::firmware);
     firmware.is_some_and(|firmware| firmware.extent.complete() == Some(false))
 }
 
-/// The part of the segment at these addresses. `None` if the segment has no bytes there.
+/// Returns the part of the segment at these addresses, or `None` if the segment has no bytes there.
 fn within(segment: &Segment, addresses: Range<u64>) -> Option<Segment> {
     let start = segment.address.wide().max(addresses.start);
     let len =
@@ -309,7 +311,7 @@ fn within(segment: &Segment, addresses: Range<u64>) -> Option<Segment> {
     Some(Segment { address, data: bytes_from(segment, address).get(..len)?.to_vec() })
 }
 
-/// Returns `kept`, extended with the bytes of `found` before and after it. `None` if there is a gap between the two
+/// Returns `kept`, extended with the bytes of `found` before and after it, or `None` if there is a gap between the two
 /// segments.
 fn merge(kept: &Segment, found: &Segment) -> Option<Segment> {
     if found.end() < kept.address.wide() || kept.end() < found.address.wide() {
@@ -324,7 +326,7 @@ fn merge(kept: &Segment, found: &Segment) -> Option<Segment> {
     Some(Segment { address, data })
 }
 
-/// The bytes of the segment from this address on. Empty if the segment ends before this address.
+/// Returns the bytes of the segment from this address on; none if the segment ends before this address.
 fn bytes_from(segment: &Segment, start: Address) -> &[u8] {
     let from = start.0.saturating_sub(segment.address.0) as usize;
     segment.data.get(from..).unwrap_or_default()

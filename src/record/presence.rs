@@ -1,4 +1,4 @@
-//! Shows each instance of cfdfu on this computer which ports the other instances are using.
+//! Lets the instances of cfdfu on this computer see which ports the other instances are using.
 //!
 //! Each instance writes a file and keeps it locked while its job runs. The kernel releases the lock when a process
 //! dies, so a stale file is recognised even if its process id has been reused.
@@ -22,8 +22,8 @@ use crate::usb::descriptor::clean;
 const RUNS: &str = "runs";
 /// Minimum time between two progress updates.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
-/// Length of an instance file in bytes. The file is updated in place with a single write: a replaced file would lose
-/// its lock.
+/// Minimum length of an instance file in bytes. The file is updated in place with a single write, because a replaced
+/// file would lose its lock. Spaces after a shorter text overwrite the previous text.
 const LEN: usize = 512;
 /// Unlocked files older than this many seconds are stale. A newer file may belong to an instance that has not locked
 /// it yet.
@@ -37,12 +37,12 @@ pub struct RunningInstance {
     pub port: String,
     /// The current phase, such as `write`; empty before the first phase.
     pub phase: String,
-    /// The progress of the current phase.
+    /// The progress of the current phase, in percent.
     pub percent: u8,
 }
 
 impl fmt::Display for RunningInstance {
-    /// For example `Another cfdfu is using port 1-1.2: write 42 % (pid 4711)`.
+    /// Writes, for example, `Another cfdfu is using port 1-1.2: write 42 % (pid 4711)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RunningInstance { pid, port, phase, percent } = self;
         match (port.is_empty(), phase.is_empty()) {
@@ -63,7 +63,7 @@ pub(crate) struct Announcement {
     /// When the file was last written; `None` while there is nothing to announce.
     announced: Option<Duration>,
     file: Option<(PathBuf, File)>,
-    /// Distinguishes the files of several jobs of one process.
+    /// Distinguishes the files of different jobs in the same process.
     number: usize,
 }
 
@@ -111,7 +111,7 @@ impl Announcement {
         if self.file.is_none() {
             self.file = record.open_run(self.work.pid, self.number).ok();
         }
-        // Failing to announce a flash must not stop it.
+        // A failure to announce a job must not stop the job.
         if let Some((_, file)) = &self.file {
             let _ = write_in_place(file, &self.work);
         }
@@ -149,12 +149,12 @@ impl StateDir {
         self.other_instances().into_iter().find(|work| work.port == port)
     }
 
-    /// The ports that other instances are using.
+    /// Returns the ports that other instances are using.
     pub(crate) fn used_ports(&self) -> HashSet<Location> {
         self.other_instances().iter().filter_map(|work| work.port.parse().ok()).collect()
     }
 
-    /// The other instances on this computer, sorted by process id. Removes stale files.
+    /// Returns the other instances on this computer, sorted by process id. Removes stale files.
     pub(crate) fn other_instances(&self) -> Vec<RunningInstance> {
         let Ok(entries) = fs::read_dir(self.dir.join(RUNS)) else { return Vec::new() };
         let prefix = format!("{}-", host());
@@ -190,7 +190,7 @@ impl StateDir {
     }
 }
 
-/// The name of this computer, reduced to characters that are safe in a file name.
+/// Returns the name of this computer, reduced to characters that are safe in a file name.
 fn host() -> String {
     #[cfg(unix)]
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -207,14 +207,14 @@ fn write_in_place(mut file: &File, work: &RunningInstance) -> io::Result<()> {
     file.write_all(&text)
 }
 
-/// Locks a file without the file locks of the standard library: these require Rust 1.89, but cfdfu supports 1.88.
+/// Locks a file with `flock`: the file locks of the standard library require Rust 1.89, but cfdfu supports 1.88.
 #[cfg(unix)]
 fn lock(file: &File) -> io::Result<()> {
     Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// Whether the instance that wrote this file is still running. If the file system does not support locks, checks
-/// whether its process exists.
+/// Returns whether the instance that wrote this file is still running. If the file system does not support locks,
+/// checks whether the instance's process exists.
 #[cfg(unix)]
 fn is_locked(path: &Path, pid: u32) -> bool {
     use rustix::fs::{FlockOperation, flock};
@@ -240,7 +240,7 @@ fn lock(_: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the file was updated within the last minute. Without file locks, an older file counts as stale.
+/// Returns whether the file was updated within the last minute. Without file locks, an older file counts as stale.
 #[cfg(not(unix))]
 fn is_locked(path: &Path, _: u32) -> bool {
     const MINUTE: u64 = 60;
@@ -252,7 +252,7 @@ fn is_locked(path: &Path, _: u32) -> bool {
 mod tests {
     use super::*;
 
-    /// Imitates another instance: writes and locks a file with this process id.
+    /// Imitates another instance: writes and locks a file for this process id.
     fn other_instance(record: &StateDir, pid: u32, work: &RunningInstance) -> io::Result<(PathBuf, File)> {
         let (path, file) = record.open_run(pid, 0)?;
         write_in_place(&file, work)?;
@@ -270,13 +270,14 @@ mod tests {
         let (path, file) = other_instance(&record, parent, &work).unwrap();
         assert_eq!(record.other_instances(), [RunningInstance { pid: parent, ..work.clone() }]);
         assert!(record.other_instances()[0].to_string().contains("using port 1-2: write 42 %"));
-        // A shorter text overwrites the longer text in place. This instance itself is not listed.
+        // A shorter text overwrites the longer text in place. This instance's own file is not listed.
         write_in_place(&file, &RunningInstance { phase: String::new(), ..work.clone() }).unwrap();
         assert!(record.other_instances()[0].to_string().contains("using port 1-2 ("));
         let own = other_instance(&record, std::process::id(), &work).unwrap();
         assert_eq!(record.other_instances().len(), 1);
-        // After a kill, the lock is released, but the file remains until it is old enough to be stale. (The lock may
-        // briefly outlive the drop: a child process of another test has the file open between fork and exec.)
+        // When an instance is killed, its lock is released, but the file remains until it is old enough to be stale.
+        // (The lock may briefly outlive the drop: a child process of another test has the file open between fork and
+        // exec.)
         drop((file, own));
         while !record.other_instances().is_empty() {
             std::thread::yield_now();
@@ -288,7 +289,7 @@ mod tests {
         }
         assert_eq!(record.other_instances(), []);
         assert!(!path.exists());
-        // A folder, a file with another name, and another computer's file are ignored.
+        // A folder, a file with a different kind of name, and a file from a different computer are ignored.
         fs::create_dir(dir.path().join(RUNS).join(format!("{}-9.json", host()))).unwrap();
         fs::write(dir.path().join("runs/x.json"), b"{").unwrap();
         fs::write(dir.path().join("runs/otherhost-9.json"), b"{").unwrap();

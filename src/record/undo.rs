@@ -17,23 +17,22 @@ use crate::plan::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 
 /// The folder of the undo history in the state directory.
 ///
-/// Each drone has a subfolder, named after its DFU serial number and its port, because chips of one batch may share a
-/// DFU serial number. File names start with a time stamp, and the newest file describes what the last change
-/// overwrote:
+/// Each drone has a subfolder, named after its DFU serial number and its port, because chips of the same batch may
+/// share a DFU serial number. File names start with a time stamp, and the newest file describes the last change:
 ///
 /// - `TIME-ADDRESS-CRC.bin`: a copy of the overwritten content
 /// - `TIME-none-REASON.mark`: the reason why there is no copy
 /// - `TIME-unfinished-….json`: a change that has not finished
-/// - `TIME-wrote-….json`: what a finished change wrote
+/// - `TIME-wrote-….json`: the pieces of flash that a finished change wrote
 ///
-/// If the drone's full serial number is known, it is the fourth field of each name, so that cfdfu finds the drone's
-/// files on any port.
+/// If the drone's full serial number is known, the number is the fourth field of each name, so that cfdfu finds the
+/// drone's files on any port.
 const UNDO: &str = "undo";
 /// Number of copies to keep for each drone.
 const COPIES: usize = 5;
 /// Maximum number of bytes to read from a copy: the size of the flash plus one, so that an oversized file is detected.
 const COPY_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64 + 1;
-/// The words for the reasons in file names.
+/// The words in file names for the reasons.
 const REASONS: [(NoCopy, &str); 4] = [
     (NoCopy::NotKept, "notkept"),
     (NoCopy::WasBlank, "blank"),
@@ -41,8 +40,8 @@ const REASONS: [(NoCopy, &str); 4] = [
     (NoCopy::Damaged, "damaged"),
 ];
 
-/// The content of an `unfinished` or `wrote` file. `undoes` is the file name of the copy that an undo restores; each
-/// piece is an address, a length and a checksum.
+/// The content of an `unfinished` or `wrote` file. `undoes` is the file name of the copy that an undo restores. Each
+/// piece consists of an address, a length and a checksum.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Mark {
@@ -57,11 +56,11 @@ pub(crate) struct BegunChange {
     drone: DroneAt,
     /// The files saved for this change.
     saved: Vec<PathBuf>,
-    /// Older marks, which the mark of this change replaces.
+    /// The older marks and `wrote` files, which the files of this change replace.
     older: Vec<PathBuf>,
     /// How the overwritten content is kept.
     pub kept: Kept,
-    /// The error if the copy could not be saved.
+    /// The reason why the copy could not be saved, if saving failed.
     pub problem: Option<io::Error>,
 }
 
@@ -69,22 +68,22 @@ pub(crate) struct BegunChange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
     Copy(PathBuf),
-    /// The flash holds the leftovers of an interrupted job; the copy from before that job is kept instead.
+    /// The flash contains the leftovers of an interrupted job, so the copy from before that job is kept.
     Earlier,
     None(NoCopy),
 }
 
-/// What an undo would restore.
+/// The copy that an undo would restore.
 pub(crate) struct Target {
     pub path: PathBuf,
     pub copy: Segment,
     pub age: Duration,
-    /// What the drone must still contain; see [`History::expected`].
+    /// The pieces that the drone must still contain; see [`History::expected`].
     pub expected: Vec<Piece>,
 }
 
 impl StateDir {
-    /// Records that a job is about to write. On an error, records nothing and keeps no copy.
+    /// Records that a job is about to write. If this method returns an error, nothing is recorded and no copy is kept.
     pub(crate) fn begin(
         &self,
         drone: &DroneAt,
@@ -134,7 +133,7 @@ impl StateDir {
         Ok(begun)
     }
 
-    /// Finds the copy that an undo of this drone's last change would restore.
+    /// Finds the copy that an undo of this drone's last change would restore. Returns the reason if there is no copy.
     pub(crate) fn target(&self, drone: &DroneAt) -> io::Result<Result<Target, NoCopy>> {
         let files = self.files_of(drone)?;
         let history = read_history(&files);
@@ -153,7 +152,7 @@ impl StateDir {
         Ok(found.ok_or(NoCopy::Damaged))
     }
 
-    /// The folder with this drone's copies.
+    /// Returns the folder with this drone's copies, if the drone has a serial number.
     pub(crate) fn folder_of_copies(&self, drone: &DroneAt) -> Option<PathBuf> {
         copies_of(drone).map(|folder| self.dir.join(folder))
     }
@@ -175,15 +174,15 @@ impl StateDir {
         }
     }
 
-    /// Marks an unfinished undo as finished, because the next undo found that the drone already holds the content.
+    /// Marks an unfinished undo as finished, after the next undo has found the restored content on the drone.
     pub(crate) fn finish_undo(&self, drone: &DroneAt) {
         if read_history(&self.files_of(drone).unwrap_or_default()).is_undoing() {
             self.resume_change(drone).end(&Outcome::Flashed);
         }
     }
 
-    /// All files of this drone, oldest first. A file from another port belongs to this drone only if both full serial
-    /// numbers are known and equal.
+    /// Returns all files of this drone, oldest first. A file from a different port belongs to this drone only if both
+    /// full serial numbers are known and equal.
     fn files_of(&self, drone: &DroneAt) -> io::Result<Vec<PathBuf>> {
         let Some(folder) = copies_of(drone) else { return Ok(Vec::new()) };
         let here = self.dir.join(folder);
@@ -197,8 +196,8 @@ impl StateDir {
         for folder in folders {
             let entries = fs::read_dir(&folder).into_iter().flatten();
             let paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-            // If two drones with the same DFU serial number were on this port, a file without a full serial number
-            // could belong to either drone, so it is assigned to neither.
+            // If two drones with the same DFU serial number have been on this port, a file without a full serial number
+            // could belong to either drone, so the file is assigned to neither.
             let mut known: Vec<String> =
                 paths.iter().filter_map(|path| serial_in_name(path)).chain(full.clone()).collect();
             known.sort();
@@ -213,7 +212,7 @@ impl StateDir {
         Ok(files)
     }
 
-    /// Saves a copy and removes the drone's oldest copies.
+    /// Saves a copy, and removes the drone's oldest copies if there are more than [`COPIES`].
     fn save_copy(
         &self,
         folder: &Path,
@@ -255,7 +254,7 @@ impl StateDir {
     }
 }
 
-/// Records a job before it writes. Returns the recorded change and a log entry.
+/// Records the change that a job is about to make. Returns the recorded change and a log entry, if any.
 pub(crate) fn begin(
     record: &StateDir,
     drone: &DroneAt,
@@ -280,14 +279,14 @@ pub(crate) fn begin(
 
 impl BegunChange {
     /// Records the outcome of the job. Errors are ignored: the next job then finds an unfinished change and checks
-    /// whether the flash holds everything that the change had to write.
+    /// whether the flash contains everything that the change had to write.
     pub(crate) fn end(self, outcome: &Outcome) {
         let remove = |files: &[PathBuf]| files.iter().for_each(|path| drop(fs::remove_file(path)));
         match outcome {
             Outcome::Failed(Failure { drone, .. }) | Outcome::Cancelled(drone) if drone.is_unchanged() => {
                 remove(&self.saved);
             }
-            // A resumed job may find that everything was already written.
+            // A resumed job is `Unchanged` if everything was already written.
             Outcome::Flashed | Outcome::Unchanged => {
                 let ended = read_history(&self.record.files_of(&self.drone).unwrap_or_default()).end();
                 let own: Vec<PathBuf> = self.saved.into_iter().filter(|path| is_mark(path)).collect();
@@ -299,7 +298,7 @@ impl BegunChange {
                 remove(&own);
                 remove(&self.older);
             }
-            // If the mark of this change was saved, it replaces the older marks.
+            // If the mark of this change was saved, the mark replaces the older files.
             _ if self.saved.iter().any(|path| is_mark(path)) => remove(&self.older),
             _ => {}
         }
@@ -318,8 +317,8 @@ fn read_history(files: &[PathBuf]) -> History {
     let Some(mark) = files.iter().rev().find(|path| is_mark(path)) else {
         return match read_wrote(files) {
             Some(wrote) => History { last, unfinished: None, wrote },
-            // The `wrote` file is unreadable, so cfdfu cannot check whether the drone still holds what was written. A
-            // check that is not possible counts as failed.
+            // The `wrote` file is unreadable, so cfdfu cannot check whether the drone still contains what was written.
+            // An impossible check counts as failed.
             None => History { last: damaged, ..History::default() },
         };
     };
@@ -330,8 +329,8 @@ fn read_history(files: &[PathBuf]) -> History {
     }
 }
 
-/// Reads what the last change wrote. Empty if the end of that change was not recorded: the newest file is then a copy.
-/// `None` if the `wrote` file cannot be read.
+/// Reads which pieces the last change wrote. Returns an empty list if the end of that change was not recorded, because
+/// the newest file is then a copy. Returns `None` if the `wrote` file cannot be read.
 fn read_wrote(files: &[PathBuf]) -> Option<Vec<Piece>> {
     let newest = files.iter().rev().find(|path| !is_mark(path)).filter(|path| is_wrote(path));
     let Some(newest) = newest else { return Some(Vec::new()) };
@@ -348,7 +347,7 @@ fn to_numbers(pieces: &[Piece]) -> Vec<(u32, u32, u32)> {
     pieces.iter().map(|piece| (piece.span.start().0, piece.span.len(), piece.crc)).collect()
 }
 
-/// Reads the unfinished change from a mark. `None` if the mark or the copy to restore cannot be read.
+/// Reads the unfinished change from a mark. Returns `None` if the mark or the copy to restore cannot be read.
 fn read_unfinished(mark: &Path, files: &[PathBuf]) -> Option<Unfinished> {
     let Mark { undoes, writes, earlier } = serde_json::from_slice(&read(mark, COPY_MAX)?).ok()?;
     let undoes = match undoes {
@@ -361,30 +360,30 @@ fn read_unfinished(mark: &Path, files: &[PathBuf]) -> Option<Unfinished> {
     Some(Unfinished { undoes, writes: to_pieces(writes), earlier: to_pieces(earlier) })
 }
 
-/// The folder of a drone's copies; `None` if the drone has no serial number, because such drones cannot be
-/// distinguished.
+/// Returns the folder of a drone's copies, relative to the state directory. Returns `None` if the drone has no serial
+/// number, because such drones cannot be distinguished.
 fn copies_of(drone: &DroneAt) -> Option<PathBuf> {
     let serial = crazyflie::dfu_serial(&drone.serial).unwrap_or_else(|| drone.serial.clone());
     let serial: String = serial.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
     (!serial.is_empty()).then(|| Path::new(UNDO).join(format!("{serial}@{}", drone.port)))
 }
 
-/// The full serial number of the drone's chip, which only the running firmware reports.
+/// Returns the full serial number of the drone's chip, which only the running firmware reports.
 fn full_serial(drone: &DroneAt) -> Option<String> {
     crazyflie::dfu_serial(&drone.serial).map(|_| drone.serial.to_ascii_uppercase())
 }
 
-/// The full serial number as the last field of a file name.
+/// Formats the full serial number as the last field of a file name; empty if the number is unknown.
 fn serial_field(drone: &DroneAt) -> String {
     full_serial(drone).map(|serial| format!("-{serial}")).unwrap_or_default()
 }
 
-/// The fields of a file name without its extension.
+/// Returns the fields of a file name without its extension.
 fn fields(path: &Path) -> Option<Vec<&str>> {
     Some(path.file_stem()?.to_str()?.split('-').collect())
 }
 
-/// The full serial number in a file name.
+/// Returns the full serial number in a file name, if any.
 fn serial_in_name(path: &Path) -> Option<String> {
     fields(path)?.get(3).map(|&serial| serial.to_owned())
 }
@@ -407,14 +406,14 @@ fn reason_in_name(path: &Path) -> Option<NoCopy> {
     REASONS.iter().find(matches).map(|(why, _)| *why)
 }
 
-/// The time, address and checksum from the name of a copy; `None` for other names.
+/// Returns the time, address and checksum in the name of a copy, or `None` for other names.
 fn copy_in_name(path: &Path) -> Option<(u64, Address, u32)> {
     let fields = fields(path).filter(|_| path.extension().is_some_and(|it| it == "bin"))?;
     let number = |at: usize| u32::from_str_radix(fields.get(at)?, 16).ok();
     Some((fields.first()?.parse().ok()?, Address(number(1)?), number(2)?))
 }
 
-/// Reads a copy and its time; `None` if the file is not a copy or does not match the checksum in its name.
+/// Reads a copy and its time. Returns `None` if the file is not a copy or does not match the checksum in its name.
 fn read_copy(path: &Path) -> Option<(u64, Segment)> {
     let (time, address, crc) = copy_in_name(path)?;
     let data = read(path, COPY_MAX)?;
@@ -451,10 +450,10 @@ mod tests {
         record.target(drone).unwrap().map(|target| target.expected).unwrap()
     }
 
-    /// Two chips of one batch have the same serial number in DFU mode.
+    /// Two chips of the same batch may have the same serial number in DFU mode.
     #[test]
     fn drones_with_the_same_dfu_serial_never_share_a_copy() {
-        // The two differ only in byte 4 (the wafer), which is not part of the DFU serial number.
+        // The serial numbers differ only in byte 4 (the wafer), which is not part of the DFU serial number.
         let (one, twin) = ("51004F000551343036333233", "51004F000651343036333233");
         assert_eq!(crazyflie::dfu_serial(one), crazyflie::dfu_serial(twin));
         let dfu = crazyflie::dfu_serial(one).unwrap();
@@ -463,7 +462,7 @@ mod tests {
         flashed_over(&record, &at("1-1", one), &copy(1));
         flashed_over(&record, &at("1-2", &dfu), &copy(2));
         assert_eq!(target(&record, &at("1-1", one)), Ok(1));
-        assert_eq!(target(&record, &at("1-3", one)), Ok(1), "on another port");
+        assert_eq!(target(&record, &at("1-3", one)), Ok(1), "on a different port");
         assert_eq!(target(&record, &at("1-1", &dfu)), Ok(1), "in DFU mode, on the same port");
         assert_eq!(target(&record, &at("1-2", &dfu)), Ok(2));
         assert_eq!(
@@ -471,10 +470,11 @@ mod tests {
             Err(NoCopy::NeverFlashed),
             "the copy could belong to either drone"
         );
-        assert_eq!(target(&record, &at("1-1", twin)), Err(NoCopy::NeverFlashed), "a copy of another chip");
+        assert_eq!(target(&record, &at("1-1", twin)), Err(NoCopy::NeverFlashed), "the other chip's copy");
     }
 
-    /// Two drones have been running on the same port. In DFU mode, entered by hand, they cannot be distinguished.
+    /// Two drones have been running on the same port. If a drone enters DFU mode by hand, cfdfu cannot distinguish
+    /// the two.
     #[test]
     fn an_ambiguous_copy_is_offered_to_neither_drone() {
         let (one, twin) = ("51004F000551343036333233", "51004F000651343036333233");
@@ -494,7 +494,7 @@ mod tests {
         assert_eq!(target(&record, &at("1-1", one)), Err(NoCopy::NeverFlashed));
     }
 
-    /// The last copy stays the newest, even on another port and after the clock was set back.
+    /// The last copy remains the newest, even on a different port and after the clock was set back.
     #[test]
     fn copies_keep_their_order_across_ports() {
         let serial = "51004F000551343036333233";
@@ -507,8 +507,8 @@ mod tests {
         assert_eq!(target(&record, &at("1-3", serial)), Ok(2));
     }
 
-    /// The newest copy holds what the interrupted undo overwrote. Whichever file is damaged, this copy must not be
-    /// restored.
+    /// The newest copy contains what the interrupted undo overwrote. This copy must not be restored, no matter which
+    /// file is damaged.
     #[test]
     fn an_unreadable_record_of_an_undo_is_reported_as_damaged() {
         let interrupted = || {
@@ -567,7 +567,7 @@ mod tests {
         assert_eq!(target(&record, &drone), Err(NoCopy::Damaged));
     }
 
-    /// A small computer without a battery-backed clock boots with the time of 1970 or of its last shutdown.
+    /// A small computer without a battery-backed clock boots with a time in 1970 or with the time of its last shutdown.
     #[test]
     fn the_newest_copy_survives_a_clock_that_was_set_back() {
         let dir = tempfile::tempdir().unwrap();
@@ -581,13 +581,13 @@ mod tests {
             flashed_over(&record, &at("1-1", "A1"), &copy(byte));
             assert_eq!(target(&record, &at("1-1", "A1")), Ok(byte), "copies may have the same time");
         }
-        // An old copy that cannot be removed is not an error, and no temporary file remains.
+        // Failing to remove an old copy is not an error, and no temporary file remains.
         fs::create_dir(folder.join("0000000000-08004000-00000000.bin")).unwrap();
         flashed_over(&record, &at("1-1", "A1"), &copy(4));
         assert!(!fs::read_dir(&folder).unwrap().any(|it| it.unwrap().path().extension().unwrap() == "part"));
     }
 
-    /// The next undo resumes an interrupted undo, even in another process.
+    /// The next undo resumes an interrupted undo, even in a different process.
     #[test]
     fn an_interrupted_change_stays_recorded_until_it_is_finished() {
         let failed = |drone| {
@@ -600,12 +600,12 @@ mod tests {
         let drone = at("1-1", "338133873034");
         let half = Segment { address: FIRMWARE_BASE, data: [vec![0xFF; 8], vec![2; 56]].concat() };
         flashed_over(&record, &drone, &copy(1));
-        // After an interrupted undo, its copy remains the target, although there is a newer copy.
+        // After an interrupted undo, the copy to restore remains the target, although a newer copy exists.
         let begun = record.begin(&drone, &[copy(1)], Some(&copy(2)), Change::Undo).unwrap();
         assert!(matches!(begun.kept, Kept::Copy(_)));
         begun.end(&interrupted());
         assert_eq!(target(&record, &drone), Ok(1));
-        // The undo is interrupted again, another flash fails before it writes, and the undo then finishes.
+        // The undo is interrupted again, a flash fails before it writes, and the undo then finishes.
         let begun = record.begin(&drone, &[copy(1)], Some(&half), Change::Undo).unwrap();
         assert_eq!(begun.kept, Kept::Earlier);
         begun.end(&interrupted());

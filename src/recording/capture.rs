@@ -2,8 +2,8 @@
 //! USBPcap. A capture of dfu-util on a real chip can then be replayed against cfdfu.
 //!
 //! The parser of each format reports submissions and completions as [`CaptureEvent`]s. [`Pairing`] joins a submission
-//! and its completion into a transfer, skips other devices, and creates the lines. Captures are untrusted input: every
-//! length is checked, and memory use grows only with the size of the file.
+//! and its completion into a transfer, skips devices that are neither a Crazyflie nor in DFU mode, and creates the
+//! lines. Captures are untrusted input: every length is checked, and memory use grows only with the size of the file.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -81,7 +81,7 @@ struct CaptureSource {
 
 /// A submission or a completion.
 struct CaptureEvent<'a> {
-    /// Identifies the transfer: its submission and its completion have the same tag.
+    /// The tag of the transfer, which its submission and its completion share.
     tag: &'a [u8],
     /// Microseconds since an arbitrary point in time.
     at: u64,
@@ -104,7 +104,7 @@ enum CapturePhase {
     Complete(Result<(), TransferError>),
 }
 
-/// The data of an event, as far as it was captured.
+/// The data of an event, to the extent that it was captured.
 #[derive(Clone, Default)]
 struct CapturedData<'a> {
     bytes: Cow<'a, [u8]>,
@@ -167,7 +167,8 @@ fn setup_packet(bytes: &[u8]) -> Option<(Setup, usize)> {
     Some((Setup { request_type, request, value: word(2)?, index: word(4)? }, length))
 }
 
-/// One enumeration of a device. It ends when the host reads the descriptor of another device at the same address.
+/// One enumeration of a device. An enumeration ends when the host reads the descriptor of a different device at the
+/// same address.
 struct CapturedEnumeration {
     bus: u8,
     address: u8,
@@ -309,8 +310,8 @@ impl<'a> Pairing<'a> {
         });
     }
 
-    /// Records the identity from a device descriptor (USB 2.0, table 9-8). Returns the index of the enumeration. If
-    /// another device had the address before, this is a new enumeration.
+    /// Records the identity from a device descriptor (USB 2.0, table 9-8). Returns the index of the enumeration,
+    /// which is a new one if the address belonged to a different device before.
     fn identify(&mut self, index: usize, at: u64, descriptor: &[u8]) -> usize {
         let word = |at| ByteOrder::Little.u16(descriptor, at);
         let (Some(1), Some(vendor), Some(product), Some(release)) =
@@ -356,7 +357,7 @@ impl<'a> Pairing<'a> {
             };
             let next = u32::try_from(opened.len()).unwrap_or(u32::MAX);
             let device = *opened.entry(index).or_insert_with(|| {
-                // A capture does not show when a device disappears, so it stays until another appears on its port.
+                // A capture does not show when a device disappears, so keep it until another appears on its port.
                 present.insert(port.clone(), it.appearance(Port(port.clone())));
                 let devices = present.values().cloned().collect();
                 let (port, address) = (Port(port.clone()), it.address);
@@ -420,7 +421,7 @@ impl Submission<'_> {
         CapturedRequest::Out { setup, result: self.sent(result, &answer) }
     }
 
-    /// The result of a transfer from the device.
+    /// Returns the result of a transfer from the device.
     fn received(&self, result: Result<(), TransferError>, answer: CapturedData<'_>) -> TransferResult {
         let data = if answer.is_empty() { None } else { Some(answer) };
         match (result, data) {
@@ -432,7 +433,7 @@ impl Submission<'_> {
         }
     }
 
-    /// The result of a transfer to the device: the data, and an error unless all of it was sent.
+    /// Returns the result of a transfer to the device: the submitted data, and an error unless all of it was sent.
     fn sent(&self, result: Result<(), TransferError>, answer: &CapturedData<'_>) -> TransferResult {
         let sent = self.payload.to_result();
         let is_short = answer.length.is_some_and(|length| length < sent.len());

@@ -55,7 +55,7 @@ impl Recorder {
         Arc::new(Recorder { began: clock.now(), clock, opened: AtomicU32::new(0), state })
     }
 
-    /// Microseconds since the start of the recording.
+    /// Returns the number of microseconds since the start of the recording.
     fn now(&self) -> u64 {
         micros(self.clock.now().saturating_sub(self.began))
     }
@@ -107,7 +107,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 impl Drop for Recorder {
-    /// A recording may end with a wait, such as the wait for a drone that does not restart.
+    /// Records the pending wait, because a recording may end with a wait, such as for a drone that does not restart.
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.push_wait(u64::MAX);
@@ -159,7 +159,7 @@ struct RecordedTransport {
     device: u32,
 }
 
-/// The result of a transfer from the device.
+/// Returns the result of a transfer from the device, as it is recorded.
 fn received(buffer: &[u8], result: Result<usize, TransferError>) -> TransferResult {
     match result {
         Ok(n) => TransferResult::of(buffer.get(..n).unwrap_or_default()),
@@ -167,7 +167,7 @@ fn received(buffer: &[u8], result: Result<usize, TransferError>) -> TransferResu
     }
 }
 
-/// The result of a transfer to the device: the data, and an error unless all of it was sent.
+/// Returns the result of a transfer to the device, as it is recorded: the data, and an error unless all of it was sent.
 fn sent(data: &[u8], result: Result<usize, TransferError>) -> TransferResult {
     let short = |n: usize| (n < data.len()).then_some(TransferError::Short);
     let error = result.map_or_else(Some, short).map(ErrorName);
@@ -269,7 +269,7 @@ mod tests {
     use crate::clock::FastClock;
     use crate::recording::{VERSION, parse};
 
-    /// In the interface, other threads wait all the time: for a device, or until the next check of the state directory.
+    /// In the interface, some thread is always waiting: for a device, or until the next check of the state directory.
     #[test]
     fn a_wait_is_recorded_only_while_no_other_thread_sends_requests() {
         let clock = Arc::new(FastClock::new());
@@ -290,9 +290,9 @@ mod tests {
             sleep(20);
         });
         // A request that began before this wait ends after it, so the wait is not recorded.
-        let asked = recorder.now();
+        let began = recorder.now();
         recorder.wait(|| sleep(30));
-        recorder.report(asked, Recorded::Truncated);
+        recorder.report(began, Recorded::Truncated);
         let lines = parse(&tape.lock().unwrap().text()).unwrap();
         let waits: Vec<(u64, u64)> = lines
             .iter()

@@ -1,6 +1,6 @@
-//! Removes everything that identifies a drone from a recording: its serial number in both forms, the chip's unique ID,
-//! and the contents of every packet of its firmware, because packets contain the unique ID and the radio address. Each
-//! drone gets a fictitious serial number whose two forms still match, so a redacted recording can be replayed.
+//! Removes from a recording everything that identifies a drone: the serial number in both forms, the chip's unique ID,
+//! and the contents of every firmware packet, because these packets contain the unique ID and the radio address. Each
+//! drone gets a fictitious serial number whose two forms still match, so that a redacted recording can be replayed.
 
 use std::collections::HashMap;
 
@@ -8,8 +8,9 @@ use super::{DeviceNames, HexBytes, Line, Recorded, SetupWords, TransferResult};
 use crate::crazyflie;
 use crate::usb::Setup;
 
-/// bmRequestType and bRequest of GET_DESCRIPTOR, and the types of device and string descriptors.
+/// bmRequestType and bRequest of GET_DESCRIPTOR.
 const GET_DESCRIPTOR: (u8, u8) = (0x80, 6);
+/// The types of device and string descriptors.
 const DEVICE: u8 = 1;
 const STRING: u8 = 3;
 /// The position of iSerialNumber in a device descriptor.
@@ -23,11 +24,11 @@ const UNIQUE_ID: std::ops::Range<u32> = 0x1FFF_7A00..0x1FFF_7A20;
 
 #[derive(Default)]
 pub struct Redactor {
-    /// The number of each drone in order of appearance, by the drone's serial number in DFU mode.
+    /// The number of each drone in order of appearance, indexed by the drone's serial number in DFU mode.
     drones: HashMap<String, u32>,
-    /// The replacement of each serial number.
+    /// The replacement for each serial number and each printed unique ID.
     replaced: HashMap<String, String>,
-    /// The open devices, by their number in the recording.
+    /// The open devices, indexed by their number in the recording.
     devices: HashMap<u32, OpenDevice>,
 }
 
@@ -40,7 +41,7 @@ struct OpenDevice {
 }
 
 impl OpenDevice {
-    /// Whether an UPLOAD of this block may contain bytes of the unique ID.
+    /// Returns whether an UPLOAD of this block may contain bytes of the unique ID.
     fn may_read_id(&self, block: u16, len: usize) -> bool {
         const BLOCK: u64 = 2048;
         let Some(block) = block.checked_sub(2) else { return false };
@@ -62,7 +63,7 @@ impl Redactor {
                 Recorded::Devices { devices }
             }
             Recorded::In { device, setup, length, took, result } => {
-                let result = self.received(device, setup, result);
+                let result = self.redact_received(device, setup, result);
                 Recorded::In { device, setup, length, took, result }
             }
             Recorded::Out { device, setup, took, result } => {
@@ -83,17 +84,17 @@ impl Redactor {
         Line { what, ..line }
     }
 
-    /// Replaces the serial numbers of the recording in `text`.
+    /// Replaces the recording's serial numbers and printed unique IDs in `text`.
     pub fn redact_text(&self, text: String) -> String {
-        // Short serial numbers, such as "1" for another device, are not replaced because they could occur anywhere. The
-        // longest serial number is replaced first because it may contain another.
+        // Short serial numbers, such as "1" of an unrelated device, are not replaced because they could occur anywhere.
+        // The longest serial number is replaced first because it may contain a shorter one.
         let mut replaced: Vec<(&String, &String)> =
             self.replaced.iter().filter(|(it, _)| it.len() >= 8).collect();
         replaced.sort_by_key(|(serial, _)| std::cmp::Reverse(serial.len()));
         replaced.into_iter().fold(text, |text, (serial, replacement)| text.replace(serial, replacement))
     }
 
-    fn received(
+    fn redact_received(
         &mut self,
         device: u32,
         SetupWords(setup): SetupWords,
@@ -128,7 +129,8 @@ impl Redactor {
         }
     }
 
-    /// Returns a fictitious serial number in the same form. A serial number of unknown form becomes zeros.
+    /// Returns the fictitious replacement for a serial number, in the same form. A serial number of unknown form is
+    /// replaced with zeros.
     fn replace(&mut self, serial: &str) -> String {
         if serial.is_empty() || serial == crazyflie::HIDDEN_SERIAL {
             return serial.to_owned();
@@ -150,22 +152,23 @@ impl Redactor {
     }
 }
 
-/// The unique ID as the firmware prints it at start-up: the three words of the serial number, last word first, each as
-/// a number (`system.c`).
+/// Formats the unique ID as the firmware prints it at start-up: the three words of the serial number, last word first,
+/// each as a number (`system.c`).
 fn printed_id(running: &str) -> Option<String> {
     let word = |at: usize| u32::from_str_radix(running.get(at..at + 8)?, 16).ok().map(u32::swap_bytes);
     let (first, second, third) = (word(0)?, word(8)?, word(16)?);
     (running.len() == 24).then(|| format!("{third:08X}{second:08X}{first:08X}"))
 }
 
-/// Whether a text has the form of a drone's serial number in either mode.
+/// Returns whether a text has the form of a drone's serial number in either mode.
 fn is_like_a_serial(text: &str) -> bool {
     [12, 24].contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Keeps only the number of bytes. A hash of an ID or of a short text could be reversed by trying all values.
-fn without_contents(moved: &TransferResult) -> TransferResult {
-    TransferResult { bytes: Some(moved.len()), error: moved.error, ..TransferResult::default() }
+/// Keeps the number of bytes but not their hash, because a hash of an ID or of a short text could be reversed by trying
+/// all values.
+fn without_contents(result: &TransferResult) -> TransferResult {
+    TransferResult { bytes: Some(result.len()), error: result.error, ..TransferResult::default() }
 }
 
 #[cfg(test)]
@@ -173,8 +176,8 @@ mod tests {
     use super::*;
     use crate::recording::parse;
 
-    /// One drone, first running and then in DFU mode. Linux provides the serial number of the running drone, and the
-    /// host reads the serial number in DFU mode.
+    /// A recording of one drone, first running and then in DFU mode. Linux provides the serial number of the running
+    /// drone, and the host reads the serial number in DFU mode.
     const LINES: &str = r#"{"at":0,"event":"start","recording":1,"program":"t","system":"linux"}
 {"at":1,"event":"devices","devices":[{"port":"1-1","address":5,"vendor":"0483","product":"5740","release":"0200","names":{"manufacturer":"Bitcraze AB","product":"Crazyflie 2.x","serial":"51004F000551343036333233"}}]}
 {"at":2,"event":"packet","device":0,"endpoint":129,"took":9,"result":1,"data":"0c5359533a204920616d"}

@@ -6,12 +6,12 @@ use std::io::{self, Write};
 use super::redact::Redactor;
 use super::{Line, Recorded, SIZE_MAX};
 
-/// The number of lines kept in memory. Flashing one drone produces about 900 lines of about 140 bytes.
+/// The maximum number of lines kept in memory. Flashing one drone produces about 900 lines of about 140 bytes.
 const LINES_MAX: usize = 6000;
 
 #[derive(Default)]
 pub struct Tape {
-    /// Replaces serial numbers in every line.
+    /// Replaces serial numbers in every line; `None` if the recording is not redacted.
     redactor: Option<Redactor>,
     file: Option<Box<dyn Write + Send>>,
     memory: Option<RecentLines>,
@@ -47,12 +47,12 @@ impl Tape {
         Tape { redactor: Some(Redactor::default()), ..self }
     }
 
-    /// The number of lines that were dropped from memory to make room for newer ones.
+    /// Returns the number of lines that were dropped from memory to make room for newer ones.
     pub fn dropped(&self) -> usize {
         self.memory.as_ref().map_or(0, |memory| memory.dropped)
     }
 
-    /// The error that stopped writing to the file.
+    /// Returns the error that stopped writing to the file.
     pub fn error(&self) -> Option<&io::Error> {
         self.error.as_ref()
     }
@@ -75,8 +75,7 @@ impl Tape {
         }
     }
 
-    /// Writes the line without buffering, so that a killed process leaves a recording that is complete up to its last
-    /// request.
+    /// Writes the line without buffering, so that the recording of a killed process is complete up to the last request.
     fn write(&mut self, line: &Line) {
         let Some(file) = &mut self.file else { return };
         let at = line.at;
@@ -94,7 +93,7 @@ impl Tape {
         self.error = written.err().or_else(|| is_full.then(limit));
     }
 
-    /// Returns the recording in memory.
+    /// Returns the text of the recording that is kept in memory.
     pub fn text(&self) -> String {
         let Some(memory) = &self.memory else { return String::new() };
         let gap = memory.lines.front().filter(|_| memory.dropped > 0);

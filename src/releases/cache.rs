@@ -2,8 +2,8 @@
 //! example on a USB stick, can replace the network.
 //!
 //! The cache is untrusted: cfdfu hashes a file again each time it is used. Each file is written under a temporary name
-//! and then renamed, so a reader never sees a partial file. An interrupted download is kept. A process claims the
-//! partial file by renaming it, because a lock could become stale.
+//! and then renamed, so a reader never sees a partial file. An interrupted download is kept. The process that continues
+//! the download claims the partial file by renaming it, because a lock could become stale.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -17,19 +17,19 @@ use super::Repo;
 use crate::clock;
 use crate::image::{FILE_MAX, Sha256};
 
-/// Maximum size of a list of releases, in bytes. A page of thirty releases has about 200 kB.
+/// Maximum size of a list of releases, in bytes. A page of thirty releases is about 200 kB.
 pub(crate) const LIST_MAX: u64 = 4 * 1024 * 1024;
 /// Maximum size of the record of a file, in bytes.
 const RECORD_MAX: u64 = 4096;
-/// A partial download counts as abandoned if it was not written to for this many seconds. A running download fails
+/// A partial download counts as abandoned if nothing was written to it for this many seconds. A running download fails
 /// earlier if the server sends nothing.
 const ABANDONED: u64 = 120;
 
 pub(crate) struct Cache {
     dir: PathBuf,
     is_read_only: bool,
-    /// The user named the folder. Its lists and hashes may be from another computer, so they do not prove that a file
-    /// is genuine.
+    /// Whether the user named the folder. The lists and hashes in such a folder may be from a different computer, so
+    /// they do not prove that a file is genuine.
     is_foreign: bool,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct KeptList {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     sha256: String,
-    /// GitHub has reported this hash. If `false`, the hash was computed from the first download.
+    /// Whether GitHub has reported this hash. If `false`, the hash was computed from the first download.
     published: bool,
 }
 
@@ -76,13 +76,13 @@ pub(crate) struct PartialDownload {
 }
 
 impl Cache {
-    /// The current user's cache; `None` without a home directory.
+    /// Returns the current user's cache, or `None` without a home directory.
     pub(crate) fn of_user(is_read_only: bool) -> Option<Cache> {
         let dirs = ProjectDirs::from("", "", "cfdfu")?;
         Some(Cache { dir: dirs.cache_dir().join("releases"), is_read_only, is_foreign: false })
     }
 
-    /// The cache in a folder that the user named.
+    /// Returns the cache in a folder that the user named.
     pub(crate) fn at(dir: &Path, is_read_only: bool) -> Cache {
         Cache { dir: dir.to_owned(), is_read_only, is_foreign: true }
     }
@@ -119,7 +119,7 @@ impl Cache {
         self.write(&self.list_path(repo), &serde_json::to_vec(list)?)
     }
 
-    /// The names of all files in the folder of a release.
+    /// Returns the names of all files in the folder of a release, except for unsafe names.
     pub(crate) fn names(&self, repo: Repo, tag: &str) -> Vec<String> {
         let entries = fs::read_dir(self.folder(repo, tag)).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -128,7 +128,7 @@ impl Cache {
         names
     }
 
-    /// The tags of the releases with a record of a fetched file, newest first.
+    /// Returns the tags of all releases that have a record of a fetched file, newest first.
     pub(crate) fn tags(&self, repo: Repo) -> Vec<String> {
         let entries = fs::read_dir(self.dir.join(repo.name())).into_iter().flatten().flatten();
         let tags = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -141,7 +141,7 @@ impl Cache {
         tags
     }
 
-    /// The hash that this file must have; `None` if the file was never fetched.
+    /// Returns the hash that this file must have, or `None` if the file was never fetched.
     pub(crate) fn pin(&self, place: Place<'_>) -> Option<Pin> {
         let record: Record = serde_json::from_slice(&read(&self.record_path(place), RECORD_MAX)?).ok()?;
         Some(Pin { sha256: record.sha256.parse().ok()?, is_published: record.published })
@@ -175,7 +175,7 @@ impl Cache {
     pub(crate) fn begin(&self, place: Place<'_>, resumes: bool) -> io::Result<PartialDownload> {
         let folder = self.folder(place.repo, place.tag);
         fs::create_dir_all(&folder)?;
-        // The name of a release file never starts with a dot; see `is_safe_name`.
+        // No release file can have this name, because their names never start with a dot: see `is_safe_name`.
         let resumable = folder.join(format!(".{}.part", place.name));
         let draft = tempfile::Builder::new()
             .prefix(&format!(".{}.", place.name))
@@ -183,8 +183,8 @@ impl Cache {
             .make_in(&folder, |path| File::options().create_new(true).append(true).open(path))?;
         let (_, own) = draft.keep().map_err(|error| error.error)?;
         if resumes {
-            let claimed = fs::rename(&resumable, &own).is_ok();
-            if !claimed && let Some(abandoned) = find_abandoned(&folder, place.name) {
+            let is_claimed = fs::rename(&resumable, &own).is_ok();
+            if !is_claimed && let Some(abandoned) = find_abandoned(&folder, place.name) {
                 let _ = fs::rename(abandoned, &own);
             }
         }
@@ -218,8 +218,8 @@ impl Cache {
     }
 }
 
-/// Creates a temporary file that other users can read once it is renamed, because a whole lab may share the folder. The
-/// umask applies.
+/// Creates a temporary file that other users will be able to read, because a whole lab may share the folder. The umask
+/// applies.
 #[cfg(unix)]
 fn create_draft(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o666);
@@ -246,7 +246,7 @@ impl PartialDownload {
     }
 }
 
-/// Finds the partial download of a process that was killed.
+/// Finds a partial download that a killed process has left behind.
 fn find_abandoned(folder: &Path, name: &str) -> Option<PathBuf> {
     let is_part = |path: &PathBuf| {
         let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
@@ -261,7 +261,7 @@ fn find_abandoned(folder: &Path, name: &str) -> Option<PathBuf> {
     paths.filter(is_part).find(is_old)
 }
 
-/// Reads a file. Returns `None` if it has more than `most` bytes.
+/// Reads a file. Returns `None` if the file cannot be read or has more than `most` bytes.
 fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
     // Opening a pipe would block until its other end is opened.
     if !fs::metadata(path).is_ok_and(|file| file.is_file()) {

@@ -19,7 +19,7 @@ pub(crate) struct Library {
     cache: Option<Cache>,
     /// `None` if the network must not be used.
     remote: Option<Remote>,
-    /// Request the list even if the kept list is recent.
+    /// Whether to request the list even if the kept list is recent.
     refreshes: bool,
 }
 
@@ -28,9 +28,9 @@ pub(crate) struct List {
     pub releases: Vec<Release>,
     /// When the list was fetched, in seconds since 1970.
     pub fetched: u64,
-    /// The list was just fetched.
+    /// Whether the list was just fetched.
     is_fresh: bool,
-    /// Why this is an older list from this computer; `None` if the list is current.
+    /// Why the newest list could not be fetched, so that this one is older; `None` if the list is current.
     pub stale_because: Option<ReleaseError>,
 }
 
@@ -43,12 +43,12 @@ pub(crate) struct Fetched {
     pub path: Option<PathBuf>,
     pub sha256: Sha256,
     pub trust: Trust,
-    /// Why the release was chosen from an older list; `None` if the list is current.
+    /// Why the release was chosen from an older list; `None` if it was chosen from the current list.
     pub stale_because: Option<ReleaseError>,
 }
 
 impl Library {
-    /// The releases in a folder, which may be the result of `fetch --to` on another computer.
+    /// Creates a library of the releases in a folder, such as one that `fetch --to` filled on another computer.
     pub(crate) fn of_folder(folder: &Path) -> Library {
         Library { cache: Some(Cache::at(folder, true)), remote: None, refreshes: false }
     }
@@ -58,13 +58,13 @@ impl Library {
         Library { cache: Some(Cache::at(folder, false)), remote: Some(Remote::new()), refreshes: false }
     }
 
-    /// The current user's releases, without the network.
+    /// Creates a library of the current user's releases that does not use the network.
     pub(crate) fn offline(is_read_only: bool) -> Library {
         Library { cache: Cache::of_user(is_read_only), remote: None, refreshes: false }
     }
 
-    /// The current user's releases, and the network for all others. If `refreshes` is true, the list is requested even
-    /// if the kept list is recent.
+    /// Creates a library of the current user's releases that fetches all others from the network. If `refreshes` is
+    /// true, the library requests the list even if the kept list is recent.
     pub(crate) fn online(is_read_only: bool, refreshes: bool) -> Library {
         Library { cache: Cache::of_user(is_read_only), remote: Some(Remote::new()), refreshes }
     }
@@ -76,14 +76,14 @@ impl Library {
 
     fn list_now(&self, repo: Repo, refreshes: bool) -> Result<List, ReleaseError> {
         let now = clock::unix_seconds();
-        // If cfdfu can ask GitHub, ignore the list in a folder that the user named: that list is not trustworthy.
+        // If cfdfu can ask GitHub, ignore the list in a folder that the user named, because this list is not trusted.
         let kept = self.cache.as_ref().filter(|cache| !(cache.is_foreign() && self.remote.is_some()));
         let kept = kept.and_then(|cache| cache.list(repo));
         let kept = kept.and_then(|list| Some((parse(list.json.as_bytes()).ok()?, list)));
-        // A list with a time in the future was saved while the clock was wrong.
-        let is_new = |list: &KeptList| list.fetched <= now && now - list.fetched < LIST_AGE;
+        // A list with a time in the future is not recent: the list was saved while the clock was wrong.
+        let is_recent = |list: &KeptList| list.fetched <= now && now - list.fetched < LIST_AGE;
         if let Some((releases, list)) = &kept
-            && (self.remote.is_none() || is_new(list) && !refreshes)
+            && (self.remote.is_none() || is_recent(list) && !refreshes)
         {
             let (releases, fetched) = (releases.clone(), list.fetched);
             return Ok(List { releases, fetched, is_fresh: false, stale_because: None });
@@ -110,7 +110,7 @@ impl Library {
                 }
                 Ok(List { releases, fetched: now, is_fresh: true, stale_because: None })
             }
-            // Something between this computer and GitHub may have changed the response, so report the error.
+            // The response may have been changed on its way from GitHub, so report the error.
             (
                 Err(
                     error @ (ReleaseError::ForeignHost { .. }
@@ -141,8 +141,8 @@ impl Library {
         self.cache.as_ref().is_some_and(|cache| cache.pin(place).is_some() && cache.path(place).is_file())
     }
 
-    /// Returns the file of a release for this part. Sends no request if the user named the release and its file is in
-    /// the cache.
+    /// Returns the file of a release for this part. Does not send a request if the user named the release and its file
+    /// is in the cache.
     pub(crate) fn file(
         &self,
         wanted: &Wanted,
@@ -218,7 +218,7 @@ impl Library {
     ) -> Result<Fetched, ReleaseError> {
         let cache = self.cache.as_ref();
         let pin = cache.filter(|cache| !cache.is_foreign()).and_then(|cache| cache.pin(place));
-        // A published file should never change. If GitHub now reports another hash, the user must decide.
+        // A published file should never change. If GitHub now reports a different hash, the user must decide.
         if let (Some(pin), Some(now)) = (pin, asset.sha256)
             && pin.sha256 != now
         {
@@ -228,7 +228,7 @@ impl Library {
                 found: now,
             });
         }
-        // A target folder may contain any file, so a file in it is usable only if GitHub reports its hash.
+        // A target folder may contain any file, so a file in this folder is usable only if GitHub reports its hash.
         let is_usable = |(_, kept): &(Vec<u8>, Pin)| match asset.sha256 {
             Some(expected) => kept.sha256 == expected,
             None => !self.is_target(),
@@ -350,7 +350,7 @@ impl Library {
         match asset.sha256 {
             Some(expected) if expected != found => {
                 download.discard();
-                // The earlier part may be from another file, so start over once.
+                // The earlier part may be from a different file, so start over once.
                 if from > 0 {
                     return self.download(place, asset, has_list, on_bytes);
                 }
@@ -367,7 +367,7 @@ impl Library {
     }
 }
 
-/// Whether the API refuses requests that GitHub's website may still answer.
+/// Whether GitHub's API has refused a request that GitHub's website may still answer.
 fn is_overloaded(error: &ReleaseError) -> bool {
     matches!(error, ReleaseError::RateLimited { .. } | ReleaseError::Status { status: 500.., .. })
 }

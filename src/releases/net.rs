@@ -1,5 +1,6 @@
-//! The only file that opens network connections, and only when the user requests releases. ureq's automatic redirects
-//! are disabled, because each hop must use TLS and lead to one of GitHub's hosts. The token is sent only to the API.
+//! Fetches lists and files of releases from GitHub. No other file opens network connections, and this file does so only
+//! when the user requests releases. ureq's automatic redirects are disabled, because each hop must use TLS and lead to
+//! one of GitHub's hosts. The token is sent only to the API.
 
 use std::io::Read;
 use std::time::Duration;
@@ -44,7 +45,7 @@ struct Environment {
 /// The response to a request for a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ListAnswer {
-    /// The list with this entity tag has not changed.
+    /// The list still has the entity tag that was sent with the request.
     Same,
     New {
         json: String,
@@ -71,7 +72,7 @@ pub(crate) struct FileRequest<'a> {
     pub from: u64,
     /// The published size, if known.
     pub size: Option<u64>,
-    /// The maximum size that is accepted.
+    /// The maximum size to accept.
     pub most: u64,
 }
 
@@ -158,7 +159,6 @@ impl Remote {
                 response = self.get(&url, &[])?.1;
             }
             if is_wrong_part || response.status() == StatusCode::OK {
-                // The server sends the file from the beginning.
                 sink.restart().map_err(|error| disk_error(name, &error))?;
                 done = 0;
             }
@@ -214,7 +214,7 @@ impl Remote {
         }
     }
 
-    /// Whether a redirect may lead to this address.
+    /// Returns whether a redirect may lead to this address.
     fn is_allowed(&self, url: &str) -> bool {
         match (&self.test, url.strip_prefix("https://")) {
             (Some(test), _) => origin(url) == origin(test),
@@ -241,7 +241,7 @@ impl Remote {
             Ok(request.call())
         };
         let response = match send(RootCerts::PlatformVerifier)? {
-            // If this computer has no root certificates, fall back to Mozilla's, which are built in.
+            // If this computer has no root certificates, use Mozilla's, which are built into cfdfu.
             Err(error) if has_no_roots(&error) => send(RootCerts::WebPki)?,
             response => response,
         };
@@ -278,7 +278,7 @@ impl Remote {
 }
 
 impl Environment {
-    /// The proxy for a host, according to curl's rules: a name in `NO_PROXY` also covers its subdomains.
+    /// Returns the proxy for a host, according to curl's rules: a name in `NO_PROXY` also covers the subdomains.
     fn proxy_for(&self, host: &str) -> Option<String> {
         let is_exempt = |name: &String| {
             let name = name.trim_start_matches('.');
@@ -288,7 +288,7 @@ impl Environment {
     }
 }
 
-/// Returns a successful response, or the error for any other status.
+/// Returns the response if its status is a success, or the error for its status.
 fn check_status(host: &str, response: Response<Body>) -> Result<Response<Body>, ReleaseError> {
     let status = response.status().as_u16();
     let number = |name: &str| response.headers().get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
@@ -305,7 +305,7 @@ fn check_status(host: &str, response: Response<Body>) -> Result<Response<Body>, 
     }
 }
 
-/// The error for a request without a response.
+/// Converts the error of a request that received no response into a [`ReleaseError`].
 fn request_error(host: &str, proxy: Option<&str>, error: ureq::Error) -> ReleaseError {
     let host = host.to_owned();
     match error {
@@ -328,7 +328,7 @@ fn request_error(host: &str, proxy: Option<&str>, error: ureq::Error) -> Release
     }
 }
 
-/// rustls wraps its errors in I/O errors.
+/// Returns whether an I/O error wraps a certificate error from rustls.
 fn is_certificate_error(error: &std::io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.to_string().contains("certificate"))
 }
@@ -337,12 +337,12 @@ fn has_no_roots(error: &ureq::Error) -> bool {
     error.to_string().contains("No CA certificates")
 }
 
-/// The address of a proxy, without the user name and password.
+/// Returns the address of a proxy, without the user name and password.
 fn redact_proxy(proxy: &str) -> String {
     proxy.rsplit_once('@').map_or(proxy, |(_, host)| host).to_owned()
 }
 
-/// The error for a connection that was lost while reading a body.
+/// Converts an error that occurred while reading a body into a [`ReleaseError`].
 fn read_error(host: &str, done: u64, error: std::io::Error) -> ReleaseError {
     let host = host.to_owned();
     match ureq::Error::from(error) {
@@ -359,14 +359,14 @@ fn header_text(response: &Response<Body>, name: header::HeaderName) -> Option<St
     response.headers().get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// The scheme and host of an address, for example `https://host`.
+/// Returns the scheme and host of an address, for example `https://host`.
 fn origin(url: &str) -> &str {
     let start = url.find("://").map_or(0, |at| at + 3);
     let end = url.get(start..).and_then(|rest| rest.find(['/', '?', '#'])).map_or(url.len(), |at| start + at);
     url.get(..end).unwrap_or(url)
 }
 
-/// The host of an address, including the port but without a user name before an `@`.
+/// Returns the host of an address, including the port but without a user name before an `@`.
 fn host_of(url: &str) -> &str {
     let host = origin(url).split_once("://").map_or(url, |(_, host)| host);
     host.rsplit_once('@').map_or(host, |(_, host)| host)

@@ -5,7 +5,7 @@ use crate::crazyflie::Release;
 use crate::crazyflie::console::{Health, Module, RadioChip};
 use crate::crazyflie::symptoms::{describe_crash, failed_parts, remedy};
 
-/// What a failed self-test means, and the remedy; `None` if the self-test did not fail.
+/// Explains a failed self-test and its remedy. Returns `None` if the self-test did not fail.
 pub(crate) fn self_test_failed(health: &Health) -> Option<String> {
     let module = health.failed_module()?;
     let crash = health
@@ -21,8 +21,8 @@ pub(crate) fn self_test_failed(health: &Health) -> Option<String> {
     ))
 }
 
-/// Advice for a drone that restarts by itself after a flash.
-pub(crate) fn restarting(health: &Health) -> String {
+/// Returns advice for a drone that restarts by itself after a flash.
+pub(crate) fn advice_if_restarting(health: &Health) -> String {
     match &health.crash {
         None => "The Crazyflie keeps restarting. Its firmware stops at startup, usually because it cannot find a sensor or a \
                  deck. Take off the decks, then switch the drone off and on. If that does not help, undo the flash."
@@ -49,8 +49,8 @@ pub(crate) const SILENT: &str = "The Crazyflie is on USB again, but its firmware
     nothing else happens, it hangs while it starts: take off the decks, and switch the drone off and on. If that does not \
     help, flash another release.";
 
-/// What is wrong with the radio chip, or with the combination of its version and this firmware version; `None` if
-/// nothing is known to be wrong.
+/// Explains what is wrong with the radio chip, or with the combination of its version and this firmware version.
+/// Returns `None` if no problem is known.
 pub(crate) fn radio_chip(chip: &RadioChip, firmware: Option<&str>) -> Option<String> {
     match chip {
         RadioChip::Unknown => None,
@@ -72,8 +72,8 @@ pub(crate) fn radio_chip(chip: &RadioChip, firmware: Option<&str>) -> Option<Str
     }
 }
 
-/// Warns that firmware of this version cannot enter DFU mode by itself.
-pub(crate) fn without_entry(version: &str) -> Option<String> {
+/// Returns a warning if firmware of this version cannot enter DFU mode by itself.
+pub(crate) fn warn_without_entry(version: &str) -> Option<String> {
     (Release::of(version)? < Release::ENTERS_DFU).then(|| {
         format!("{version} cannot enter DFU mode by itself: to flash the drone over USB again, you will need its button")
     })

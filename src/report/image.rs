@@ -1,6 +1,6 @@
 //! Advice for files that are not images and for refused images: what is wrong and which file to use instead.
 
-use super::health::without_entry;
+use super::health::warn_without_entry;
 use super::right_file::{RIGHT_LOADER, any_image, drone_name};
 use super::{Exit, Problem, ProblemKind};
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE, LOADER_MAX};
@@ -8,13 +8,13 @@ use crate::image::{Image, ImageError, Sha256};
 use crate::job::PlatformChange;
 use crate::plan::admission::Refusal;
 
-/// A warning about an image that cfdfu accepts.
-pub(crate) fn caution(image: &Image) -> Option<String> {
+/// Returns a warning about an image that cfdfu accepts, if the image needs one.
+pub(crate) fn warn_about_image(image: &Image) -> Option<String> {
     let firmware = image.content.firmware()?;
     if firmware.platform() == Some("flapper") {
         return Some("only for a Flapper, although other drones use the same type of board".to_owned());
     }
-    without_entry(firmware.version.as_deref()?)
+    warn_without_entry(firmware.version.as_deref()?)
 }
 
 /// Warns that the drone's firmware and the image are for different platforms.
@@ -27,14 +27,14 @@ pub(crate) fn platform_change(change: PlatformChange) -> String {
     )
 }
 
-/// The problem with a file whose SHA-256 is not the expected one.
+/// Returns the problem with a file whose SHA-256 is not the expected one.
 pub(crate) fn wrong_checksum(expected: Sha256, found: Sha256) -> Problem {
     let message = format!("its SHA-256 is {found}, not {expected}");
     let advice = "The file is damaged or not the one you expected. Download it again. Nothing was changed.";
     Problem::new(Exit::Image, ProblemKind::WrongChecksum, &message).advise(advice)
 }
 
-/// The problem with a file that is not an image.
+/// Returns the problem with a file that is not an image.
 pub fn image_error(error: &ImageError) -> Problem {
     let right = format!("Use {}.", any_image());
     let advice = match error {
@@ -63,7 +63,7 @@ pub fn image_error(error: &ImageError) -> Problem {
         .advise(format!("{advice} Nothing was changed."))
 }
 
-/// The problem with a refused image.
+/// Returns the problem with a refused image.
 #[allow(clippy::too_many_lines, reason = "a table, one row per refusal")]
 pub(crate) fn refusal(refusal: &Refusal) -> Problem {
     let (kind, advice) = match refusal {
@@ -154,7 +154,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
         ),
         Refusal::BootloaderSector { .. } => (
             ProblemKind::BootloaderSector,
-            format!("Only restore-bootloader writes there; firmware goes to {FIRMWARE_BASE}."),
+            format!("Only `restore-bootloader` writes there; firmware goes to {FIRMWARE_BASE}."),
         ),
         Refusal::PastTheEnd { .. } => {
             (ProblemKind::TooLarge, format!("It cannot be Crazyflie firmware. Use {}.", any_image()))
@@ -169,7 +169,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
     }
 }
 
-/// The advice for the interface, if it differs from the general advice, which may name a command or an option.
+/// Returns the advice for the interface, if it differs from the general advice, which may name a command or an option.
 fn in_interface(refusal: &Refusal) -> Option<String> {
     let text = match refusal {
         Refusal::IncompleteCopy => "This backup has no complete firmware. Choose another file.".to_owned(),

@@ -102,14 +102,15 @@ pub struct Advice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remedy {
     Text(String),
-    /// A remedy that needs a key in the interface, but a command or an option elsewhere.
+    /// A remedy for which the interface names a key, and every other front end a command or an option.
     PerFrontEnd {
         interface: String,
         command: String,
     },
-    /// Install the udev rules, which are missing for the running drone or for DFU mode. sudo searches only the system
-    /// directories, so the command may need the path of this program, which only the front end knows.
+    /// Install the udev rules. sudo searches only the system directories, so the command may need the path of this
+    /// program, which only the front end knows.
     InstallRules {
+        /// Whether the rule for a running drone may be missing, rather than the rule for DFU mode.
         running: bool,
     },
 }
@@ -156,12 +157,12 @@ impl Advice {
         self
     }
 
-    /// All remedies in one paragraph, as the interface shows them.
+    /// Returns all remedies in one paragraph, as the interface shows them.
     pub(crate) fn on_screen(&self) -> String {
         self.joined(self.remedies.iter().map(Remedy::on_screen).collect()).join(" Or: ")
     }
 
-    /// One paragraph per remedy; `program` is how to call cfdfu under sudo.
+    /// Returns one paragraph per remedy. `program` is the name or path that runs cfdfu under sudo.
     pub(crate) fn paragraphs(&self, program: &str) -> Vec<String> {
         self.joined(self.remedies.iter().map(|remedy| remedy.text(program)).collect())
     }
@@ -176,7 +177,7 @@ impl Advice {
         paragraphs
     }
 
-    /// All remedies in one paragraph.
+    /// Returns all remedies in one paragraph.
     pub(crate) fn text(&self, program: &str) -> String {
         self.paragraphs(program).join(" Or: ")
     }
@@ -209,7 +210,8 @@ impl Remedy {
     fn text(&self, program: &str) -> String {
         match self {
             Remedy::Text(text) | Remedy::PerFrontEnd { command: text, .. } => text.clone(),
-            // Bitcraze's rules cover only the running Crazyflie, dfu-util's only the boot ROM. Either may be missing.
+            // Bitcraze's rules cover only the running Crazyflie, and dfu-util's only the boot ROM. Either set may be
+            // missing.
             Remedy::InstallRules { running } => {
                 let (product, mode) =
                     if *running { ("5740", "a running Crazyflie") } else { ("df11", "DFU mode") };

@@ -7,12 +7,12 @@ use super::Exit;
 use crate::job::trial::{Appeared, WidthAnswer};
 use crate::qualify::{Assumption, Finding, Observation, Verdict};
 
-/// The assumption as a sentence.
+/// Returns the assumption as a sentence.
 pub(crate) fn assumption(it: Assumption) -> &'static str {
     match it {
         Assumption::FirstStatus => "The boot ROM starts in dfuERROR with errFIRMWARE",
         Assumption::Serial => "The serial numbers of both modes match",
-        Assumption::Descriptors => "The descriptors are those of an STM32F405, with blocks of 2048 bytes",
+        Assumption::Descriptors => "The descriptors match an STM32F405, with blocks of 2048 bytes",
         Assumption::Memories => "The descriptors describe four memories",
         Assumption::SetInterface => "Every alternate setting can be selected",
         Assumption::OptionBytes => "The 16 option bytes can be read, with their complements",
@@ -40,7 +40,7 @@ pub(crate) fn assumption(it: Assumption) -> &'static str {
     }
 }
 
-/// What cfdfu does if the assumption does not hold.
+/// Describes the consequence if the assumption does not hold.
 fn consequence(it: Assumption) -> &'static str {
     match it {
         Assumption::FirstStatus | Assumption::Serial | Assumption::Memories => "nothing depends on it alone",
@@ -75,11 +75,11 @@ pub(crate) fn verdict(it: Verdict) -> &'static str {
     match it {
         Verdict::Holds => "holds",
         Verdict::DoesNotHold => "does not hold",
-        Verdict::NotSeen => "not seen",
+        Verdict::NotObserved => "not seen",
     }
 }
 
-/// The observation as text. Empty if the verdict is enough.
+/// Formats the observation; empty if the verdict is sufficient.
 pub(crate) fn observation(it: &Observation) -> String {
     match it {
         Observation::Nothing => String::new(),
@@ -107,14 +107,14 @@ pub(crate) fn observation(it: &Observation) -> String {
         Observation::Width(WidthAnswer::NotReadBack) => "accepted, but it cannot be read back".to_owned(),
         Observation::Width(WidthAnswer::Refused) => "refused".to_owned(),
         Observation::Left { appeared, took, times, of } => {
-            let what = match appeared {
+            let state = match appeared {
                 Appeared::Running => "running",
                 Appeared::InDfu => "in DFU mode again",
                 Appeared::Nothing => "not on USB",
             };
             let after = took.map_or_else(String::new, |took| format!(" after {}", milliseconds(took)));
             let count = if of > &1 { format!(", {times} of {of} times") } else { String::new() };
-            format!("{what}{after}{count}")
+            format!("{state}{after}{count}")
         }
         Observation::Serials(running, in_dfu) => format!("{running}, {in_dfu}"),
     }
@@ -125,15 +125,15 @@ fn milliseconds(time: std::time::Duration) -> String {
     if ms < 100.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
 }
 
-/// What the header of the report shows about the run.
+/// The facts about the run that the header of the report shows.
 pub(crate) struct Run<'a> {
     pub(crate) version: &'a str,
     pub(crate) system: &'a str,
     pub(crate) drone: &'a str,
     pub(crate) simulated: bool,
-    /// The image, if the user gave one.
+    /// The image, if the user specified one.
     pub(crate) image: Option<&'a str>,
-    /// Why the run ended early.
+    /// The reason why the run ended early, if it did.
     pub(crate) ended: Option<&'a str>,
 }
 
@@ -145,11 +145,11 @@ pub(crate) fn markdown(run: &Run<'_>, findings: &[Finding]) -> String {
         run.version,
         run.system,
         run.drone,
-        if run.simulated { " (SIMULATED: this says nothing about real drones)" } else { "" },
+        if run.simulated { " (SIMULATED: no evidence about real drones)" } else { "" },
         run.image.unwrap_or("none was flashed"),
         count(Verdict::Holds),
         count(Verdict::DoesNotHold),
-        count(Verdict::NotSeen),
+        count(Verdict::NotObserved),
     );
     if let Some(ended) = run.ended {
         let _ = writeln!(text, "\nThe run ended early: {ended}");
@@ -163,8 +163,8 @@ pub(crate) fn markdown(run: &Run<'_>, findings: &[Finding]) -> String {
     text
 }
 
-/// The exit status: 74 if written data did not read back, or if the drone was written and its previous contents were
-/// not confirmed to be back.
+/// Returns the exit status: 74 if written data did not read back, or if the drone was written and its previous contents
+/// were not confirmed to be restored.
 pub(crate) fn exit_of(findings: &[Finding], was_written: bool) -> Exit {
     let is_failure = |it: &Finding| match it.assumption {
         Assumption::PutBack => was_written && it.verdict != Verdict::Holds,

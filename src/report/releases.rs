@@ -10,7 +10,7 @@ const VIA_FOLDER: &str = "Or fetch it on another computer with `cfdfu fetch --to
 const VIA_FOLDER_IN_INTERFACE: &str = "Or fetch it on another computer with `cfdfu fetch --to FOLDER`, copy the \
     folder here, and choose the file in it (Tab).";
 
-/// The problem to report for this error. `now` is in seconds since 1970.
+/// Returns the problem to report for this error. `now` is the time in seconds since 1970.
 pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
     use ReleaseError as E;
     let (exit, kind) = match error {
@@ -52,7 +52,7 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
         E::BadList(_) | E::TooLong { .. } => {
             "Something between this computer and GitHub may have changed the answer. Nothing was kept.".to_owned()
         }
-        E::ForeignHost { .. } => "This is not how GitHub works. Nothing was fetched from there.".to_owned(),
+        E::ForeignHost { .. } => "Nothing was fetched from that host.".to_owned(),
         E::NoSuchRelease { available, .. } | E::NoAsset { available, .. } if !available.is_empty() => {
             format!("Available: {}.", available.join(", "))
         }
@@ -79,8 +79,8 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
     }
 }
 
-/// The advice for the interface, if it differs from the general advice. In the interface, the user cannot run a command
-/// again.
+/// Returns the advice for the interface if that advice differs from the general advice. In the interface, the user
+/// cannot run a command again.
 fn in_interface(error: &ReleaseError) -> Option<String> {
     use ReleaseError as E;
     Some(match error {
@@ -100,7 +100,7 @@ fn in_interface(error: &ReleaseError) -> Option<String> {
     })
 }
 
-/// The time of day in UTC, as in `14:02`.
+/// Returns the time of day in UTC, as in `14:02`.
 fn time_of_day(seconds: u64) -> String {
     format!("{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60)
 }

@@ -1,16 +1,16 @@
-//! The right file for each board, and where it is published.
+//! The right file for each board, and the page on which it is published.
 
 use crate::crazyflie::{BOARDS, platform_of};
 
-/// Where Bitcraze publishes the firmware.
+/// The page on which Bitcraze publishes the firmware.
 const FIRMWARE: &str = "github.com/bitcraze/crazyflie-firmware/releases";
 
-/// The bootloader, the same file for all boards.
+/// The bootloader, which is the same file for all boards.
 pub(crate) const RIGHT_LOADER: &str =
     "cf2loader-1.0.bin from github.com/bitcraze/crazyflie2-stm-bootloader/releases";
 
-/// The firmware for the board with this code.
-pub(crate) fn right_image(code: &str) -> String {
+/// Returns the firmware file for the board with this code, and its page.
+pub(crate) fn describe_image_for(code: &str) -> String {
     match platform_of(code) {
         // The Flapper's firmware also runs on Bolt boards (crazyflie-firmware, `platform_flapper.c`).
         Some("bolt") => format!("bolt-….bin (on a Flapper: flapper-….bin) from {FIRMWARE}"),
@@ -19,7 +19,7 @@ pub(crate) fn right_image(code: &str) -> String {
     }
 }
 
-/// The firmware for every platform, for a drone whose board is unknown.
+/// Returns the firmware file for every platform, for a drone whose board is unknown.
 pub(crate) fn any_image() -> String {
     let mut platforms: Vec<&str> = BOARDS.iter().map(|board| board.platform).collect();
     platforms.dedup();
@@ -31,7 +31,7 @@ pub(crate) fn any_image() -> String {
     format!("{}, from {FIRMWARE}", named.join(", "))
 }
 
-/// The common name of a platform's drones.
+/// Returns the common name of a platform's drones.
 pub(super) fn drone_name(platform: &str) -> &str {
     match platform {
         "cf2" => "Crazyflie 2.x",
@@ -56,10 +56,10 @@ mod tests {
             ("CB10", "bolt-….bin (on a Flapper: flapper-….bin) from"),
             ("RR10", "tag-….bin from"),
         ] {
-            let text = right_image(code);
+            let text = describe_image_for(code);
             assert!(text.starts_with(file) && text.ends_with(FIRMWARE), "{code}: {text}");
         }
-        let unknown = right_image("XY99");
+        let unknown = describe_image_for("XY99");
         for platform in ["cf2-", "cf21bl-", "bolt-", "tag-", "flapper-"] {
             assert_eq!(unknown.matches(platform).count(), 1, "{unknown}");
         }

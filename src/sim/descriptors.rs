@@ -9,18 +9,18 @@ use crate::usb::Setup;
 pub struct UsbIdentity {
     device: [u8; 18],
     configuration: &'static [&'static [u8]],
-    /// The strings by index. An empty serial number (index 3) stands for a number that differs between devices.
+    /// The strings by index. An empty serial number (index 3) is replaced by the serial number of the simulated device.
     strings: &'static [&'static str],
 }
 
 impl UsbIdentity {
-    /// The vendor and product IDs, and the release number.
+    /// Returns the vendor and product IDs, and the release number.
     pub fn identity(&self) -> ((u16, u16), u16) {
-        let word = |at: usize| u16::from_le_bytes([self.device[at], self.device[at + 1]]);
+        let word = |offset: usize| u16::from_le_bytes([self.device[offset], self.device[offset + 1]]);
         ((word(8), word(10)), word(12))
     }
 
-    /// Whether the device is a boot ROM: its first interface is a DFU interface in DFU mode (DFU 1.1 §4.2.3).
+    /// Returns whether the device is a boot ROM: its first interface is a DFU interface in DFU mode (DFU 1.1 §4.2.3).
     pub(crate) fn is_rom(&self) -> bool {
         self.configuration.get(1).is_some_and(|interface| interface.get(5..8) == Some(&[0xFE, 1, 2]))
     }
@@ -52,26 +52,26 @@ impl UsbIdentity {
             (1, _) => Some(self.device.to_vec()),
             (2, 0) => Some(self.configuration.concat()),
             (3, 0) => Some(vec![4, 3, 0x09, 0x04]),
-            (3, 3) if self.strings[3].is_empty() => Some(string(serial)),
-            (3, _) => self.strings.get(usize::from(index)).map(|text| string(text)),
+            (3, 3) if self.strings[3].is_empty() => Some(string_descriptor(serial)),
+            (3, _) => self.strings.get(usize::from(index)).map(|text| string_descriptor(text)),
             _ => None,
         }
     }
 }
 
-fn string(text: &str) -> Vec<u8> {
+fn string_descriptor(text: &str) -> Vec<u8> {
     let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let len = u8::try_from(units.len() + 2).unwrap_or(u8::MAX);
     [&[len, 3][..], &units].concat()
 }
 
-/// A device descriptor with string indices 1, 2 and 3.
+/// Returns a device descriptor with string indices 1, 2 and 3.
 const fn device(usb: u8, vendor: u16, product: u16, release: u16) -> [u8; 18] {
     let ([v0, v1], [p0, p1], [r0, r1]) = (vendor.to_le_bytes(), product.to_le_bytes(), release.to_le_bytes());
     [18, 1, 0x00, usb, 0, 0, 0, 64, v0, v1, p0, p1, r0, r1, 1, 2, 3, 1]
 }
 
-/// The boot ROM of an STM32F405. The functional descriptor follows the last alternate setting only.
+/// The boot ROM of an STM32F405. The functional descriptor follows only the last alternate setting.
 pub static ROM: UsbIdentity = UsbIdentity {
     device: device(1, 0x0483, 0xDF11, 0x2200),
     configuration: ROM_CONFIGURATION,
@@ -87,8 +87,8 @@ pub static ROM: UsbIdentity = UsbIdentity {
     ],
 };
 
-/// An early boot ROM of the STM32F405, V3.0: bcdDevice 21.00, and the type letter g for every memory, as if every
-/// memory were erasable (dfu-util's `stm32f4discovery.lsusb`; AN2606 table 74).
+/// An early boot ROM of the STM32F405, V3.0. Its bcdDevice is 21.00, and it reports the type letter g for every memory,
+/// as if every memory were erasable (dfu-util's `stm32f4discovery.lsusb`; AN2606 table 74).
 pub static OLD_ROM: UsbIdentity = UsbIdentity {
     device: device(1, 0x0483, 0xDF11, 0x2100),
     configuration: ROM_CONFIGURATION,
@@ -104,7 +104,7 @@ pub static OLD_ROM: UsbIdentity = UsbIdentity {
     ],
 };
 
-/// The boot ROM of another STM32, an F072 as in the Loco Positioning Node. It has the same IDs and product name as
+/// The boot ROM of a different STM32: an F072, as in the Loco Positioning Node. It has the same IDs and product name as
 /// [`ROM`].
 pub(crate) static OTHER_ROM: UsbIdentity = UsbIdentity {
     device: device(1, 0x0483, 0xDF11, 0x2200),
@@ -193,7 +193,7 @@ pub(crate) static LOCO_NODE: UsbIdentity = UsbIdentity {
     strings: &["", "Bitcraze AB", "Loco Positioning Node", ""],
 };
 
-/// A running flight controller of another maker, with ST's generic IDs for a virtual serial port.
+/// A running flight controller from a different manufacturer, with ST's generic IDs for a virtual serial port.
 pub(crate) static FLIGHT_CONTROLLER: UsbIdentity = UsbIdentity {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: SIMPLE_CONFIGURATION,
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_lengths_in_the_descriptors_are_correct() {
-        for face in [
+        for identity in [
             &ROM,
             &OLD_ROM,
             &OTHER_ROM,
@@ -224,9 +224,9 @@ mod tests {
             &FLIGHT_CONTROLLER,
             &PX4_BOOTLOADER,
         ] {
-            let bytes = face.configuration.concat();
+            let bytes = identity.configuration.concat();
             assert_eq!(usize::from(u16::from_le_bytes([bytes[2], bytes[3]])), bytes.len());
-            assert!(face.configuration.iter().all(|part| usize::from(part[0]) == part.len()));
+            assert!(identity.configuration.iter().all(|part| usize::from(part[0]) == part.len()));
         }
     }
 }

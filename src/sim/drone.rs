@@ -8,26 +8,26 @@ use std::time::Duration;
 
 use super::descriptors::{self, UsbIdentity};
 use super::images;
-use super::link::{Ailment, BootLog, Face, Link};
+use super::link::{Ailment, BootLog, DroneIdentity, Link};
 use super::nor::Nor;
 use super::rom::{Memory, Rom, RomAnswer, RomEffect, Switch};
 use crate::usb::Setup;
 
-/// The duration of a control transfer on a full-speed bus, plus [`PER_BYTE`] for each byte. A read-back of 2 KiB then
-/// takes 3.72 ms and a status request 0.59 ms, as computed from logs of real F405 boards.
+/// The duration of a control transfer without data on a full-speed bus. Each byte of data adds [`PER_BYTE`]. A
+/// read-back of 2 KiB then takes 3.72 ms and a status request 0.59 ms, as computed from logs of real F405 boards.
 const PER_TRANSFER: Duration = Duration::from_micros(580);
 const PER_BYTE: Duration = Duration::from_nanos(1533);
 /// The time from the vendor request until 0483:df11 appears: bootloader, start of `main`, ROM start and USB connection
 /// (AN2606 tables 227 and 229: 85 and 270 ms). Bitcraze's own script waits more than 500 ms.
 const ENTER_ROM: Duration = Duration::from_millis(800);
-/// How long an unplugged drone causes transfer errors before it disconnects.
+/// How long a drone with a loose cable causes transfer errors before the drone disconnects.
 const LOOSE: Duration = Duration::from_millis(250);
-/// The radio chip's thresholds for the time that the button is held at power-on.
+/// The radio chip's thresholds for the time for which the button is held at power-on.
 const SHORT_PRESS: Duration = Duration::from_millis(1500);
 const LONG_PRESS: Duration = Duration::from_secs(5);
 /// The time that a helper needs to unplug the drone and plug it in with the button held.
 const HELP_AFTER: Duration = Duration::from_secs(3);
-/// How long a helper waits for a drone that should start by itself.
+/// How long a helper waits for a drone that should start without help.
 const LOST_AFTER: Duration = Duration::from_secs(12);
 /// The time from a reset until 0483:5740 appears.
 const BOOT: Duration = Duration::from_millis(1200);
@@ -38,34 +38,35 @@ const BOOT: Duration = Duration::from_millis(1200);
 pub struct Traits {
     /// The 96-bit unique ID of the chip, in memory order.
     pub uid: [u8; 12],
-    /// The firmware is older than 2022.03, so it mistakes the vendor request for another request and keeps running.
+    /// Whether the firmware is older than 2022.03. Such firmware mistakes the vendor request for a different request
+    /// and keeps running.
     pub lacks_dfu_request: bool,
     /// The number of requests to enter DFU mode that restart the firmware instead. On other F405 boards, more than half
-    /// of the requests do so (CircuitPython PR #11270: 5 of 12 succeed).
+    /// of the requests fail in this way (CircuitPython PR #11270: 5 of 12 succeed).
     pub missed_entries: u8,
     /// Whether the ROM replies to the last GETSTATUS before it leaves DFU mode.
     pub answers_leave: bool,
-    /// A fault that happens once, after this many DFU requests to the device (DNLOAD, CLRSTATUS, ABORT).
+    /// A fault that occurs once, after this many DFU requests to the device (DNLOAD, CLRSTATUS, ABORT).
     pub fault: Option<(u32, SimFault)>,
     /// How the ROM reacts to a change of the programming width.
     pub switch: Switch,
-    /// The ROM stalls the request for the string with this index.
+    /// The index of the string whose request the ROM stalls.
     pub lost_name: Option<u8>,
-    /// SET_INTERFACE is refused for any alternate setting except 0.
+    /// Whether SET_INTERFACE is refused for any alternate setting except 0.
     pub refuses_alternates: bool,
-    /// Read protection is reported when bytes are read, not when the pointer is set.
+    /// Whether read protection is reported only when bytes are read, not when the pointer is set.
     pub late_refusal: bool,
-    /// The ROM starts in dfuIDLE instead of dfuERROR, like the ROM of an STM32F469 (modm's log).
+    /// Whether the ROM starts in dfuIDLE instead of dfuERROR, like the ROM of an STM32F469 (modm's log).
     pub starts_idle: bool,
-    /// The ROM stalls GETSTATUS while it is busy, like the ROM of an STM32L43x (dfu-util ticket 40).
+    /// Whether the ROM stalls GETSTATUS while it is busy, like the ROM of an STM32L43x (dfu-util ticket 40).
     pub stalls_while_busy: bool,
     /// The additional delay before the ROM appears on the bus, as after an enumeration that failed and was repeated.
     pub late_rom: Duration,
-    /// Firmware that was started from the ROM restarts again and again, each time after this delay, as after a failed
-    /// assertion.
+    /// The time after which firmware that was started from the ROM restarts. The firmware restarts again and again, as
+    /// after a failed assertion.
     pub crashes_after: Option<Duration>,
-    /// Firmware that was started from the ROM fails an assertion after this time. The firmware restarts once, reports
-    /// the assertion, and stays in its failed self-test.
+    /// The time after which firmware that was started from the ROM fails an assertion. The firmware restarts once,
+    /// reports the assertion, and stays in its failed self-test.
     pub asserts_after: Option<Duration>,
     /// The problem that affects the firmware, if any.
     pub ailment: Ailment,
@@ -77,7 +78,8 @@ pub struct Traits {
     pub helper: Option<Helper>,
 }
 
-/// When the drone needs its [`Traits::helper`]. The helper takes [`Helper::after`] to bring the drone into DFU mode.
+/// The situations in which the drone needs its [`Traits::helper`]. The helper takes [`Helper::after`] to bring the
+/// drone into DFU mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Helper {
     /// While the drone is not on USB, or runs firmware that misunderstood the request to enter DFU mode.
@@ -95,7 +97,8 @@ impl Helper {
 }
 
 impl Default for Traits {
-    /// Uses the serial number of a real drone from public documentation (cfcli).
+    /// Returns the properties of a healthy drone, with the serial number of a real drone from public documentation
+    /// (cfcli).
     fn default() -> Traits {
         let uid = [0x51, 0x00, 0x4F, 0x00, 0x05, 0x51, 0x34, 0x30, 0x36, 0x33, 0x32, 0x33];
         Traits {
@@ -125,7 +128,7 @@ impl Default for Traits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SimFault {
     Unplugged,
-    /// Unplugged, as reported by real host controllers: transfer errors until the hub detects the disconnection.
+    /// Unplugged, as real host controllers report it: transfers fail until the hub detects the disconnection.
     Loose,
     /// The device stops responding and stays on the bus.
     Hung,
@@ -183,24 +186,25 @@ pub struct SimDrone {
     pub memory: Memory,
     pub traits: Traits,
     mode: SimMode,
-    /// DFU mode was entered by hand: the pins of the radio chip float until the power is cut.
+    /// Whether DFU mode was entered by hand, so that the pins of the radio chip float until the power is cut.
     by_hand: bool,
     button: bool,
     /// The firmware's CRTP link over USB.
     link: Link,
     enumeration: u8,
-    /// The running firmware mistook the request to enter DFU mode for another request.
+    /// Whether the running firmware mistook the request to enter DFU mode for a different request.
     misunderstood: bool,
     /// The time since which the drone has needed a helper.
     stuck_since: Option<Duration>,
     /// The time at which a loose cable disconnects.
     loose_until: Option<Duration>,
     hung: bool,
-    /// The drone has been in the ROM at least once.
+    /// Whether the drone has been in the ROM at least once.
     was_in_rom: bool,
     /// The time at which the firmware restarts by itself.
     crash: Option<Duration>,
-    /// The next run of the firmware reports that the last run failed an assertion. RAM keeps this flag across a reset.
+    /// Whether the next run of the firmware reports that the previous run failed an assertion. RAM keeps this flag
+    /// across a reset.
     reports_assert: bool,
 }
 
@@ -234,14 +238,14 @@ impl SimDrone {
     pub fn power_on_by_hand(&mut self, now: Duration) {
         self.by_hand = true;
         self.mode = SimMode::Starting(Start::Rom, now);
-        self.settle(now);
+        self.advance(now);
     }
 
     /// Makes the drone appear on the bus at once, in the boot ROM or in its firmware, regardless of the contents of the
     /// flash.
     pub(crate) fn appear(&mut self, in_rom: bool, now: Duration) {
         self.mode = SimMode::Starting(if in_rom { Start::Rom } else { Start::Firmware }, now);
-        self.settle(now);
+        self.advance(now);
     }
 
     /// Makes the ROM continue from this status and state.
@@ -251,7 +255,7 @@ impl SimDrone {
         }
     }
 
-    /// Simulates a cable that works loose: transfers fail from now on, and then the drone disconnects.
+    /// Simulates a cable that works loose: transfers fail from now on, and the drone disconnects after `LOOSE`.
     pub fn work_loose(&mut self, now: Duration) {
         self.loose_until = Some(now + LOOSE);
     }
@@ -265,8 +269,8 @@ impl SimDrone {
         (self.loose_until, self.hung, self.crash, self.reports_assert) = (None, false, None, false);
     }
 
-    /// Plugs another drone into the same port. The device address advances, so the new drone is not mistaken for the
-    /// previous one.
+    /// Replaces the drone with a different drone on the same port. The device address advances, so that the new drone
+    /// is not mistaken for the previous one.
     pub fn swap_for(&mut self, other: SimDrone) {
         let enumeration = self.enumeration.wrapping_add(1).max(1);
         *self = SimDrone { enumeration, ..other };
@@ -274,7 +278,7 @@ impl SimDrone {
 
     /// Plugs the drone in or unplugs it. The button keeps its state.
     pub fn plug_or_unplug(&mut self, now: Duration) {
-        if self.plugged() {
+        if self.is_plugged_in() {
             self.cut_power(now);
         } else if self.button {
             self.mode = SimMode::Held(now);
@@ -299,12 +303,12 @@ impl SimDrone {
         }
     }
 
-    pub fn plugged(&self) -> bool {
+    pub fn is_plugged_in(&self) -> bool {
         !matches!(self.mode, SimMode::Off)
     }
 
-    /// The state of the LEDs (crazyflie2-nrf-mbs): M2 is active while the button is held and in DFU mode entered by
-    /// hand; M2 and M3 are active in the radio bootloader.
+    /// Returns the state of the LEDs (crazyflie2-nrf-mbs): M2 is active while the button is held, and in DFU mode if it
+    /// was entered by hand; M2 and M3 are active in the radio bootloader.
     pub fn leds(&self, now: Duration) -> SimLeds {
         match self.mode {
             SimMode::Off => SimLeds::Dark,
@@ -321,13 +325,13 @@ impl SimDrone {
         }
     }
 
-    /// Whether the button is held.
-    pub fn button(&self) -> bool {
+    /// Returns whether the button is held.
+    pub fn is_button_held(&self) -> bool {
         self.button
     }
 
     /// Advances the state to `now`.
-    pub(crate) fn settle(&mut self, now: Duration) {
+    pub(crate) fn advance(&mut self, now: Duration) {
         if self.loose_until.is_some_and(|until| now >= until) {
             self.cut_power(now);
         }
@@ -374,7 +378,7 @@ impl SimDrone {
             };
         }
         if matches!(self.mode, SimMode::Firmware) {
-            self.link.settle(now);
+            self.link.advance(now);
             self.hung |= self.link.has_stopped(now);
         }
     }
@@ -393,7 +397,7 @@ impl SimDrone {
         }
     }
 
-    /// The version of the firmware and the firmware's name for this board, read from flash.
+    /// Returns the version of the firmware and the firmware's name for this board, read from flash.
     fn versions(&self) -> (Vec<u8>, Vec<u8>) {
         let flash = self.memory.flash.bytes();
         let version = images::text_after(flash, 0x0800_4000, b"Raw CRTP interface\0");
@@ -440,7 +444,7 @@ impl SimDrone {
         now: Duration,
     ) -> (RomAnswer, Duration) {
         if setup.request_type == 0x21 {
-            match self.due_mishap() {
+            match self.take_due_fault() {
                 Some(SimFault::Unplugged) => {
                     self.cut_power(now);
                     return (RomAnswer::Silence, PER_TRANSFER);
@@ -489,26 +493,27 @@ impl SimDrone {
             return None;
         }
         let (version, name) = self.versions();
-        let face = Face { version: &version, board: &name, number: self.traits.uid[0] };
-        self.link.packet(data, &face).then(|| transfer_time(data.len()))
+        let face = DroneIdentity { version: &version, board: &name, number: self.traits.uid[0] };
+        self.link.accept_packet(data, &face).then(|| transfer_time(data.len()))
     }
 
-    /// The value of the firmware's parameter for the LEDs, and how many times the host has set the parameter.
+    /// Returns the value of the firmware's parameter for the LEDs, and how many times the host has set the parameter.
     pub fn led_parameter(&self) -> (u8, usize) {
         self.link.leds
     }
 
-    /// How many times the CRTP link was switched to USB and back to the radio since the firmware started.
+    /// Returns how many times the CRTP link was switched to USB and how many times back to the radio since the firmware
+    /// started.
     pub fn link_switches(&self) -> (usize, usize) {
         self.link.turns
     }
 
-    /// Whether the CRTP link has been switched to USB and back to the radio.
+    /// Returns whether the CRTP link has been switched to USB and back to the radio.
     pub fn link_was_returned(&self) -> bool {
         self.link.turns.0 > 0 && !self.link.is_on_usb()
     }
 
-    /// The number of packets that could have changed a setting or started a motor.
+    /// Returns the number of packets that could have changed a setting or started a motor.
     pub fn unknown_packets(&self) -> usize {
         self.link.strange
     }
@@ -520,10 +525,10 @@ impl SimDrone {
         Some((packet, takes))
     }
 
-    fn due_mishap(&mut self) -> Option<SimFault> {
-        let (remaining, mishap) = self.traits.fault?;
-        self.traits.fault = remaining.checked_sub(1).map(|remaining| (remaining, mishap));
-        (remaining == 0).then_some(mishap)
+    fn take_due_fault(&mut self) -> Option<SimFault> {
+        let (remaining, fault) = self.traits.fault?;
+        self.traits.fault = remaining.checked_sub(1).map(|remaining| (remaining, fault));
+        (remaining == 0).then_some(fault)
     }
 
     fn apply_effect(&mut self, answer: RomAnswer, effect: RomEffect, now: Duration) -> RomAnswer {
@@ -540,16 +545,16 @@ impl SimDrone {
         }
     }
 
-    /// Resets or powers up the STM32. Like `cf2loader`, the bootloader checks the pins of the radio chip and the first
-    /// word of the firmware. If no program starts, nothing appears on USB.
+    /// Resets or powers up the STM32. Like `cf2loader`, the simulated bootloader checks the pins of the radio chip and
+    /// the first word of the firmware. If no program starts, nothing appears on USB.
     fn reset(&mut self, now: Duration) {
-        let loader = self.memory.flash.read(0x0800_0000, 8).and_then(images::vectors);
+        let loader = self.memory.flash.read(0x0800_0000, 8).and_then(images::parse_vectors);
         let loader_runs = loader.is_some_and(|(stack, start)| stack == 0x2000_5000 && start < 0x0800_4000);
         // Firmware that was flashed over the bootloader starts regardless of the radio chip.
-        let firmware_at_zero = images::runs(self.memory.flash.bytes(), 0x0800_0000, &self.board());
+        let firmware_at_zero = images::can_run(self.memory.flash.bytes(), 0x0800_0000, &self.board());
         self.mode = if loader_runs && self.by_hand {
             SimMode::Starting(Start::Rom, now + ENTER_ROM)
-        } else if loader_runs && images::runs(self.memory.flash.bytes(), 0x0800_4000, &self.board())
+        } else if loader_runs && images::can_run(self.memory.flash.bytes(), 0x0800_4000, &self.board())
             || firmware_at_zero
         {
             SimMode::Starting(Start::Firmware, now + BOOT)
@@ -562,12 +567,12 @@ impl SimDrone {
     /// so the Crazyflie's start-up code faults and nothing appears on USB until the power is cycled.
     fn leave(&mut self, address: u32, now: Duration) {
         let version = self.memory.rom_version;
-        let dark = version >> 4 == 3 || version == 0x90;
+        let lacks_ccm = version >> 4 == 3 || version == 0x90;
         if address == 0x0800_0000 {
             self.reset(now);
-        } else if dark && images::runs(self.memory.flash.bytes(), address, &self.board()) {
+        } else if lacks_ccm && images::can_run(self.memory.flash.bytes(), address, &self.board()) {
             self.mode = SimMode::Halted;
-        } else if images::runs(self.memory.flash.bytes(), address, &self.board()) {
+        } else if images::can_run(self.memory.flash.bytes(), address, &self.board()) {
             self.mode = SimMode::Starting(Start::Firmware, now + BOOT);
         } else {
             // The flash contains no executable program at this address, so the chip resets.
@@ -575,7 +580,7 @@ impl SimDrone {
         }
     }
 
-    /// The board type in the OTP, as in `0;CF21;…`. A blank OTP means a Crazyflie 2.0.
+    /// Returns the board type in the OTP, for example `CF21` from `0;CF21;…`. A blank OTP means a Crazyflie 2.0.
     fn board(&self) -> String {
         let text: Vec<u8> = self.memory.otp.iter().copied().take_while(|&b| b != 0 && b != 0xFF).collect();
         let text = String::from_utf8_lossy(&text).into_owned();
@@ -623,7 +628,7 @@ impl SimDrone {
         self.face().answer(setup, len, &self.serial(matches!(self.mode, SimMode::Rom(_))))
     }
 
-    /// The descriptors of the current mode.
+    /// Returns the descriptors of the current mode.
     fn face(&self) -> &'static UsbIdentity {
         match (&self.mode, self.traits.face) {
             (SimMode::Rom(_), face) => face.filter(|face| face.is_rom()).unwrap_or(&descriptors::ROM),
@@ -631,22 +636,22 @@ impl SimDrone {
         }
     }
 
-    /// The firmware reports the whole unique ID. The ROM shortens the ID (ST's `Get_SerialNum`). On a read-protected
-    /// chip, the ROM reads all ones instead of the ID.
-    fn serial(&self, rom: bool) -> String {
+    /// Returns the serial number. The firmware reports the whole unique ID. The ROM shortens the ID (ST's
+    /// `Get_SerialNum`). On a read-protected chip, the ROM reads all ones instead of the ID.
+    fn serial(&self, in_rom: bool) -> String {
         let uid = self.traits.uid;
-        if !rom {
+        if !in_rom {
             return uid.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().concat();
         }
         if self.memory.read_protected() {
             return "FFFFFFFEFFFF".to_owned();
         }
-        let word = |at: usize| u32::from_le_bytes([uid[at], uid[at + 1], uid[at + 2], uid[at + 3]]);
+        let word = |n: usize| u32::from_le_bytes([uid[n], uid[n + 1], uid[n + 2], uid[n + 3]]);
         format!("{:08X}{:04X}", word(0).wrapping_add(word(8)), word(4) >> 16)
     }
 }
 
-/// How long a transfer of this many bytes takes on the bus.
+/// Returns how long a transfer of this many bytes takes on the bus.
 fn transfer_time(bytes: usize) -> Duration {
     PER_TRANSFER + PER_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX)
 }
@@ -685,15 +690,15 @@ mod tests {
         let mut drone = SimDrone::new(memory, Traits::default());
         let at = |ms| Duration::from_millis(ms);
         drone.power_on(at(0));
-        drone.settle(at(1300));
+        drone.advance(at(1300));
         assert_eq!(drone.identity().map(|(id, _)| id.1), Some(0x5740));
         let setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
         assert_eq!(drone.control(setup, 0, &[], at(1400)).0, RomAnswer::Silence);
         assert_eq!(drone.identity(), None);
-        drone.settle(at(2300));
+        drone.advance(at(2300));
         assert_eq!(drone.identity().map(|(id, _)| id.1), Some(0xDF11));
         drone.leave(0x0800_4000, at(2400));
-        drone.settle(at(4000));
+        drone.advance(at(4000));
         assert_eq!(drone.identity().map(|(id, _)| id.1), Some(0x5740));
     }
 
@@ -707,7 +712,7 @@ mod tests {
             drone.plug_or_unplug(Duration::from_secs(2));
             assert_eq!(drone.identity(), None);
             drone.press_or_release(Duration::from_secs(2) + Duration::from_millis(held));
-            drone.settle(Duration::from_secs(30));
+            drone.advance(Duration::from_secs(30));
             drone.identity().map(|(id, _)| id.1)
         };
         assert_eq!(product(1000), Some(0x5740));
@@ -722,7 +727,7 @@ mod tests {
             let memory = memory(Nor::new(Pace::Typical), &images::loader(), firmware, board);
             let mut drone = SimDrone::new(memory, Traits::default());
             drone.power_on(Duration::ZERO);
-            drone.settle(Duration::from_secs(5));
+            drone.advance(Duration::from_secs(5));
             drone.identity().is_some()
         };
         assert!(starts(&firmware, "0;CF21;R=B1"));

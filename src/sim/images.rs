@@ -1,5 +1,6 @@
-//! Programs for the simulated drone. These synthetic images have the vector table and the strings of real images, and a
-//! checksum instead of code, so that the simulator can distinguish a complete image from an incomplete one.
+//! Programs for the simulated drone. These synthetic images imitate the vector table, the start-up code and the strings
+//! of real images. Instead of other code, they contain a checksum, so that the simulator can distinguish a complete
+//! image from an incomplete one.
 //!
 //! Real firmware is licensed under the GPL. These images do not contain any part of real firmware.
 
@@ -10,7 +11,7 @@ const MARK_AT: usize = 0x188;
 const LEN_AT: usize = MARK_AT + MARK.len();
 const CRC_AT: usize = LEN_AT + 4;
 const TEXT_AT: usize = CRC_AT + 4;
-/// The offset of the code, to which the reset vector points, after the text.
+/// The offset of the code, after the text. The reset vector points to this offset.
 const CODE_AT: usize = 0x800;
 /// The copy loop of ST's start-up code, in halfwords; the literals of its three `ldr` instructions are at
 /// [`POOL_AT`].
@@ -20,7 +21,7 @@ const COPY: [u16; 11] =
 const NOP: u16 = 0xBF00;
 /// The offset of the literal pool, after both copy loops.
 const POOL_AT: usize = CODE_AT + 0x60;
-/// The sizes in bytes of the initial values at the end of an image, which the start-up code copies to RAM and to the
+/// The sizes in bytes of the initial values at the end of an image. The start-up code copies them to RAM and to the
 /// CCM.
 const DATA_LEN: usize = 1024;
 const CCM_LEN: usize = 64;
@@ -83,7 +84,8 @@ fn program(base: u32, stack: u32, text: &[u8], len: usize, seed: u32) -> Vec<u8>
     bytes
 }
 
-/// The Crazyflie's variant of ST's start-up code: the loops that copy `.data` and `.ccmdata`, and their literal pool.
+/// Returns the Crazyflie's variant of ST's start-up code: the loops that copy `.data` and `.ccmdata`, and their literal
+/// pool.
 fn start_up(base: u32, len: usize) -> Vec<u8> {
     let address = |offset: usize| base + u32::try_from(offset).unwrap_or(0);
     let copied = |ram: u32, len: usize| [ram, ram + u32::try_from(len).unwrap_or(0)];
@@ -105,7 +107,7 @@ fn start_up(base: u32, len: usize) -> Vec<u8> {
     code.into_iter().flat_map(u16::to_le_bytes).chain(pool.into_iter().flat_map(u32::to_le_bytes)).collect()
 }
 
-/// Non-repeating bytes without 0xFF, in place of code. Each seed gives different bytes.
+/// Returns non-repeating bytes without 0xFF, in place of code. Each seed gives different bytes.
 fn noise(len: usize, seed: u32) -> Vec<u8> {
     let mut state = 0x9E37_79B9 ^ seed;
     let mut next = || {
@@ -118,13 +120,14 @@ fn noise(len: usize, seed: u32) -> Vec<u8> {
 }
 
 /// Returns the initial stack pointer and the reset vector, if the first eight bytes can be the start of a vector table.
-pub(crate) fn vectors(bytes: &[u8]) -> Option<(u32, u32)> {
+pub(crate) fn parse_vectors(bytes: &[u8]) -> Option<(u32, u32)> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let (stack, start) = (word(0)?, word(4)?);
     (stack > 0x2000_0000 && stack <= 0x2002_0000 && start & 1 == 1).then_some((stack, start))
 }
 
-/// The text after `mark` in the program at `address`, without its NUL. Empty if `mark` is not found.
+/// Returns the text after `mark` in the program at `address`, without the NUL that ends it. The text is empty if `mark`
+/// is not found.
 pub(crate) fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
     let from = address.saturating_sub(0x0800_0000) as usize;
     let program = flash.get(from..).unwrap_or_default();
@@ -135,11 +138,11 @@ pub(crate) fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
 
 /// Whether the program at `address` would run on `board`: its vectors are valid and point to code, its checksum is
 /// correct if this module made the program, and its text lists the board.
-pub(crate) fn runs(flash: &[u8], address: u32, board: &str) -> bool {
+pub(crate) fn can_run(flash: &[u8], address: u32, board: &str) -> bool {
     let Some(image) = address.checked_sub(0x0800_0000).and_then(|from| flash.get(from as usize..)) else {
         return false;
     };
-    let Some((_, start)) = vectors(image) else { return false };
+    let Some((_, start)) = parse_vectors(image) else { return false };
     let Some(entry) = (start & !1).checked_sub(address).map(|at| at as usize) else { return false };
     if image.get(entry..entry + 4).is_none_or(|code| code == [0xFF; 4]) {
         return false;

@@ -1,7 +1,7 @@
-//! The firmware's CRTP link over bulk endpoint 1, and what the firmware prints. The link is silent until a vendor
-//! request switches it to USB: the firmware keeps its packets, except the first, which the radio accepts
-//! (crazyflie-firmware: `crtp.c`, `console.c`, `radiolink.c`). After the switch, the firmware sends the console text
-//! and answers requests to the platform service, the memories and the parameters.
+//! Simulates the firmware's CRTP link over bulk endpoint 1, and the text that the firmware prints. The endpoint is
+//! silent until a vendor request switches the link to USB. Until then, the firmware keeps its packets, except the first
+//! one, which the radio accepts (crazyflie-firmware: `crtp.c`, `console.c`, `radiolink.c`). After the switch, the
+//! firmware sends the console text and answers requests to the platform service, the memories and the parameters.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -81,7 +81,7 @@ pub(crate) struct BootLog {
 }
 
 impl BootLog {
-    /// The lines that the firmware prints, each with its time since the start, in the order of `system.c`.
+    /// Returns the lines that the firmware prints, each with its time since the start, in the order of `system.c`.
     fn lines(&self) -> Vec<(Duration, String)> {
         let mut lines = Vec::new();
         if self.ailment == Ailment::ConsoleRead {
@@ -138,30 +138,31 @@ impl BootLog {
             print(end, "SYS: watchdogNormalStart [FAIL]");
             print(end, "SYS: cfAssertNormalStart [FAIL]");
         }
-        if self.passes() {
+        if self.passes_self_test() {
             print(end, "SYS: Self test passed!");
             print(end, "SYS: Free heap: 17552 bytes");
         }
         lines
     }
 
-    /// The time from the firmware's start to the verdict of its self-test.
+    /// Returns the time from the firmware's start to the verdict of its self-test.
     fn verdict_at(&self) -> Duration {
         if self.ailment == Ailment::SlowDeck { Duration::from_secs(5) } else { VERDICT }
     }
 
-    /// Whether the firmware finishes starting.
+    /// Returns whether the firmware finishes starting.
     fn finishes_starting(&self) -> bool {
         !matches!(self.ailment, Ailment::HangsAtStart | Ailment::HangsInDeck | Ailment::StopsAtStart)
     }
 
-    fn passes(&self) -> bool {
+    fn passes_self_test(&self) -> bool {
         let fails = [Ailment::DeckFails, Ailment::SensorFails, Ailment::EepromFails];
         self.finishes_starting() && self.assert.is_none() && !fails.contains(&self.ailment)
     }
 }
 
-/// The EEPROM's first block: mark, version, channel, speed, two trims, radio address, checksum (`configblockeeprom.c`).
+/// Returns the EEPROM's first block: mark, version, channel, speed, two trims, radio address, checksum
+/// (`configblockeeprom.c`).
 fn config_block(number: u8) -> Vec<u8> {
     let mut block = b"0xBC\x01\x50\x02".to_vec();
     block.extend([0; 8]);
@@ -202,7 +203,7 @@ pub(crate) struct Link {
 }
 
 /// The properties of the drone that the answers contain.
-pub(crate) struct Face<'a> {
+pub(crate) struct DroneIdentity<'a> {
     pub(crate) version: &'a [u8],
     pub(crate) board: &'a [u8],
     /// The last byte of the radio address.
@@ -213,11 +214,11 @@ impl Link {
     /// Creates the link of firmware that starts at `now`.
     pub(crate) fn starting(boot: &BootLog, now: Duration) -> Link {
         let log = boot.lines().into_iter().rev().collect();
-        let verdict = boot.finishes_starting().then(|| (boot.passes(), boot.verdict_at()));
+        let verdict = boot.finishes_starting().then(|| (boot.passes_self_test(), boot.verdict_at()));
         Link { log, started: now, verdict, ailment: boot.ailment, ..Link::default() }
     }
 
-    /// Whether the self-test has failed.
+    /// Returns whether the self-test has failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.tested && self.verdict.is_some_and(|(passes, _)| !passes)
     }
@@ -226,18 +227,18 @@ impl Link {
         self.usb
     }
 
-    /// Whether the firmware hangs while it starts.
+    /// Returns whether the firmware hangs while it starts.
     pub(crate) fn is_hanging(&self) -> bool {
         self.verdict.is_none() && self.ailment != Ailment::StopsAtStart
     }
 
-    /// Whether the firmware has stopped at an assertion, with its interrupts off.
+    /// Returns whether the firmware has stopped at an assertion, with its interrupts off.
     pub(crate) fn has_stopped(&self, now: Duration) -> bool {
         self.ailment == Ailment::StopsAtStart && now.saturating_sub(self.started) >= LATE_COMM
     }
 
     /// Advances the state to `now` and prints the lines that are due.
-    pub(crate) fn settle(&mut self, now: Duration) {
+    pub(crate) fn advance(&mut self, now: Duration) {
         let running = now.saturating_sub(self.started);
         self.tested |= self.verdict.is_some_and(|(_, at)| running >= at);
         if self.ailment == Ailment::SlowEeprom && running >= LATE_COMM {
@@ -257,7 +258,7 @@ impl Link {
     /// Prints a line. A packet ends when the line ends or when the packet is full.
     fn print(&mut self, line: &str) {
         for byte in line.bytes().chain([b'\n']) {
-            self.offer();
+            self.queue_console_packet();
             // Text is lost while a packet waits for room.
             if self.is_pending {
                 continue;
@@ -270,13 +271,13 @@ impl Link {
                     self.console.extend(QUEUE_FULL);
                 }
                 self.is_pending = true;
-                self.offer();
+                self.queue_console_packet();
             }
         }
     }
 
     /// Moves the complete console packet to the queue, if the queue has room.
-    fn offer(&mut self) {
+    fn queue_console_packet(&mut self) {
         if self.is_pending && self.waiting.len() < QUEUE {
             self.is_pending = false;
             let text = std::mem::take(&mut self.console);
@@ -291,8 +292,8 @@ impl Link {
     }
 
     /// Accepts a packet from the host. Returns `false` if the link is not switched to USB.
-    pub(crate) fn packet(&mut self, packet: &[u8], face: &Face<'_>) -> bool {
-        let Face { version, board, number } = *face;
+    pub(crate) fn accept_packet(&mut self, packet: &[u8], face: &DroneIdentity<'_>) -> bool {
+        let DroneIdentity { version, board, number } = *face;
         match packet {
             _ if !self.usb => return false,
             // The interrupt handler accepts the packet, but no task reads it.
@@ -317,7 +318,7 @@ impl Link {
                 let [low, high] = PARAMETERS.to_le_bytes();
                 self.send(PARAMETER_TABLE, &[3, low, high, 1, 2, 3, 4]);
             }
-            [PARAMETER_TABLE, 2, low, high] => self.name_parameter(u16::from_le_bytes([*low, *high])),
+            [PARAMETER_TABLE, 2, low, high] => self.send_table_entry(u16::from_le_bytes([*low, *high])),
             [PARAMETER_READ, low, high] => {
                 let value = match u16::from_le_bytes([*low, *high]) {
                     SELF_TEST => vec![0, u8::from(self.tested && !self.has_failed())],
@@ -326,14 +327,14 @@ impl Link {
                 };
                 self.send(PARAMETER_READ, &[&[*low, *high][..], &value].concat());
             }
-            // Any other packet could change a setting or start a motor.
+            // Any other packet could change a setting or start a motor, so count it.
             _ => self.strange += 1,
         }
         true
     }
 
     /// Sends an entry of the parameter table. The names fit in one packet (`param_logic.c`).
-    fn name_parameter(&mut self, number: u16) {
+    fn send_table_entry(&mut self, number: u16) {
         const INT8: u8 = 0;
         const READ_ONLY: u8 = 0x40;
         let name = match number {

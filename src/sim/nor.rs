@@ -45,7 +45,7 @@ pub enum Pace {
 }
 
 impl Pace {
-    /// The time to erase a sector of `len` bytes, in microseconds.
+    /// Returns the time to erase a sector of `len` bytes, in microseconds.
     fn erase_micros(self, len: u32, width: ProgramWidth) -> u64 {
         let (byte, by_width) = match (self, len) {
             (Pace::Typical, 0..=0x4000) => (364_000, [400, 300, 250]),
@@ -58,7 +58,7 @@ impl Pace {
         byte * by_width[width as usize] / by_width[0]
     }
 
-    /// The time of one program operation of any width, in microseconds.
+    /// Returns the time of one program operation of any width, in microseconds.
     fn program_micros(self) -> u64 {
         match self {
             Pace::Typical => 16,
@@ -74,7 +74,7 @@ pub struct Nor {
     pub pace: Pace,
     /// The number of erases of each sector.
     pub erases: [u32; SECTORS.len()],
-    /// A worn cell: the address and the bits that can no longer be cleared.
+    /// The address of a worn byte, and the bits in it that can no longer be cleared.
     pub worn: Option<(u32, u8)>,
 }
 
@@ -93,17 +93,17 @@ impl Nor {
         self.bytes.get(from..from.checked_add(len)?)
     }
 
-    /// The sector that contains `address`.
+    /// Returns the index of the sector that contains `address`.
     pub(crate) fn sector_of(address: u32) -> Option<usize> {
         SECTORS.iter().position(|&(start, len)| address >= start && address - start < len)
     }
 
-    /// The time to erase a sector.
+    /// Returns the time to erase a sector.
     pub fn erase_time(&self, sector: usize, width: ProgramWidth) -> Duration {
         Duration::from_micros(self.pace.erase_micros(SECTORS[sector].1, width))
     }
 
-    /// The time to program `len` bytes.
+    /// Returns the time to program `len` bytes.
     pub(crate) fn program_time(&self, len: usize, width: ProgramWidth) -> Duration {
         let operations = len.div_ceil(1 << width as usize);
         Duration::from_micros(self.pace.program_micros() * operations as u64)
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_match_the_sources() {
+    fn erase_and_program_times_match_their_sources() {
         let nor = Nor::new(Pace::Typical);
         assert_eq!(nor.erase_time(1, ProgramWidth::Byte).as_millis(), 364);
         assert_eq!(nor.erase_time(4, ProgramWidth::Byte).as_millis(), 1130);

@@ -3,9 +3,9 @@
 //! The recording may come from another host, which sends other requests in another order, so a request is looked up by
 //! its effect (erase this sector, read that address), not by its position. A simulated drone runs in parallel and
 //! receives every request. It answers requests that the recording does not contain, and supplies the firmware, of which
-//! a recording contains only the hash. If both have an answer, the recorded answer is returned, and a difference is
-//! reported. One recording thus shows what the host does with this device, and whether the simulator behaves like the
-//! device.
+//! a recording contains only the hash. If the recording has an answer, that answer is returned, and any difference from
+//! the simulated drone's answer is reported. One recording thus shows what the host does with this device, and whether
+//! the simulator behaves like the device.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -20,12 +20,13 @@ use crate::recording::{Appearance, Line, Recorded, SetupWords, TransferResult};
 use crate::usb::descriptor::Strings;
 use crate::usb::{Bus, BusError, Found, Location, Pipe, Setup, TransferError, Transport};
 
-/// wTransferSize of the ROM. A block number counts blocks of this size (AN3156 §4).
+/// wTransferSize of the ROM. Block numbers count blocks of this size (AN3156 §4).
 const BLOCK: u32 = 2048;
 /// The maximum number of departures, and of differences, to keep as text.
 const TEXTS_MAX: usize = 20;
-/// The maximum number of ports in a recording, and of device appearances on one port.
+/// The maximum number of ports in a recording.
 const PORTS_MAX: usize = 64;
+/// The maximum number of stages of one port.
 const STAGES_MAX: usize = 1000;
 /// The maximum wait for a change on the bus.
 const WAIT: Duration = Duration::from_millis(50);
@@ -61,7 +62,7 @@ enum RequestKey {
 }
 
 impl RequestKey {
-    /// Whether the answer is the same each time and no GETSTATUS follows.
+    /// Returns whether the answer is the same each time and no GETSTATUS follows the request.
     fn is_repeatable(&self) -> bool {
         matches!(self, RequestKey::Standard(..) | RequestKey::Select(_))
     }
@@ -134,8 +135,8 @@ struct RecordedAnswer {
     /// The line number in the recording, counted from 1.
     line: usize,
     took: Duration,
-    moved: TransferResult,
-    /// The host has already received this answer.
+    transfer: TransferResult,
+    /// Whether the host has already received this answer.
     is_repeated: bool,
 }
 
@@ -151,8 +152,8 @@ struct Exchange {
 #[derive(Debug)]
 struct ReplayStage {
     appearance: Appearance,
-    /// The times at which the device appeared, the device disappeared and the last request ended, counted from the
-    /// start of the recording.
+    /// The times at which the device appeared, at which it disappeared and at which the last request ended, counted
+    /// from the start of the recording.
     began: Duration,
     gone: Option<Duration>,
     last: Duration,
@@ -170,8 +171,8 @@ impl ReplayStage {
         self.appearance.product.0 == 0xDF11
     }
 
-    /// Whether the device was running firmware that disappeared without a request to enter DFU mode. Such a stage ends
-    /// at the recorded time.
+    /// Returns whether the device was running firmware and disappeared without a request to enter DFU mode. Such a
+    /// stage ends at the recorded time.
     fn ends_by_itself(&self) -> bool {
         !self.is_rom() && self.gone.is_some() && !self.exchanges.contains_key(&RequestKey::EnterDfu)
     }
@@ -280,7 +281,7 @@ impl ReplayBus {
         Ok(bus)
     }
 
-    /// The bus of the simulated drones that run in parallel.
+    /// Returns the bus of the simulated drones that run in parallel.
     pub fn sim(&self) -> &SimBus {
         &self.sim
     }
@@ -306,11 +307,11 @@ impl ReplayBus {
             let first =
                 port.current.is_none().then(|| self.started + port.stages[0].began.saturating_sub(self.zero));
             if first.or(port.next_at).is_some_and(|at| now >= at) {
-                let at = port.current.map_or(0, |at| at + 1);
-                (port.current, port.next_at, port.gone_at, port.is_present) = (Some(at), None, None, true);
-                let is_rom = port.stages[at].is_rom();
+                let next = port.current.map_or(0, |current| current + 1);
+                (port.current, port.next_at, port.gone_at, port.is_present) = (Some(next), None, None, true);
+                let is_rom = port.stages[next].is_rom();
                 self.sim.with(n, |drone, now| drone.appear(is_rom, now));
-                let stage = &port.stages[at];
+                let stage = &port.stages[next];
                 if stage.remaining == 0 {
                     port.end_stage(now, stage.last);
                 } else if stage.ends_by_itself() {
@@ -320,7 +321,7 @@ impl ReplayBus {
         }
     }
 
-    /// Whether the device with this address is on port `n`.
+    /// Returns whether the device with this address is on port `n`.
     fn is_present(replay: &Replay, n: usize, address: u8) -> bool {
         let port = &replay.ports[n];
         port.is_present && port.current.is_some_and(|at| port.stages[at].appearance.address == address)
@@ -331,10 +332,10 @@ impl PortReplay {
     /// Schedules the end of the current stage and the start of the next one. `since` is the time in the recording that
     /// corresponds to `now`.
     fn end_stage(&mut self, now: Duration, since: Duration) {
-        let Some(at) = self.current else { return };
+        let Some(current) = self.current else { return };
         let after = |time: Duration| now + time.saturating_sub(since);
-        self.gone_at = self.stages[at].gone.map(after);
-        self.next_at = self.stages.get(at + 1).map(|next| after(next.began));
+        self.gone_at = self.stages[current].gone.map(after);
+        self.next_at = self.stages.get(current + 1).map(|next| after(next.began));
     }
 }
 
@@ -350,7 +351,7 @@ fn copy_memories(drone: &mut SimDrone, port: &PortReplay) {
     for (key, exchanges) in all() {
         let RequestKey::Read { address, .. } = key else { continue };
         let before = first(exchanges).filter(|answer| changed.is_none_or(|line| answer.line < line));
-        let data = before.as_ref().and_then(|answer| answer.moved.data.as_ref());
+        let data = before.as_ref().and_then(|answer| answer.transfer.data.as_ref());
         if let Some(data) = data.filter(|data| !data.0.is_empty()) {
             drone.memory.set_initial(*address, &data.0);
         }
@@ -446,12 +447,12 @@ fn add_requests(ports: &mut [PortReplay], lines: &[Line]) {
         }
         let Some((device, took)) = device_and_duration(&line.what) else { continue };
         let Some(session) = sessions.get_mut(&device) else { continue };
-        let Some((key, moved)) = classify_line(&line.what, &mut session.tracker) else { continue };
-        let answer = RecordedAnswer { line: n + 1, took: micros(took), moved, is_repeated: false };
+        let Some((key, transfer)) = classify_line(&line.what, &mut session.tracker) else { continue };
+        let answer = RecordedAnswer { line: n + 1, took: micros(took), transfer, is_repeated: false };
         let stage = &mut ports[session.port].stages[session.stage];
         if let Recorded::In { setup: SetupWords(Setup { request: 6, value: 0x0200, .. }), result, .. } =
             &line.what
-            && let Some(size) = result.data.as_ref().and_then(|data| transfer_size(&data.0))
+            && let Some(size) = result.data.as_ref().and_then(|data| find_transfer_size(&data.0))
         {
             (stage.block, session.tracker.block) = (size, size);
         }
@@ -478,7 +479,8 @@ fn add_requests(ports: &mut [PortReplay], lines: &[Line]) {
     }
 }
 
-/// Returns the request in a line, or `None` for GETSTATUS, and its result. Returns `None` for a line without a request.
+/// Returns the key of the request in a line (`None` for GETSTATUS) and the result of the request. Returns `None` for a
+/// line without a request.
 fn classify_line(
     what: &Recorded,
     tracker: &mut RequestTracker,
@@ -511,7 +513,7 @@ fn classify_line(
 }
 
 /// Finds wTransferSize in a configuration descriptor (DFU 1.1 §4.1.3).
-fn transfer_size(mut bytes: &[u8]) -> Option<u32> {
+fn find_transfer_size(mut bytes: &[u8]) -> Option<u32> {
     while let [len, kind, ..] = *bytes {
         let (descriptor, rest) = bytes.split_at_checked(usize::from(len.max(2)))?;
         if let (0x21, &[_, _, _, _, _, low, high, ..]) = (kind, descriptor) {
@@ -700,19 +702,20 @@ impl ReplayTransport {
                 }
                 (model, model_took)
             }
-            Some(RecordedAnswer { line, took, moved, is_repeated }) => {
+            Some(RecordedAnswer { line, took, transfer, is_repeated }) => {
                 replay.report.as_recorded += 1;
                 replay.line = line;
                 // Which packets the firmware sends depends on timing.
                 let is_packet = matches!(key, RequestKey::PacketIn(_) | RequestKey::PacketOut(..));
-                let difference = difference(&moved, &model, is_status).filter(|_| !is_packet && !is_repeated);
+                let difference =
+                    difference(&transfer, &model, is_status).filter(|_| !is_packet && !is_repeated);
                 if let Some(difference) = difference {
                     replay.report.different += 1;
                     if replay.report.differences.len() < TEXTS_MAX {
                         replay.report.differences.push(format!("line {line}: {}: {difference}", name()));
                     }
                 }
-                (complete_answer(&moved, model), took)
+                (complete_answer(&transfer, model), took)
             }
         };
         if is_status
@@ -747,7 +750,7 @@ impl ReplayTransport {
     }
 }
 
-/// Whether this is the last status before the device leaves DFU mode: dfuMANIFEST.
+/// Returns whether this is the last status before the device leaves DFU mode: dfuMANIFEST.
 fn is_leaving(is_status: bool, result: Result<&[u8], &TransferError>) -> bool {
     const MANIFEST: u8 = 7;
     is_status && matches!(result, Ok(&[_, _, _, _, MANIFEST, _]))
@@ -755,16 +758,16 @@ fn is_leaving(is_status: bool, result: Result<&[u8], &TransferError>) -> bool {
 
 /// Returns the recorded answer, with the simulated drone's bytes if the recording contains only their length.
 fn complete_answer(
-    moved: &TransferResult,
+    transfer: &TransferResult,
     model: Result<Vec<u8>, TransferError>,
 ) -> Result<Vec<u8>, TransferError> {
-    match (moved.error, &moved.data) {
+    match (transfer.error, &transfer.data) {
         (Some(error), _) => Err(error.0),
         (None, Some(data)) => Ok(data.0.clone()),
         (None, None) => {
             let mut bytes = model.unwrap_or_default();
             // A damaged recording may contain any length.
-            bytes.resize(moved.len().min(usize::from(u16::MAX)), 0xFF);
+            bytes.resize(transfer.len().min(usize::from(u16::MAX)), 0xFF);
             Ok(bytes)
         }
     }
@@ -772,7 +775,7 @@ fn complete_answer(
 
 /// Describes how the simulated drone's answer differs from the recorded one.
 fn difference(
-    moved: &TransferResult,
+    transfer: &TransferResult,
     model: &Result<Vec<u8>, TransferError>,
     is_status: bool,
 ) -> Option<String> {
@@ -780,17 +783,17 @@ fn difference(
         let bytes: Vec<String> = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         bytes.join(" ")
     };
-    match (moved.error, model) {
+    match (transfer.error, model) {
         (Some(error), Err(model)) if error.0 == *model => None,
         (Some(error), Err(model)) => Some(format!("{}, simulated: {model}", error.0)),
         (Some(error), Ok(_)) => Some(format!("{}, simulated: accepted", error.0)),
         (None, Err(model)) => Some(format!("accepted, simulated: {model}")),
         // For a transfer to the device, the recording contains the data of the host, not an answer.
         (None, Ok(bytes)) if bytes.is_empty() && !is_status => None,
-        (None, Ok(bytes)) if moved.matches(bytes) => None,
+        (None, Ok(bytes)) if transfer.matches(bytes) => None,
         (None, Ok(bytes)) => {
             let recorded =
-                moved.data.as_ref().map_or_else(|| "other bytes".to_owned(), |data| shown(&data.0));
+                transfer.data.as_ref().map_or_else(|| "other bytes".to_owned(), |data| shown(&data.0));
             Some(format!("{recorded}, simulated: {}", shown(bytes)))
         }
     }

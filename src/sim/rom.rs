@@ -36,7 +36,7 @@ pub(crate) enum RomAnswer {
 }
 
 impl RomAnswer {
-    /// The answer as the host receives it.
+    /// Converts the answer to the result that the host receives.
     pub(crate) fn into_result(self) -> Result<Vec<u8>, TransferError> {
         match self {
             RomAnswer::Data(bytes) => Ok(bytes),
@@ -49,7 +49,7 @@ impl RomAnswer {
     }
 }
 
-/// The non-volatile memory.
+/// The chip's non-volatile memory.
 #[derive(Clone, Debug)]
 pub struct Memory {
     /// 1 MiB of flash.
@@ -69,7 +69,7 @@ const FACTORY_OPTIONS: [u8; 16] =
     [0xEF, 0xAA, 0x10, 0x55, 0xEF, 0xAA, 0x10, 0x55, 0xFF, 0x0F, 0x00, 0xF0, 0xFF, 0x0F, 0x00, 0xF0];
 
 impl Memory {
-    /// The memory of a factory-new chip.
+    /// Creates the memory of a factory-new chip that has this flash.
     pub(crate) fn new(flash: Nor) -> Memory {
         Memory { flash, options: FACTORY_OPTIONS, otp: [0xFF; 528], rom_version: 0x91 }
     }
@@ -79,7 +79,7 @@ impl Memory {
         self.options[1] != 0xAA
     }
 
-    fn write_protected(&self, sector: usize) -> bool {
+    fn is_write_protected(&self, sector: usize) -> bool {
         let mask = u16::from_le_bytes([self.options[8], self.options[9]]);
         mask >> sector & 1 == 0
     }
@@ -119,7 +119,7 @@ impl Memory {
         }
     }
 
-    /// The system memory, of which only the ROM version at 0x1FFF77DE is simulated.
+    /// Returns the system memory, of which only the ROM version at 0x1FFF77DE is simulated.
     fn system_memory(&self) -> Vec<u8> {
         let mut rom = vec![0; 0x77E0];
         rom[0x77DE] = self.rom_version;
@@ -127,8 +127,8 @@ impl Memory {
     }
 }
 
-/// Whether the ROM accepts a pointer to this address but then returns no bytes. A real ROM does so after the OTP (seen
-/// at 0x1FFF7A10 of an F40x), and in its own code if that code is not readable.
+/// Whether the ROM accepts a pointer to this address but then returns no bytes. A real ROM does so for addresses after
+/// the OTP (seen at 0x1FFF7A10 of an F40x), and for addresses in its own code if that code is not readable.
 fn is_empty(memory: &Memory, address: u32) -> bool {
     let hidden = memory.rom_version == 0 && (SYSTEM_MEMORY..OTP).contains(&address);
     hidden || (OTP + 528..OPTION_BYTES).contains(&address)
@@ -190,14 +190,14 @@ pub(crate) struct Rom {
     busy: Option<Busy>,
     /// How the ROM reacts to a change of the programming width.
     pub switch: Switch,
-    /// Read protection is reported when bytes are read, not when the pointer is set.
+    /// Whether read protection is reported when bytes are read instead of when the pointer is set.
     pub late_refusal: bool,
-    /// Requests stall while an operation is in progress, instead of waiting until it is done.
+    /// Whether requests stall while an operation is in progress, instead of waiting until the operation is done.
     pub stalls_while_busy: bool,
 }
 
-/// The effect of writing a voltage range to 0xFFFF0000, which selects the programming width. No other host is known to
-/// use this feature, so any of these effects is possible.
+/// The effect of selecting the programming width by writing a voltage range to 0xFFFF0000. No other host is known to
+/// use this feature, so any of these effects is possible on a real chip.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Switch {
     /// As described in AN2606.
@@ -221,7 +221,7 @@ impl Default for Rom {
 }
 
 impl Rom {
-    /// The state after a start: dfuERROR with errFIRMWARE, as in every public log of an STM32F405.
+    /// Creates a ROM in the state after a start: dfuERROR with errFIRMWARE, as in every public log of an STM32F405.
     pub(crate) fn new() -> Rom {
         Rom {
             state: RomState::Error,
@@ -236,7 +236,7 @@ impl Rom {
         }
     }
 
-    /// A ROM that starts in dfuIDLE, like the ROM of an STM32F469 (modm's log).
+    /// Creates a ROM that starts in dfuIDLE, like the ROM of an STM32F469 (modm's log).
     pub(crate) fn idle() -> Rom {
         Rom { state: RomState::Idle, status: OK, ..Rom::new() }
     }
@@ -403,8 +403,8 @@ impl Rom {
         (RomAnswer::Data(vec![self.status, a, b, c, self.state as u8, 0]), effect)
     }
 
-    /// Refuses CLRSTATUS in every state except dfuERROR. A host that sent CLRSTATUS in other states failed in an
-    /// endless loop.
+    /// Refuses CLRSTATUS in every state except dfuERROR. CubeProgrammer 2.2, which sends CLRSTATUS in other states,
+    /// ends up in an endless loop on an F405 (docs/hardware.md, C11).
     fn clear_status(&mut self) -> RomAnswer {
         if self.state != RomState::Error {
             return self.refuse(ERR_STALLED);
@@ -465,7 +465,7 @@ impl Rom {
             _ if self.check(memory, work).is_err() => Duration::ZERO,
             RomWork::SetAddress(_) | RomWork::ReadUnprotect => Duration::from_micros(100),
             RomWork::Erase(address) => match Nor::sector_of(*address) {
-                Some(sector) if !memory.write_protected(sector) => memory.flash.erase_time(sector, width),
+                Some(sector) if !memory.is_write_protected(sector) => memory.flash.erase_time(sector, width),
                 _ => Duration::ZERO,
             },
             RomWork::MassErase => Duration::from_secs(MASS_ERASE[width as usize]),
@@ -492,25 +492,26 @@ impl Rom {
             RomWork::MassErase => Ok(()),
             RomWork::Erase(address) => in_flash(*address).then_some(()).ok_or(ERR_TARGET),
             RomWork::Write(VOLTAGE, bytes) => {
-                let good = matches!(bytes[..], [0..=4] | [0..=4, 0xFF, 0xFF, 0xFF]);
-                (good && self.switch != Switch::Refused).then_some(()).ok_or(ERR_WRITE)
+                let is_valid = matches!(bytes[..], [0..=4] | [0..=4, 0xFF, 0xFF, 0xFF]);
+                (is_valid && self.switch != Switch::Refused).then_some(()).ok_or(ERR_WRITE)
             }
             RomWork::Write(OPTION_BYTES, bytes) => (bytes.len() == 16).then_some(()).ok_or(ERR_TARGET),
             RomWork::Write(address, bytes) if in_flash(*address) => {
                 // AN2606 table 7: in word mode, addresses and lengths must be multiples of 4.
-                let aligned = address % 4 == 0 && bytes.len() % 4 == 0;
-                let inside = last(*address, bytes.len()).is_some_and(in_flash);
-                if !inside {
+                let is_aligned = address % 4 == 0 && bytes.len() % 4 == 0;
+                let is_inside = last(*address, bytes.len()).is_some_and(in_flash);
+                if !is_inside {
                     Err(ERR_TARGET)
-                } else if self.width() == ProgramWidth::Word && !aligned {
+                } else if self.width() == ProgramWidth::Word && !is_aligned {
                     Err(ERR_WRITE)
                 } else {
                     Ok(())
                 }
             }
             RomWork::Write(address, bytes) => {
-                let otp = *address >= OTP && last(*address, bytes.len()).is_some_and(|end| end < OTP + 528);
-                otp.then_some(()).ok_or(ERR_TARGET)
+                let end = last(*address, bytes.len());
+                let is_in_otp = *address >= OTP && end.is_some_and(|end| end < OTP + 528);
+                is_in_otp.then_some(()).ok_or(ERR_TARGET)
             }
         }
     }
@@ -519,7 +520,7 @@ impl Rom {
     fn carry_out(memory: &mut Memory, work: &RomWork, share: f64) {
         match work {
             RomWork::Erase(address) => {
-                if let Some(sector) = Nor::sector_of(*address).filter(|&n| !memory.write_protected(n)) {
+                if let Some(sector) = Nor::sector_of(*address).filter(|&n| !memory.is_write_protected(n)) {
                     memory.flash.erase(sector, share);
                 }
             }

@@ -18,207 +18,251 @@ pub struct Scenario {
     /// The name, as given on the command line.
     pub name: &'static str,
     /// A short description for the list of scenarios.
-    pub what: &'static str,
+    pub description: &'static str,
     drones: fn(Duration) -> Vec<SimDrone>,
 }
 
 /// All scenarios. The first is the default.
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "healthy", what: "a running Crazyflie 2.1 with firmware 2025.02", drones: healthy },
-    Scenario { name: "dfu", what: "the same drone, already in DFU mode (entered by hand)", drones: dfu },
-    Scenario { name: "erased", what: "in DFU mode, with a bootloader but no firmware", drones: erased },
-    Scenario { name: "dead", what: "unplugged; its incomplete firmware does not boot", drones: dead },
+    Scenario {
+        name: "healthy",
+        description: "a running Crazyflie 2.1 with firmware 2025.02",
+        drones: healthy,
+    },
+    Scenario {
+        name: "dfu",
+        description: "the same drone, already in DFU mode (entered by hand)",
+        drones: dfu,
+    },
+    Scenario {
+        name: "erased",
+        description: "in DFU mode, with a bootloader but no firmware",
+        drones: erased,
+    },
+    Scenario { name: "dead", description: "unplugged; its incomplete firmware does not boot", drones: dead },
     Scenario {
         name: "overwritten",
-        what: "in DFU mode, its bootloader overwritten by firmware",
+        description: "in DFU mode, its bootloader overwritten by firmware",
         drones: overwritten,
     },
     Scenario {
         name: "old",
-        what: "running firmware 2021.06, too old to enter DFU mode by itself",
+        description: "running firmware 2021.06, too old to enter DFU mode by itself",
         drones: old,
     },
-    Scenario { name: "unplugged", what: "in DFU mode; unplugged halfway through a flash", drones: unplugged },
+    Scenario {
+        name: "unplugged",
+        description: "in DFU mode; unplugged halfway through a flash",
+        drones: unplugged,
+    },
     Scenario {
         name: "write-protected",
-        what: "in DFU mode, with sector 2 write-protected",
+        description: "in DFU mode, with sector 2 write-protected",
         drones: write_protected,
     },
     Scenario {
         name: "read-protected",
-        what: "in DFU mode, with a read-protected chip",
+        description: "in DFU mode, with a read-protected chip",
         drones: read_protected,
     },
-    Scenario { name: "wrong-board", what: "a Bolt in DFU mode", drones: wrong_board },
+    Scenario { name: "wrong-board", description: "a Bolt in DFU mode", drones: wrong_board },
     Scenario {
         name: "slow",
-        what: "in DFU mode, with a worn chip as slow as the data sheet allows",
+        description: "in DFU mode, with a worn chip as slow as the data sheet allows",
         drones: slow,
     },
     Scenario {
         name: "byte-mode",
-        what: "in DFU mode, with a ROM that refuses faster programming",
+        description: "in DFU mode, with a ROM that refuses faster programming",
         drones: byte_mode,
     },
-    Scenario { name: "px4", what: "a Crazyflie running PX4's bootloader", drones: px4 },
+    Scenario { name: "px4", description: "a Crazyflie running PX4's bootloader", drones: px4 },
     Scenario {
         name: "relatives",
-        what: "no Crazyflie, but a Crazyradio and a Loco Positioning Node",
+        description: "no Crazyflie, but a Crazyradio and a Loco Positioning Node",
         drones: relatives,
     },
-    Scenario { name: "other-chip", what: "another STM32 in DFU mode", drones: other_chip },
+    Scenario { name: "other-chip", description: "a different STM32 in DFU mode", drones: other_chip },
     Scenario {
         name: "clone",
-        what: "a GigaDevice GD32 in DFU mode, as on boards with a cloned chip",
+        description: "a GigaDevice GD32 in DFU mode, as on boards with a cloned chip",
         drones: clone,
     },
     Scenario {
         name: "beside",
-        what: "a GigaDevice GD32 in DFU mode, next to a running Crazyflie 2.1",
+        description: "a GigaDevice GD32 in DFU mode, next to a running Crazyflie 2.1",
         drones: beside,
     },
     Scenario {
         name: "bystander",
-        what: "another maker's running flight controller, next to a Crazyflie in DFU mode",
+        description: "another maker's running flight controller, next to a Crazyflie in DFU mode",
         drones: |now| [with_face(now, &descriptors::FLIGHT_CONTROLLER), dfu(now)].concat(),
     },
-    Scenario { name: "two", what: "two drones in DFU mode", drones: two },
-    Scenario { name: "twins", what: "two drones in DFU mode with the same serial number", drones: twins },
+    Scenario { name: "two", description: "two drones in DFU mode", drones: two },
+    Scenario {
+        name: "twins",
+        description: "two drones in DFU mode with the same serial number",
+        drones: twins,
+    },
     Scenario {
         name: "unknown-board",
-        what: "in DFU mode, with an unknown board type in its chip",
+        description: "in DFU mode, with an unknown board type in its chip",
         drones: unknown_board,
     },
     Scenario {
         name: "foreign",
-        what: "another maker's flight controller with the same chip, in DFU mode",
+        description: "another maker's flight controller with the same chip, in DFU mode",
         drones: foreign,
     },
-    Scenario { name: "blank-otp", what: "in DFU mode, with no board type in its chip", drones: blank_otp },
+    Scenario {
+        name: "blank-otp",
+        description: "in DFU mode, with no board type in its chip",
+        drones: blank_otp,
+    },
     Scenario {
         name: "no-serial",
-        what: "in DFU mode, with an unreadable serial number",
+        description: "in DFU mode, with an unreadable serial number",
         drones: |now| in_dfu(Pace::Typical, now, |drone| drone.traits.lost_name = Some(3)),
     },
     Scenario {
         name: "nameless",
-        what: "a Bolt in DFU mode; the name of its OTP memory is unreadable",
+        description: "a Bolt in DFU mode; the name of its OTP memory is unreadable",
         drones: nameless,
     },
-    Scenario { name: "missed", what: "running; enters DFU mode only on the fifth attempt", drones: missed },
-    Scenario { name: "late", what: "running; appears in DFU mode 15 s after the request", drones: late },
+    Scenario {
+        name: "missed",
+        description: "running; enters DFU mode only on the fifth attempt",
+        drones: missed,
+    },
+    Scenario {
+        name: "late",
+        description: "running; appears in DFU mode 15 s after the request",
+        drones: late,
+    },
     Scenario {
         name: "dark",
-        what: "running; stays dark after a flash until it is switched off and on",
+        description: "running; stays dark after a flash until it is switched off and on",
         drones: dark,
     },
-    Scenario { name: "restarting", what: "running; keeps restarting after a flash", drones: restarting },
+    Scenario {
+        name: "restarting",
+        description: "running; keeps restarting after a flash",
+        drones: restarting,
+    },
     Scenario {
         name: "asserting",
-        what: "running; after a flash, an assertion fails and the self-test reports it",
+        description: "running; after a flash, an assertion fails and the self-test reports it",
         drones: |now| running(now, |drone| drone.traits.asserts_after = Some(Duration::from_millis(1900))),
     },
     Scenario {
         name: "bad-deck",
-        what: "running; its self-test fails because of a deck",
+        description: "running; its self-test fails because of a deck",
         drones: |now| ailing(now, Ailment::DeckFails),
     },
     Scenario {
         name: "bad-sensor",
-        what: "running; its self-test fails because of a motion sensor",
+        description: "running; its self-test fails because of a motion sensor",
         drones: |now| ailing(now, Ailment::SensorFails),
     },
     Scenario {
         name: "bad-eeprom",
-        what: "running; its self-test fails because of the EEPROM",
+        description: "running; its self-test fails because of the EEPROM",
         drones: |now| ailing(now, Ailment::EepromFails),
     },
     Scenario {
         name: "hung-start",
-        what: "running; its firmware hangs while it starts, with two blue LEDs lit",
+        description: "running; its firmware hangs while it starts, with two blue LEDs lit",
         drones: |now| ailing(now, Ailment::HangsAtStart),
     },
     Scenario {
         name: "hung-deck",
-        what: "running; its firmware answers, and hangs in the driver of a deck",
+        description: "running; its firmware answers, but hangs in the driver of a deck",
         drones: |now| ailing(now, Ailment::HangsInDeck),
     },
     Scenario {
         name: "stops-at-start",
-        what: "running; after a flash, its firmware stops with an error while it starts",
+        description: "running; after a flash, its firmware stops with an error while it starts",
         drones: |now| running(now, |drone| drone.traits.ailment = Ailment::StopsAtStart),
     },
     Scenario {
         name: "slow-eeprom",
-        what: "running; its firmware starts slowly and takes the link back from USB",
+        description: "running; its firmware starts slowly and takes the link back from USB",
         drones: |now| ailing(now, Ailment::SlowEeprom),
     },
     Scenario {
         name: "slow-deck",
-        what: "running; a deck makes its self-test last five seconds",
+        description: "running; a deck makes its self-test last five seconds",
         drones: |now| ailing(now, Ailment::SlowDeck),
     },
     Scenario {
         name: "radio-silent",
-        what: "running; its radio chip does not answer",
+        description: "running; its radio chip does not answer",
         drones: |now| ailing(now, Ailment::RadioChipSilent),
     },
     Scenario {
         name: "radio-old",
-        what: "running; its radio chip is too old for firmware from 2024.2 on",
+        description: "running; its radio chip is too old for firmware from 2024.2 on",
         drones: |now| started_with(now, Traits { radio_chip: "2023.11", ..Traits::default() }),
     },
     Scenario {
         name: "console-read",
-        what: "running; another program has already read its console",
+        description: "running; another program has already read its console",
         drones: |now| ailing(now, Ailment::ConsoleRead),
     },
     Scenario {
         name: "console-floods",
-        what: "running; its console prints more than it can keep",
+        description: "running; its console prints more than it can keep",
         drones: |now| ailing(now, Ailment::ConsoleFloods),
     },
     Scenario {
         name: "loose",
-        what: "in DFU mode; its cable works loose halfway through a flash",
+        description: "in DFU mode; its cable works loose halfway through a flash",
         drones: loose,
     },
-    Scenario { name: "hung", what: "in DFU mode; stops responding halfway through a flash", drones: hung },
+    Scenario {
+        name: "hung",
+        description: "in DFU mode; stops responding halfway through a flash",
+        drones: hung,
+    },
     Scenario {
         name: "no-effect",
-        what: "in DFU mode, with a ROM that accepts faster programming but stays slow",
+        description: "in DFU mode, with a ROM that accepts faster programming but stays slow",
         drones: no_effect,
     },
     Scenario {
         name: "defect",
-        what: "in DFU mode; cfdfu itself crashes halfway through a flash",
+        description: "in DFU mode; cfdfu itself crashes halfway through a flash",
         drones: defect,
     },
     Scenario {
         name: "fleet",
-        what: "eight drones on two hubs: six run 2025.02 or 2026.08, one is a Brushless, one is dead",
+        description: "eight drones on two hubs: six run 2025.02 or 2026.08, one is a Brushless, one is dead",
         drones: |now| fleet(now, 8),
     },
-    Scenario { name: "fleet:32", what: "the same with 32 drones on five hubs", drones: |now| fleet(now, 32) },
+    Scenario {
+        name: "fleet:32",
+        description: "the same with 32 drones on five hubs",
+        drones: |now| fleet(now, 32),
+    },
     Scenario {
         name: "fleet-dfu",
-        what: "eight drones in DFU mode",
-        drones: |now| numbered((0..8).flat_map(|_| dfu(now)).collect()),
+        description: "eight drones in DFU mode",
+        drones: |now| assign_unique_ids((0..8).flat_map(|_| dfu(now)).collect()),
     },
     Scenario {
         name: "fleet-running",
-        what: "fifteen running drones",
-        drones: |now| numbered((0..15).flat_map(|_| healthy(now)).collect()),
+        description: "fifteen running drones",
+        drones: |now| assign_unique_ids((0..15).flat_map(|_| healthy(now)).collect()),
     },
     Scenario {
         name: "fleet-mixed",
-        what: "the eight drones of fleet, a write-protected one in DFU mode, and a Loco Positioning Node",
+        description: "the eight drones of fleet, a write-protected one in DFU mode, and a Loco Positioning Node",
         drones: |now| {
             let others = [write_protected(now), with_face(now, &descriptors::LOCO_NODE)].concat();
-            numbered([fleet(now, 8), others].concat())
+            assign_unique_ids([fleet(now, 8), others].concat())
         },
     },
-    Scenario { name: "none", what: "nothing plugged in", drones: |_| Vec::new() },
+    Scenario { name: "none", description: "nothing plugged in", drones: |_| Vec::new() },
 ];
 
 impl Scenario {
@@ -234,7 +278,7 @@ impl Scenario {
         SimBus::at(drones, places, clock)
     }
 
-    /// The locations of this many drones: on hubs with seven ports each, or on the root hub.
+    /// Returns the locations of this many drones: on hubs with seven ports each, or on the root hub.
     fn places(&self, count: usize) -> Vec<Location> {
         const PORTS: usize = 7;
         let port = |n: usize| u8::try_from(n + 1).unwrap_or(u8::MAX);
@@ -280,7 +324,7 @@ fn healthy(now: Duration) -> Vec<SimDrone> {
     let mut drone = crazyflie(Pace::Typical, CF21, Traits::default());
     // Advance the drone past its start, so that its firmware is running at `now`.
     drone.power_on(Duration::ZERO);
-    drone.settle(now + Duration::from_secs(60));
+    drone.advance(now + Duration::from_secs(60));
     vec![drone]
 }
 
@@ -428,7 +472,7 @@ fn ailing(now: Duration, ailment: Ailment) -> Vec<SimDrone> {
 fn started_with(now: Duration, traits: Traits) -> Vec<SimDrone> {
     let mut drone = crazyflie(Pace::Typical, CF21, traits);
     drone.power_on(Duration::ZERO);
-    drone.settle(now + Duration::from_secs(60));
+    drone.advance(now + Duration::from_secs(60));
     vec![drone]
 }
 
@@ -476,11 +520,11 @@ fn fleet(now: Duration, count: usize) -> Vec<SimDrone> {
         };
         drones.remove(0)
     };
-    numbered((0..count).map(one).collect())
+    assign_unique_ids((0..count).map(one).collect())
 }
 
 /// Gives each drone its own unique ID, as if the chips came from different places on one wafer.
-fn numbered(mut drones: Vec<SimDrone>) -> Vec<SimDrone> {
+fn assign_unique_ids(mut drones: Vec<SimDrone>) -> Vec<SimDrone> {
     for (n, drone) in drones.iter_mut().enumerate() {
         let place = u16::try_from(n).unwrap_or(u16::MAX).to_le_bytes();
         (drone.traits.uid[0], drone.traits.uid[1]) = (0x51_u8.wrapping_add(place[0]), place[1]);

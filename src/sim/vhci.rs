@@ -1,5 +1,5 @@
 //! Connects a simulated drone to the Linux kernel through the kernel's virtual USB host controller, so that lsusb,
-//! dfu-util and cfdfu itself see it as a real device.
+//! dfu-util and cfdfu itself see a real device.
 //!
 //! The module uses the USB/IP protocol (kernel documentation, usbip_protocol) over a socket pair and passes one end to
 //! the kernel. Closing the other end unplugs the device. Attaching a device requires root and the kernel module
@@ -30,8 +30,8 @@ const CMD_SUBMIT: u32 = 1;
 const CMD_UNLINK: u32 = 2;
 const RET_SUBMIT: u32 = 3;
 const RET_UNLINK: u32 = 4;
-const HEADER: usize = 48;
-/// Linux error numbers, which the protocol uses.
+const HEADER_LEN: usize = 48;
+/// The Linux error numbers that the protocol uses.
 const EPIPE: i32 = -32;
 const EPROTO: i32 = -71;
 const ECONNRESET: i32 = -104;
@@ -42,13 +42,13 @@ const PORT_FREE: &str = "004";
 /// A limit that control transfers never reach, because the host has its own time limit.
 const NO_LIMIT: Duration = Duration::from_secs(3600);
 
-/// Whether this computer has the virtual host controller.
+/// Returns whether this computer has the virtual host controller.
 pub(crate) fn is_available() -> bool {
     Path::new(CONTROLLER).exists()
 }
 
-/// Attaches drone `n` to the kernel whenever it is on the simulated bus, until `stop` is set. Calls `report` with a
-/// message for each change.
+/// Attaches drone `n` to the kernel whenever the drone is on the simulated bus, until `stop` is set. Calls `report`
+/// with a message for each change.
 pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&str)) -> io::Result<()> {
     // A drone that restarts stays on its port, as on a real hub.
     let mut wanted = u32::try_from(n).unwrap_or(u32::MAX);
@@ -67,8 +67,8 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&
         let socket = ours.try_clone()?;
         let device = bus.clone();
         let serving = thread::spawn(move || VirtualDevice { bus: device, n, enumeration }.serve(ours));
-        let same = || bus.with(n, |drone, _| drone.enumeration()).flatten() == Some(enumeration);
-        while !stop.load(Ordering::SeqCst) && !serving.is_finished() && same() {
+        let is_same = || bus.with(n, |drone, _| drone.enumeration()).flatten() == Some(enumeration);
+        while !stop.load(Ordering::SeqCst) && !serving.is_finished() && is_same() {
             thread::sleep(CHECK_INTERVAL);
         }
         // The kernel treats the shutdown as a disconnect. An error means that the kernel closed the connection first.
@@ -85,7 +85,7 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&
 fn attach(socket: &UnixStream, enumeration: u8, wanted: u32) -> io::Result<u32> {
     let mut last = io::Error::other("no free port on vhci_hcd");
     let mut free: Vec<u32> = ports()?.into_iter().filter(|(_, free)| *free).map(|(port, _)| port).collect();
-    // Try the ports after the wanted one first, so that drones that start together do not compete.
+    // Try the ports after the wanted port first, so that drones that start together do not compete.
     free.sort_by_key(|port| (*port < wanted, *port));
     for port in free {
         let devid = 1 << 16 | (u32::from(enumeration) + 1);
@@ -99,10 +99,10 @@ fn attach(socket: &UnixStream, enumeration: u8, wanted: u32) -> io::Result<u32> 
     Err(last)
 }
 
-/// Returns the full- and high-speed ports of all controllers, and whether each is free.
+/// Returns the full- and high-speed ports of all controllers, and whether each port is free.
 fn ports() -> io::Result<Vec<(u32, bool)>> {
     let mut status = fs::read_to_string(format!("{CONTROLLER}/status"))?;
-    // The files of further controllers continue the port numbers.
+    // The status files of additional controllers continue the port numbers.
     for n in 1..CONTROLLERS {
         match fs::read_to_string(format!("{CONTROLLER}/status.{n}")) {
             Ok(more) => status += &more,
@@ -126,7 +126,7 @@ fn wait_until_free(port: u32) {
     }
 }
 
-/// One enumeration of the drone.
+/// The drone in one of its enumerations.
 struct VirtualDevice {
     bus: SimBus,
     n: usize,
@@ -143,7 +143,7 @@ struct Urb {
     data: Vec<u8>,
 }
 
-/// The state shared by the reader and the executor: the socket for answers, and the open requests.
+/// The state that the reader and the executor share: the socket for answers, and the open requests.
 ///
 /// One lock protects both, because no answer to a request may follow the confirmation that the request was unlinked.
 /// The kernel treats such an answer as a protocol error and drops the device.
@@ -171,21 +171,21 @@ impl UrbLine {
         let (socket, open) = &mut *self.lock();
         if open.remove(&urb.seqnum) {
             let len = u32::try_from(len).unwrap_or(0);
-            let _ = socket.write_all(&[&header(RET_SUBMIT, urb.seqnum, status, len)[..], data].concat());
+            let _ = socket.write_all(&[&pack_header(RET_SUBMIT, urb.seqnum, status, len)[..], data].concat());
         }
     }
 
-    /// Confirms that a request will not be answered, or has been answered already.
+    /// Confirms that a request will not be answered or has already been answered.
     fn unlink(&self, seqnum: [u8; 4], target: [u8; 4]) {
         let (socket, open) = &mut *self.lock();
         let status = if open.remove(&target) { ECONNRESET } else { 0 };
-        let _ = socket.write_all(&header(RET_UNLINK, seqnum, status, 0));
+        let _ = socket.write_all(&pack_header(RET_UNLINK, seqnum, status, 0));
     }
 }
 
 impl VirtualDevice {
-    /// Answers requests until the socket is closed. Requests are executed one after the other, as in the chip. Only an
-    /// unlink request is handled immediately.
+    /// Answers requests until the socket is closed. Requests are executed one after the other, as on the chip. Only
+    /// unlink requests are handled immediately.
     fn serve(self, mut socket: UnixStream) {
         let Ok(writer) = socket.try_clone() else { return };
         let line = Arc::new(UrbLine::new(writer));
@@ -208,7 +208,7 @@ impl VirtualDevice {
     }
 
     fn execute(&self, requests: &Receiver<Urb>, line: &UrbLine) {
-        // The open requests for packets that the CRTP link has not sent yet.
+        // The open requests, which wait for packets from the CRTP link.
         let mut readers = VecDeque::new();
         for urb in requests {
             match (urb.endpoint, urb.is_in) {
@@ -259,7 +259,7 @@ enum Message {
 }
 
 fn read_message(socket: &mut UnixStream) -> io::Result<Message> {
-    let mut header = [0; HEADER];
+    let mut header = [0; HEADER_LEN];
     socket.read_exact(&mut header)?;
     let bytes = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
     let number = |at: usize| u32::from_be_bytes(bytes(at));
@@ -278,9 +278,9 @@ fn read_message(socket: &mut UnixStream) -> io::Result<Message> {
     }
 }
 
-/// The header of an answer: command, sequence number, three unused words, status and length. The rest is 0.
-fn header(command: u32, seqnum: [u8; 4], status: i32, len: u32) -> [u8; HEADER] {
-    let mut header = [0; HEADER];
+/// Packs the header of an answer: command, sequence number, three unused words, status and length. The rest is 0.
+fn pack_header(command: u32, seqnum: [u8; 4], status: i32, len: u32) -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
     header[..4].copy_from_slice(&command.to_be_bytes());
     header[4..8].copy_from_slice(&seqnum);
     header[20..24].copy_from_slice(&status.to_be_bytes());

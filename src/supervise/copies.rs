@@ -32,7 +32,7 @@ pub struct UndoTarget {
     pub copy: Segment,
     /// The recognised content of the copy; `None` if it is blank.
     pub content: Option<Content>,
-    /// The contents that the drone must still hold: [`crate::plan::undo::History::expected`].
+    /// The contents that the drone must still hold: see [`crate::plan::undo::History::expected`].
     pub expected: Vec<Piece>,
     /// The file and its age, if the copy is stored in a file.
     pub file: Option<(PathBuf, Duration)>,
@@ -81,7 +81,7 @@ impl Copies {
         }
     }
 
-    /// Marks an unfinished undo as finished, because a later undo found its content already in place.
+    /// Marks an unfinished undo as finished, because a later undo found the old content already in place.
     pub(super) fn finish_undo(&mut self, drone: &DroneAt) {
         match self {
             Copies::Files(record) => record.finish_undo(drone),

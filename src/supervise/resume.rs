@@ -4,10 +4,10 @@
 use super::Planned;
 use crate::job::{BoardCheck, DroneAt, Failure, FlashTask, Job, Mismatch, Outcome, Report, Task};
 
-/// Which lost drones a front end waits for.
+/// The lost drones that a front end waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
-    /// Do not wait: the command ends.
+    /// Do not wait: the command ends when the drone is lost.
     No,
     /// Wait for a drone that was lost while flashing (the full-screen interface). If the drone was lost earlier, the
     /// user decides whether to try again.
@@ -58,16 +58,16 @@ pub(super) fn decide_next(
     }
     let task = match &job.task {
         Task::Flash(task) if failure.is_interruption() => {
-            Task::Flash(resumed(task.clone(), failure, planned.map(|plan| plan.board)))
+            Task::Flash(resumed_task(task.clone(), failure, planned.map(|plan| plan.board)))
         }
         task => task.clone(),
     };
     Next::Resume(Box::new(Job { task, ..job.clone() }.of(drone.clone())))
 }
 
-/// Returns the task for the rest of an interrupted flash. The task asks no questions, so it accepts exactly the
-/// mismatch that the user has confirmed.
-fn resumed(task: FlashTask, failure: &Failure, board: Option<BoardCheck>) -> FlashTask {
+/// Returns the task for the rest of an interrupted flash. The resumed task does not ask the user about a mismatch, so
+/// it accepts only the mismatch that the user has confirmed.
+fn resumed_task(task: FlashTask, failure: &Failure, board: Option<BoardCheck>) -> FlashTask {
     let mismatch = match task.mismatch {
         Mismatch::Ask if board.is_some_and(|board| !board.is_passed()) => Mismatch::Allow,
         Mismatch::Ask => Mismatch::Refuse,

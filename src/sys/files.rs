@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::image::{FILE_MAX, Image, ImageError, Sha256};
 use crate::report::{self, Exit, Problem, ProblemKind};
 
-/// The file name that means standard input.
+/// The file name that stands for standard input.
 const STDIN: &str = "-";
 
 /// Reads and parses an image file, or standard input for `-`.
@@ -15,8 +15,8 @@ pub(crate) fn read_image(path: &Path) -> Result<Image, Problem> {
     read_image_checked(path, None)
 }
 
-/// Like [`read_image`], for a file whose SHA-256 may be known. The checksum is compared before parsing, because a
-/// damaged download may not parse.
+/// Like [`read_image`], but refuses a file whose SHA-256 differs from `expected`, if given. The comparison precedes the
+/// parsing, because a damaged download may not parse.
 pub(crate) fn read_image_checked(path: &Path, expected: Option<Sha256>) -> Result<Image, Problem> {
     let bytes = read_bytes(path).map_err(|error| {
         Problem::new(Exit::NoInput, ProblemKind::Unreadable, &error)
@@ -35,7 +35,7 @@ pub(crate) fn read_image_checked(path: &Path, expected: Option<Sha256>) -> Resul
     Image::parse(bytes).map_err(|error| report::image_error(&error).about(display_name(path)))
 }
 
-/// The problem to report if the parser panics, which is a bug in cfdfu.
+/// Returns the problem to report if the parser panics, which is a bug in cfdfu.
 pub(crate) fn defect(path: &Path) -> Problem {
     Problem::new(Exit::Defect, ProblemKind::Defect, "cfdfu crashed while reading this file")
         .about(display_name(path))
@@ -47,7 +47,7 @@ fn display_name(path: &Path) -> String {
 }
 
 /// Reads a whole file, or standard input for `-`. Stops one byte past the maximum size, because the size that the
-/// system reports may be wrong (a pipe, /dev/zero).
+/// system reports may be wrong, for example for a pipe or /dev/zero.
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if path == Path::new(STDIN) {

@@ -1,5 +1,5 @@
-//! Lists a folder for the picker: its image files with their content, newest first, and its subfolders. The number of
-//! entries and the number of bytes to read are limited, because a folder may be huge.
+//! Lists a folder for the picker: its image files, newest first, each with a description of its content, and its
+//! subfolders. The number of entries and the number of bytes to read are limited, because a folder may be huge.
 
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
@@ -19,8 +19,9 @@ const RECOGNISED: u64 = 32 * 1024 * 1024;
 /// The extensions of image files.
 const EXTENSIONS: [&str; 5] = ["bin", "dfu", "hex", "elf", "zip"];
 
-/// Returns recent images that still exist, then the folder's image files, then its subfolders by name. Files that can
-/// be flashed precede the others, newest first. The error is the system's message if the folder cannot be read.
+/// Returns recent images that still exist, then the folder's image files, then its subfolders by name. Of the folder's
+/// files, those that can be flashed precede the others, and both groups are sorted newest first. The error is the
+/// system's message if the folder cannot be read.
 pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, String> {
     let mut budget = RECOGNISED;
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_seconds());

@@ -15,8 +15,8 @@ pub(crate) struct KeyPress {
 #[cfg(unix)]
 impl KeyPress {
     /// Calls `pressed` for each key press. Returns `None` if standard input is not a terminal, because reading the end
-    /// of a file must not count as a key press. Also returns `None` in the background, where changing the terminal
-    /// settings would stop the process.
+    /// of a file must not count as a key press. Also returns `None` if the process runs in the background, where
+    /// changing the terminal settings would stop the process.
     pub(crate) fn listen(mut pressed: impl FnMut() + Send + 'static) -> Option<KeyPress> {
         use std::sync::Arc;
         use std::sync::atomic::{AtomicBool, Ordering};

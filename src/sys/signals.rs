@@ -13,7 +13,8 @@ pub(crate) enum Signal {
     HangUp,
 }
 
-/// Catches the signals until [`Signals::stop`], so that they do not end the process.
+/// A handle to the thread that handles the signals. Until [`Signals::stop`] is called, the signals do not end the
+/// process.
 pub(crate) struct Signals {
     #[cfg(unix)]
     handle: signal_hook::iterator::Handle,
@@ -23,7 +24,7 @@ pub(crate) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// Calls `handler` for each signal.
+    /// Starts the thread, which calls `handler` for each signal.
     pub(crate) fn listen(mut handler: impl FnMut(Signal) + Send + 'static) -> io::Result<Signals> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
@@ -36,7 +37,7 @@ impl Signals {
         Ok(Signals { handle, thread })
     }
 
-    /// Stops catching signals.
+    /// Stops the thread.
     pub(crate) fn stop(self) {
         self.handle.close();
         let _ = self.thread.join();

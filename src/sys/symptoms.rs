@@ -1,5 +1,5 @@
-//! Gathers the facts about this computer that `cfdfu doctor` evaluates when it finds no drone or cannot open any. This
-//! module changes nothing and does not start any other program.
+//! Gathers the facts about this computer that `cfdfu doctor` evaluates when it finds no drone or cannot open a drone.
+//! This module changes nothing and starts no other programs.
 
 use std::env;
 use std::fs;
@@ -33,12 +33,12 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let drones = bus.ok().and_then(|bus| scan::list_devices(bus).ok()).unwrap_or_default();
     let others = bus.ok().and_then(|bus| scan::list_related_devices(bus).ok()).unwrap_or_default();
     let drone = |device: Device| {
-        let at = found.iter().find(|found| found.location == device.location && found.id == device.id);
+        let on_bus = found.iter().find(|found| found.location == device.location && found.id == device.id);
         SeenDrone {
             id: device.id,
             place: device.location.to_string(),
             open_error: device.open_error.map(|error| (error == TransferError::Access, error.to_string())),
-            holders: at.map(holders_of).unwrap_or_default(),
+            holders: on_bus.map(holders_of).unwrap_or_default(),
         }
     };
     let (hubs, running) = (external_hubs(&drones), running_per_bus(&drones));
@@ -47,7 +47,7 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
         // The caller queries the drones through a worker.
         answers: Vec::new(),
         system: system(),
-        program: program(),
+        program: sudo_command(),
         no_usb,
         devices: found.len(),
         drones: drones.into_iter().map(drone).collect(),
@@ -60,7 +60,7 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
         enrolled,
         root: is_root(),
         ssh: env::var_os("SSH_CONNECTION").is_some() || env::var_os("SSH_TTY").is_some(),
-        guest: guest(),
+        guest: detect_guest(),
         #[cfg(feature = "releases")]
         releases: Some(kept_releases()),
         #[cfg(not(feature = "releases"))]
@@ -69,7 +69,7 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     }
 }
 
-/// The official releases on this computer, from the folder that cfdfu would use.
+/// Returns the official releases on this computer, from the folder that cfdfu would use.
 #[cfg(feature = "releases")]
 fn kept_releases() -> KeptReleases {
     let folder = Settings::load().0.releases.source;
@@ -81,7 +81,7 @@ fn kept_releases() -> KeptReleases {
     KeptReleases { folder: folder.map(|folder| clean(&folder.display().to_string())), tags }
 }
 
-/// The external hubs to which drones are connected.
+/// Returns the external hubs to which drones are connected.
 fn external_hubs(drones: &[Device]) -> Vec<Hub> {
     let behind = drones.iter().filter(|drone| drone.location.ports.len() > 1 && !drone.simulated);
     let mut hubs: Vec<Location> = behind.map(|drone| drone.location.hub()).collect();
@@ -89,7 +89,7 @@ fn external_hubs(drones: &[Device]) -> Vec<Hub> {
     hubs.chunk_by(|a, b| a == b).map(|group| read_hub(&group[0], group.len())).collect()
 }
 
-/// Reads what Linux knows about a hub.
+/// Reads the power attributes and the over-current counts of a hub from sysfs.
 fn read_hub(location: &Location, drones: usize) -> Hub {
     let place = location.to_string();
     let folder = Path::new("/sys/bus/usb/devices").join(&place);
@@ -103,7 +103,7 @@ fn read_hub(location: &Location, drones: usize) -> Hub {
     Hub { place, drones, is_self_powered: attributes.map(|it| it & 0x40 != 0), over_current }
 }
 
-/// The number of running Crazyflies on each USB bus.
+/// Returns the number of running Crazyflies on each USB bus.
 fn running_per_bus(drones: &[Device]) -> Vec<(u8, usize)> {
     let running = drones.iter().filter(|drone| drone.mode == Mode::Firmware && !drone.simulated);
     let mut buses: Vec<u8> = running.map(|drone| drone.location.bus).collect();
@@ -132,7 +132,7 @@ fn holders_of(found: &Found) -> Vec<String> {
 
 /// Reads the udev rules for both USB IDs; `None` on a system without udev.
 fn udev_rules() -> Option<[Vec<Rule>; 2]> {
-    // Under Wine, a Windows program can read the folders of Linux.
+    // Check the system as well: under Wine, a Windows program can read the folders of Linux.
     if !cfg!(target_os = "linux") || !RULES.iter().any(|folder| Path::new(folder).is_dir()) {
         return None;
     }
@@ -154,12 +154,12 @@ fn udev_rules() -> Option<[Vec<Rule>; 2]> {
     Some(all)
 }
 
-/// Whether to ask a running Crazyflie to enter DFU mode.
+/// Decides whether cfdfu may ask a running Crazyflie to enter DFU mode.
 ///
 /// Returns [`Enter::NotAllowed`] if the udev rules allow this user to open the running drone but not the boot ROM. With
 /// such rules, for example Bitcraze's own, the drone would be stuck in DFU mode, where this user cannot open it. If the
-/// rules are unknown, asking is allowed.
-pub(crate) fn may_enter() -> Enter {
+/// rules are unknown, cfdfu may ask.
+pub(crate) fn choose_enter() -> Enter {
     let udev = Path::new("/run/udev/control").exists();
     let rom_is_closed = udev
         && !is_root()
@@ -177,7 +177,7 @@ pub(crate) fn is_root() -> bool {
     false
 }
 
-/// The groups of this process, and the groups that list the process's user in `/etc/group`.
+/// Returns the groups of this process, and the groups that list the process's user in `/etc/group`.
 #[cfg(unix)]
 fn user_groups() -> (Vec<String>, Vec<String>) {
     let mut numbers: Vec<u32> = rustix::process::getgroups()
@@ -208,7 +208,7 @@ fn user_in(text: &str, number: u32) -> Option<String> {
     text.lines().find_map(name)
 }
 
-/// Finds the names of the groups with these numbers in `/etc/group`, and of the groups that list the user.
+/// Finds in `/etc/group` the names of the groups with these numbers, and the names of the groups that list the user.
 #[cfg(unix)]
 fn groups_in(text: &str, numbers: &[u32], user: Option<&str>) -> (Vec<String>, Vec<String>) {
     let (mut of_session, mut of_user) = (Vec::new(), Vec::new());
@@ -227,8 +227,9 @@ fn groups_in(text: &str, numbers: &[u32], user: Option<&str>) -> (Vec<String>, V
     (of_session, of_user)
 }
 
-/// How to call this program with sudo: by its name if it is in a system directory, otherwise by its path.
-pub(crate) fn program() -> String {
+/// Returns the command that runs this program with sudo: its name if the program is in a system directory, otherwise
+/// its path.
+pub(crate) fn sudo_command() -> String {
     let system = ["/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin", "/usr/local/sbin", "/sbin"];
     let path = env::current_exe().unwrap_or_default();
     let is_found = path.parent().is_none_or(|folder| system.iter().any(|name| folder == Path::new(name)));
@@ -244,8 +245,8 @@ fn system() -> System {
     }
 }
 
-/// The kind of virtual machine or container that this program runs in, if any.
-pub(crate) fn guest() -> Option<String> {
+/// Returns the kind of virtual machine or container that this program runs in, if any.
+pub(crate) fn detect_guest() -> Option<String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     if read("/proc/sys/kernel/osrelease").to_lowercase().contains("microsoft") {
         return Some("WSL".to_owned());
@@ -263,7 +264,7 @@ pub(crate) fn guest() -> Option<String> {
 fn kernel_messages() -> Option<Vec<String>> {
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;
-    /// Makes a read at the end of the log fail instead of waiting for the next message.
+    /// The flag that makes a read at the end of the log fail instead of waiting for the next message.
     const O_NONBLOCK: i32 = 0o4000;
     const RECORDS: usize = 10_000;
     const COMPLAINTS: [&str; 5] = [

@@ -1,4 +1,4 @@
-//! Recognises the terminal's answer to the query for its background colour (OSC 11). The query is sent once, and
+//! Recognises the terminal's answer to the query for the background colour (OSC 11). The query is sent once, and
 //! nothing waits for the answer. The terminal library does not parse the answer, which therefore arrives as keys:
 //! `ESC ] 11 ; rgb:RRRR/GGGG/BBBB`, then BEL or `ESC \`. This module separates the answer from typed keys. Without an
 //! answer, the dark palette stays in use.
@@ -17,8 +17,8 @@ const LONGEST: usize = START.len() + 14;
 #[derive(Default)]
 pub(super) struct Answer {
     text: String,
-    complete: bool,
-    /// The last key was a plain Escape.
+    is_complete: bool,
+    /// Whether the last key was a plain Escape.
     escaped: bool,
 }
 
@@ -31,22 +31,23 @@ pub(super) enum KeyOrigin {
 }
 
 impl Answer {
-    /// Decides whether this key belongs to the answer. After a complete answer, every key is a typed key.
+    /// Determines whether this key belongs to the answer. After a complete answer, every key is a typed key.
     pub(super) fn take(&mut self, key: KeyEvent) -> KeyOrigin {
         let escaped = std::mem::replace(&mut self.escaped, key.code == KeyCode::Esc);
         let KeyCode::Char(letter) = key.code else { return self.reject() };
-        if self.complete {
+        if self.is_complete {
             return KeyOrigin::Typed;
         }
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         let alt = key.modifiers.contains(KeyModifiers::ALT);
         let is_end = control && letter == 'g' || alt && letter == '\\';
         if is_end && self.text.len() > START.len() {
-            self.complete = true;
-            return background(&self.text).map_or(KeyOrigin::PartOfAnswer, KeyOrigin::EndOfAnswer);
+            self.is_complete = true;
+            return parse_background(&self.text).map_or(KeyOrigin::PartOfAnswer, KeyOrigin::EndOfAnswer);
         }
         let at = self.text.len();
-        // The escape character turns the first key into an Alt key. On a slow line, it arrives as a separate key first.
+        // The escape character turns the first key into an Alt key or, on a slow line, arrives as a separate key before
+        // the first key.
         let fits = match START.as_bytes().get(at) {
             Some(&expected) if at == 0 => letter == char::from(expected) && (alt || escaped) && !control,
             Some(&expected) => letter == char::from(expected) && !alt && !control,
@@ -65,8 +66,9 @@ impl Answer {
     }
 }
 
-/// Light or dark, from the luminance of the colour. Only the first two digits of each part count.
-fn background(answer: &str) -> Option<Background> {
+/// Determines from the luminance whether the background is light or dark. Uses only the first two digits of each colour
+/// component.
+fn parse_background(answer: &str) -> Option<Background> {
     let mut parts =
         answer.strip_prefix(START)?.split('/').map(|part| u32::from_str_radix(part.get(..2)?, 16).ok());
     let (red, green, blue) = (parts.next()??, parts.next()??, parts.next()??);
@@ -102,7 +104,7 @@ mod tests {
                 match answer.take(key) {
                     KeyOrigin::PartOfAnswer => {}
                     KeyOrigin::EndOfAnswer(background) => found = Some(background),
-                    KeyOrigin::Typed => panic!("{text}: {key:?} was taken for a typed key"),
+                    KeyOrigin::Typed => panic!("{text}: {key:?} was mistaken for a typed key"),
                 }
             }
             assert_eq!(found, Some(expected), "{text}");

@@ -1,5 +1,5 @@
 //! Saves a bug report: versions, device, image, plan, log, and the screen as text. The report and the recording of the
-//! latest USB transfers are two files in the state directory. Nothing is sent anywhere.
+//! latest USB transfers are two files in the state directory. cfdfu does not send them anywhere.
 
 use std::fmt::Write as _;
 use std::io;
@@ -15,13 +15,13 @@ use crate::recording::tape::Tape;
 use crate::ui;
 use crate::ui::theme::{Colours, Glyphs, Theme};
 
-/// The number of reports kept.
+/// The number of reports to keep.
 const KEPT: usize = 20;
 
 /// Saves a report with its recording, and returns the path of the report.
 pub(super) fn save(record: &StateDir, app: &App, tape: &Mutex<Tape>) -> io::Result<PathBuf> {
     // A locked tape blocks every transfer, so draw the screen before locking the tape.
-    let text = text(app);
+    let text = report_text(app);
     let (recording, text) = {
         let tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
         (tape.text(), tape.redact(text))
@@ -31,15 +31,15 @@ pub(super) fn save(record: &StateDir, app: &App, tape: &Mutex<Tape>) -> io::Resu
     record.save(folder, "report.txt", text.as_bytes(), KEPT)
 }
 
-fn text(app: &App) -> String {
+fn report_text(app: &App) -> String {
     let mut text =
         format!("cfdfu {} on {} {}\n\n", crate::sys::version(), std::env::consts::OS, std::env::consts::ARCH);
     let device = app.facts().and_then(|facts| facts.device.as_ref());
     // Writing to a string cannot fail.
     let _ = writeln!(text, "demo: {:?}\nbus: {:?}\ndevice: {:?}", app.demo, app.devices.bus, device);
     for (name, slot) in [("image", &app.image), ("loader", &app.loader)] {
-        let what = slot.image().map(|image| (&image.content, image.payload.len(), image.crc32));
-        let _ = writeln!(text, "{name}: {:?} {what:?}", slot.path());
+        let contents = slot.image().map(|image| (&image.content, image.payload.len(), image.crc32));
+        let _ = writeln!(text, "{name}: {:?} {contents:?}", slot.path());
     }
     if let Some(preview) = app.preview() {
         let _ = writeln!(text, "found: {:?}\nwork: {:?}", preview.found, preview.work.erase);
@@ -72,9 +72,9 @@ mod tests {
     fn a_bug_report_contains_the_version_the_log_and_the_screen() {
         let mut app = App::new(None);
         app.log.push(std::time::Duration::ZERO, crate::job::Level::Info, "a line of the log");
-        let text = text(&app);
-        for words in ["cfdfu 0", "a line of the log", "What would you like", "bus: Scanning"] {
-            assert!(text.contains(words), "{words:?} is not in:\n{text}");
+        let text = report_text(&app);
+        for expected in ["cfdfu 0", "a line of the log", "What would you like", "bus: Scanning"] {
+            assert!(text.contains(expected), "{expected:?} is not in:\n{text}");
         }
     }
 }

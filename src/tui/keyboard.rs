@@ -1,4 +1,4 @@
-//! Reads keys in a separate thread, and converts them to the keys of the key table.
+//! Reads keys in a separate thread, and converts them to the interface's own type, [`Key`].
 
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::app::Msg;
 use crate::app::keys::Key;
 use crate::tui::background::{Answer, KeyOrigin};
 
-/// Sends key presses, pasted text and size changes until the terminal is gone.
+/// Starts a thread that sends key presses, pasted text and size changes until the terminal or the receiver is gone.
 pub(super) fn listen(messages: Sender<Msg>) {
     thread::spawn(move || {
         let mut answer = Answer::default();

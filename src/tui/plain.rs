@@ -1,5 +1,5 @@
-//! The interface as plain lines, for `--plain`, `TERM=dumb`, pipes and screen readers. It uses the same state and the
-//! same `update`, but reads and prints lines. It never prints an escape sequence.
+//! The interface as plain lines, for `--plain`, `TERM=dumb`, pipes and screen readers. It has the same state and the
+//! same `update` as the full-screen interface, but reads and prints lines, without any escape sequences.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
@@ -23,8 +23,8 @@ use crate::ui::plain_text;
 const WORD_MAX: usize = 20;
 /// The maximum length of an input line, in bytes: enough for a path.
 const LINE_MAX: u64 = 4096;
-/// The number of input lines kept until they can answer a question.
-const AHEAD: usize = 16;
+/// The maximum number of input lines that wait until they can answer a question.
+const LINES_AHEAD: usize = 16;
 
 /// An input of the event loop: a message, a line of standard input or its end, or a signal.
 enum Input {
@@ -34,7 +34,7 @@ enum Input {
     Signal(Signal),
 }
 
-/// Runs until the end of the input or until the user quits, and returns the last state.
+/// Runs the interface until the input ends or the user quits, and returns the last state.
 pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let (messages, from_shell) = channel();
     let (inputs, inbox) = channel();
@@ -44,8 +44,8 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let (forward, from_signals) = (inputs.clone(), inputs.clone());
     thread::spawn(move || from_shell.iter().all(|message| forward.send(Input::Message(message)).is_ok()));
     let signals = Signals::listen(move |signal| drop(from_signals.send(Input::Signal(signal))))?;
-    // The reader stops while `AHEAD` lines are unused, so that endless input does not fill memory.
-    let (taken, free) = sync_channel(AHEAD);
+    // The reader stops while `LINES_AHEAD` lines are unused, so that endless input does not fill memory.
+    let (taken, free) = sync_channel(LINES_AHEAD);
     thread::spawn(move || {
         let mut input = io::stdin().lock();
         while let Some(line) = next_line(&mut input) {
@@ -121,13 +121,13 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     Ok(app)
 }
 
-/// Whether a job or a batch is on the screen, or the batch of an opened row still runs.
+/// Returns whether a job or a batch is on the screen, or the batch of an opened row is still running.
 fn is_busy(app: &App) -> bool {
     let is_outcome = matches!(app.screen, Screen::Outcome(..));
     app.job().is_some() || app.batch().is_some_and(|view| view.is_active() || !is_outcome)
 }
 
-/// Reads the next line, with invalid UTF-8 replaced and a long line cut to [`LINE_MAX`]. `None` at the end of the
+/// Reads the next line, replaces invalid UTF-8, and cuts a long line to [`LINE_MAX`]. Returns `None` at the end of the
 /// input.
 fn next_line(input: &mut impl BufRead) -> Option<String> {
     let mut line = Vec::new();
@@ -144,12 +144,14 @@ fn next_line(input: &mut impl BufRead) -> Option<String> {
     Some(String::from_utf8_lossy(&line).into_owned())
 }
 
-/// Whether the plan has not been on the screen long enough to be read. A typed word is deliberate and needs no delay.
+/// Returns whether the plan has not been on the screen long enough to be read. A typed word is deliberate and needs no
+/// delay.
 fn is_too_soon(app: &App, now: Duration) -> bool {
     app.until_read(now).is_some() && keys::required_word(app).is_none()
 }
 
-/// Ctrl-C stops a job at the next safe point without asking. If no job runs, Ctrl-C ends the program.
+/// Handles Ctrl-C, which stops a job at the next safe point without asking. If no job is running, Ctrl-C ends the
+/// program.
 fn interrupt(app: &App) -> Vec<Msg> {
     let will_ask = app.job().is_some() && !app.is_asking() || app.batch().is_some_and(BatchView::is_active);
     let yes = will_ask.then_some(Msg::Key(Key::Char('y')));
@@ -168,8 +170,8 @@ fn next_input(inbox: &Receiver<Input>, app: &App) -> io::Result<Input> {
     }
 }
 
-/// Whether a line can be an answer now. While a job runs, only a line from a keyboard is used, for example to stop the
-/// job.
+/// Returns whether a line can be an answer now. While a job is running, only a line from a keyboard is used, for
+/// example to stop the job.
 fn is_ready(app: &App, interactive: bool) -> bool {
     let loading = [&app.image, &app.loader].iter().any(|slot| matches!(slot, Slot::Loading(_)));
     let busy = match &app.screen {
@@ -195,20 +197,20 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
     let line = line.trim();
     let is_tab = HAS_RELEASES && ["tab", "releases"].contains(&&*line.to_ascii_lowercase());
     match &app.screen {
-        _ if app.over.is_some() && line == "q" => vec![key(Key::Esc)],
-        _ if app.over.is_some() => vec![key(line.chars().next().map_or(Key::Enter, Key::Char))],
+        _ if app.overlay.is_some() && line == "q" => vec![key(Key::Esc)],
+        _ if app.overlay.is_some() => vec![key(line.chars().next().map_or(Key::Enter, Key::Char))],
         // If the path field is still open after a path that could not be used, close the field first.
         Screen::Pick(_, _, picker) if line == "q" => {
-            let typed = picker.typing.as_ref().map(|_| key(Key::Esc));
-            typed.into_iter().chain([key(Key::Esc)]).collect()
+            let close_field = picker.typing.as_ref().map(|_| key(Key::Esc));
+            close_field.into_iter().chain([key(Key::Esc)]).collect()
         }
         Screen::Pick(_, _, picker) if is_tab => {
-            let typed = picker.typing.as_ref().map(|_| key(Key::Esc));
-            typed.into_iter().chain([key(Key::Tab)]).collect()
+            let close_field = picker.typing.as_ref().map(|_| key(Key::Esc));
+            close_field.into_iter().chain([key(Key::Tab)]).collect()
         }
         // The number of a release selects that release.
         Screen::Releases(view) if line.starts_with(|c: char| c.is_ascii_digit()) => {
-            match row_number(line, view.rows().len()) {
+            match row_index(line, view.rows().len()) {
                 Some(down) => {
                     let down = std::iter::repeat_n(key(Key::Down), down);
                     std::iter::once(key(Key::Home)).chain(down).collect()
@@ -221,7 +223,7 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
             vec![key(Key::Paste(line.to_owned())), key(Key::Enter)]
         }
         _ if keys::is_typing_word(app) && line == "q" => vec![key(Key::Esc)],
-        // Delete an earlier, wrong word first.
+        // First delete the previous word, which was wrong.
         _ if keys::is_typing_word(app) && !line.is_empty() => {
             let word = line.chars().map(|c| key(Key::Char(c)));
             std::iter::repeat_n(key(Key::Backspace), WORD_MAX).chain(word).chain([key(Key::Enter)]).collect()
@@ -230,8 +232,8 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
     }
 }
 
-/// The index of a row that is typed as its number.
-fn row_number(line: &str, rows: usize) -> Option<usize> {
+/// Returns the index of the row whose number was typed.
+fn row_index(line: &str, rows: usize) -> Option<usize> {
     let number: usize = line.parse().ok()?;
     number.checked_sub(1).filter(|index| *index < rows)
 }
@@ -244,7 +246,7 @@ struct Printed {
     screen: Vec<String>,
     choices: String,
     notice: String,
-    /// The phase whose progress was printed last, and when.
+    /// The phase whose progress was printed last, and the time of printing.
     progress: Option<(Phase, Duration)>,
     /// Whether a plan waits for confirmation.
     asked: bool,
@@ -260,7 +262,7 @@ impl Printed {
     fn print_changes(&mut self, app: &App) {
         self.asked = app.is_asking();
         let mut out = io::stdout().lock();
-        // Write errors are ignored. If the reader is gone, the input ends as well.
+        // Ignore write errors: if no program reads the output any longer, the input ends, too.
         let lines = app.log.lines();
         let new = app.log.pushed().saturating_sub(self.logged);
         let new = lines.iter().skip(lines.len().saturating_sub(new));
@@ -281,7 +283,7 @@ impl Printed {
         let notice = app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
         if notice != self.notice {
             self.notice.clone_from(&notice);
-            // Some notices have already been printed as a log line.
+            // Some notices have already been printed as log lines.
             if !notice.is_empty() && lines.back().is_none_or(|line| line.text != notice) {
                 let _ = writeln!(out, "{notice}");
             }
@@ -300,7 +302,7 @@ impl Printed {
         };
         let choices = if screen.is_empty() || counts { String::new() } else { plain_text::choices(app) };
         // In a console, the choices change whenever a line arrives, because only some lines can be explained. Do not
-        // print the choices again for that.
+        // print the choices for every line.
         let changed = choices != self.choices && app.console().is_none();
         if !choices.is_empty() && (screen != self.screen || changed) {
             let _ = writeln!(out, "{choices}");
@@ -310,18 +312,18 @@ impl Printed {
     }
 }
 
-/// The time between two progress lines of a phase. The log already has the start of the phase.
-const PROGRESS: Duration = Duration::from_secs(10);
+/// The time between two progress lines of a phase. The log already contains the start of the phase.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Printed {
-    /// Prints the progress of a long phase every [`PROGRESS`], so a longer silence indicates a problem.
+    /// Prints the progress of a long phase every [`PROGRESS_INTERVAL`], so that a longer silence indicates a problem.
     fn print_progress(&mut self, app: &App, out: &mut impl Write) {
         let Some((phase, _)) = app.job().and_then(|view| view.facts.progress.current()) else {
             self.progress = None;
             return;
         };
         match self.progress {
-            Some((last, at)) if last == phase && app.now < at + PROGRESS => return,
+            Some((last, at)) if last == phase && app.now < at + PROGRESS_INTERVAL => return,
             Some((last, _)) if last == phase => {
                 let _ = writeln!(out, "{}", plain_text::progress(app));
             }

@@ -1,5 +1,5 @@
-//! Lists and fetches official releases for the interface. Each request has its own thread, because opening a connection
-//! cannot be interrupted and no key may wait for it.
+//! Lists and fetches official releases for the interface. Each request runs in its own thread, because opening a
+//! connection cannot be interrupted, and the interface must still respond to keys.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::releases::{ReleaseError, Repo, Wanted};
 use crate::report::{self, Problem};
 use crate::sys::files;
 
-/// How many requests may wait for a server that does not answer.
+/// How many requests may use the network at the same time.
 const RUNNING_MAX: usize = 4;
 
 /// The requests to GitHub, or to the folder that replaces it.
@@ -50,17 +50,17 @@ impl Requests {
         let uses_network = matches!(effect, ReleasesEffect::List(_) | ReleasesEffect::File(..));
         if uses_network && self.running.load(Ordering::SeqCst) >= RUNNING_MAX {
             let error = ReleaseError::NoAnswer { host: "GitHub".to_owned() };
-            let answer = failed(&effect, problem(&error));
+            let answer = failure_answer(&effect, problem(&error));
             let _ = messages.send(Msg::Releases(number, answer));
             return;
         }
         let running = Arc::clone(&self.running);
         running.fetch_add(usize::from(uses_network), Ordering::SeqCst);
-        // The demo writes nothing.
+        // The demo must not write any files.
         let is_read_only = world.demo.is_some();
         let folder = world.settings.0.releases.source.clone();
         let (messages, stop) = (messages.clone(), Arc::clone(&self.stop));
-        let asked = effect.clone();
+        let requested = effect.clone();
         thread::spawn(move || {
             let mut on_bytes = |done, total| {
                 let is_wanted = !stop.load(Ordering::SeqCst);
@@ -70,7 +70,8 @@ impl Requests {
             let answer = catch_unwind(AssertUnwindSafe(|| {
                 answer(effect, folder.as_deref(), is_read_only, &mut on_bytes)
             }));
-            let answer = answer.unwrap_or_else(|_| failed(&asked, files::defect(Path::new("the release"))));
+            let answer = answer
+                .unwrap_or_else(|_| failure_answer(&requested, files::defect(Path::new("the release"))));
             running.fetch_sub(usize::from(uses_network), Ordering::SeqCst);
             let _ = messages.send(Msg::Releases(number, answer));
         });
@@ -91,7 +92,7 @@ fn answer(
     match effect {
         ReleasesEffect::KeptList(repo) | ReleasesEffect::List(repo) => {
             ReleasesMsg::Listed(match list(&library, repo) {
-                // No list was fetched earlier, which is not an error.
+                // If no list has been fetched yet, the page offers to fetch one.
                 Err(ReleaseError::NotKept { .. }) if folder.is_none() => Ok(None),
                 result => result.map(Some).map_err(|error| problem(&error)),
             })
@@ -108,8 +109,8 @@ fn answer(
     }
 }
 
-/// The answer to a request that failed.
-fn failed(effect: &ReleasesEffect, problem: Problem) -> ReleasesMsg {
+/// Returns the answer to a request that failed.
+fn failure_answer(effect: &ReleasesEffect, problem: Problem) -> ReleasesMsg {
     match effect {
         ReleasesEffect::File(..) | ReleasesEffect::KeptFile(..) => ReleasesMsg::Fetched(Err(problem)),
         _ => ReleasesMsg::Listed(Err(problem)),

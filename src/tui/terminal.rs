@@ -12,7 +12,7 @@ use ratatui::backend::{Backend, ClearType, CrosstermBackend};
 use ratatui::layout::Rect;
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 
-/// The size of the output buffer. It holds a whole frame, because a frame in several writes flickers.
+/// The size of the output buffer, which holds a whole frame: a frame that is sent in several writes flickers.
 const FRAME_BYTES: usize = 64 * 1024;
 /// The size assumed for a console that does not report its size.
 const DEFAULT: (u16, u16) = (80, 24);
@@ -25,23 +25,23 @@ static IS_SET_UP: AtomicBool = AtomicBool::new(false);
 /// The terminal while the interface uses it.
 pub(super) struct TerminalScreen {
     terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
-    /// The size is [`DEFAULT`], because the console does not report its size.
-    fixed: bool,
+    /// Whether the size stays at [`DEFAULT`], because the console does not report its size.
+    is_fixed: bool,
 }
 
 impl TerminalScreen {
     pub(super) fn open() -> io::Result<TerminalScreen> {
         let size = terminal::size().unwrap_or((0, 0));
-        let fixed = size.0 == 0 || size.1 == 0;
+        let is_fixed = size.0 == 0 || size.1 == 0;
         // Without a fixed viewport, ratatui would use any size that the terminal reports.
-        let viewport = Viewport::Fixed(if fixed { area(DEFAULT) } else { area(size) });
+        let viewport = Viewport::Fixed(if is_fixed { area(DEFAULT) } else { area(size) });
         IS_SET_UP.store(true, Ordering::SeqCst);
         let opened = set_up().and_then(|()| {
             let backend = CrosstermBackend::new(BufWriter::with_capacity(FRAME_BYTES, io::stdout()));
             Terminal::with_options(backend, TerminalOptions { viewport })
         });
         match opened {
-            Ok(terminal) => Ok(TerminalScreen { terminal, fixed }),
+            Ok(terminal) => Ok(TerminalScreen { terminal, is_fixed }),
             Err(error) => {
                 restore();
                 Err(error)
@@ -55,10 +55,10 @@ impl TerminalScreen {
         Write::flush(self.terminal.backend_mut())
     }
 
-    /// Repaints at the new size. Does not use `Terminal::clear`, which asks the terminal for its cursor position and
-    /// waits for the answer.
+    /// Clears the screen and adopts the terminal's new size. Does not use `Terminal::clear`, which asks the terminal
+    /// for its cursor position and waits for the answer.
     pub(super) fn resize(&mut self) -> io::Result<()> {
-        if self.fixed {
+        if self.is_fixed {
             return Ok(());
         }
         let area = area(terminal::size()?);
@@ -67,7 +67,7 @@ impl TerminalScreen {
     }
 }
 
-/// The screen's area, limited to [`LARGEST`].
+/// Returns the area of a screen of this size, limited to [`LARGEST`].
 fn area((width, height): (u16, u16)) -> Rect {
     Rect::new(0, 0, width.min(LARGEST.0), height.min(LARGEST.1))
 }
@@ -86,7 +86,8 @@ fn set_up() -> io::Result<()> {
     execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)
 }
 
-/// Restores the terminal. Dropping the screen, detaching and a panic all call this; only the first call has an effect.
+/// Restores the terminal. Called when the screen is dropped, on detaching and on a panic; only the first call has an
+/// effect.
 pub(crate) fn restore() {
     if IS_SET_UP.swap(false, Ordering::SeqCst) {
         let mut out = io::stdout();
@@ -102,7 +103,7 @@ pub(super) fn detach() {
     replace_standard_streams();
 }
 
-/// Asks for the background colour. [`super::background`] recognises the answer.
+/// Asks the terminal for its background colour. [`super::background`] recognises the answer.
 pub(super) fn ask_background() {
     let mut out = io::stdout();
     let _ = out.write_all(super::background::QUESTION);

@@ -13,7 +13,7 @@ use crate::app::progress::{PHASES, PhaseProgress, Progress};
 use crate::app::{App, JobView};
 use crate::job::Phase;
 
-/// A job that takes longer than this also shows when it ends.
+/// If more time than this is left, the panel also shows when the job ends.
 const LONG: Duration = Duration::from_secs(30);
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
@@ -28,8 +28,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView,
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// The phase and the percentage, for a screen that is too small for anything else.
-pub(super) fn in_short(view: &JobView) -> String {
+/// Returns the phase and the percentage, for a screen that is too small for anything else.
+pub(super) fn summarise(view: &JobView) -> String {
     let phase = view.facts.progress.current().map_or("Working", |(phase, _)| describe(phase));
     format!("{phase}: {} %", percent(view))
 }
@@ -68,12 +68,12 @@ fn describe(phase: Phase) -> &'static str {
     }
 }
 
-/// The completed share of the whole job, in percent.
+/// Returns the completed share of the whole job, in percent.
 fn percent(view: &JobView) -> usize {
     share(100, view.facts.progress.ratio())
 }
 
-/// A bar for a ratio from 0 to 1.
+/// Draws a bar for a ratio from 0 to 1.
 pub(super) fn gauge<'a>(ratio: f64, theme: &Theme, width: usize) -> Line<'a> {
     let room = width.saturating_sub(2);
     // Draw the edge in eighths of a cell, if the font has such glyphs.
@@ -89,7 +89,7 @@ pub(super) fn gauge<'a>(ratio: f64, theme: &Theme, width: usize) -> Line<'a> {
     ])
 }
 
-/// The phases with their times, as many as fit.
+/// Lists the phases with their times, as many as fit.
 pub(super) fn phases<'a>(progress: &Progress, width: usize, theme: &Theme) -> Line<'a> {
     let (done, busy, _) = theme.ticks;
     let current = progress.current();
@@ -97,20 +97,20 @@ pub(super) fn phases<'a>(progress: &Progress, width: usize, theme: &Theme) -> Li
     for phase in PHASES {
         let (mark, style, name) = match current {
             _ if progress.is_done(phase) => (done, theme.good, theme.plain),
-            // The write is complete except for the first word, which is written after everything else was verified.
+            // The write is complete except for the first word, which is written once everything else is verified.
             Some((now, _)) if now > phase && progress.done(phase) > 0 => (done, theme.good, theme.plain),
             Some((now, _)) if now == phase => (busy, theme.accent, theme.plain),
             _ => (theme.to_come, theme.faint, theme.faint),
         };
-        let took = progress.duration_of(phase).filter(|_| progress.is_done(phase));
-        let took = took.map(|took| format!(" {:.1} s", took.as_secs_f64())).unwrap_or_default();
+        let time = progress.duration_of(phase).filter(|_| progress.is_done(phase));
+        let time = time.map(|time| format!(" {:.1} s", time.as_secs_f64())).unwrap_or_default();
         let gap = if line.spans.is_empty() { " " } else { "  " };
         let spans =
             [Span::raw(gap), Span::styled(format!("{mark} "), style), Span::styled(phase.json_name(), name)];
         if !push_whole(&mut line, spans, width) {
             break;
         }
-        push_whole(&mut line, [Span::styled(took, theme.faint)], width);
+        push_whole(&mut line, [Span::styled(time, theme.faint)], width);
     }
     line
 }
@@ -122,7 +122,7 @@ fn figures(view: &JobView, part: PhaseProgress) -> String {
     format!("{}/{} KiB{rate}", kib(part.done), kib(part.total))
 }
 
-/// The time left and, if that is long enough to do something else, the time of day at which the job ends.
+/// Returns the time left and, if more than [`LONG`] is left, the time of day at which the job ends.
 fn time_left(app: &App, view: &JobView) -> String {
     if view.waiting.is_some() {
         return String::new();

@@ -20,7 +20,7 @@ use crate::job::{Failure, FailureKind, Outcome, Phase};
 use crate::report;
 use crate::usb::times_on_one_wire;
 
-/// From this width on, a row also shows the radio address or serial number, the board and the previous firmware.
+/// At this width and above, a row also shows the radio address or serial number, the board and the previous firmware.
 const WIDE: usize = 72;
 /// The width of the whole table, in columns.
 pub(super) const COLUMNS: u16 = 78;
@@ -30,7 +30,7 @@ const BAR: usize = 8;
 const NO_EVIDENCE: &str = "Unless its job finds a sign of a Crazyflie, this device is not written. To flash it anyway, \
     press Enter on its row afterwards, then t.";
 
-/// `with_log` draws the log below the table, because the log has no column of its own.
+/// Draws the screen of a batch. `with_log` adds the log below the table, because the log has no column of its own.
 pub(super) fn draw(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -133,7 +133,7 @@ fn table_row<'a>(app: &App, view: &BatchView, id: usize, row: &Row, width: usize
     Line::from(spans)
 }
 
-/// The drone's radio address, which is its name in a swarm; `None` if the address is not known.
+/// Returns the drone's radio address, which is its name in a swarm, or `None` if the address is not known.
 pub(super) fn name(app: &App, serial: &str) -> Option<String> {
     let rows = app.batch().into_iter().flat_map(|view| &view.fleet.rows);
     let present = rows.map(|row| row.device.strings.serial.as_str());
@@ -158,7 +158,7 @@ fn mark(view: &BatchView, row: &Row, theme: &Theme) -> (&'static str, Style) {
     }
 }
 
-/// How long the row's job has been running, or how long it took.
+/// Returns how long the row's job has been running, or how long it took.
 fn took(app: &App, row: &Row) -> Option<Duration> {
     let took = row.ended.unwrap_or(app.now).saturating_sub(row.started?);
     row.report.as_ref().is_none_or(|report| !matches!(report.outcome, Outcome::Identified)).then_some(took)
@@ -222,7 +222,7 @@ fn ended(end: End, row: &Row, theme: &Theme) -> (String, Style) {
     }
 }
 
-/// A failure in a few words. The panel below the table has the whole text.
+/// Describes a failure in a few words. The panel below the table shows the whole text.
 fn in_short(failure: &Failure) -> String {
     let words = match &failure.kind {
         FailureKind::OtherBoard { .. } => "other board: not changed",
@@ -243,7 +243,7 @@ fn in_short(failure: &Failure) -> String {
     words.to_owned()
 }
 
-/// What the plan predicts for a drone.
+/// Returns what the plan predicts for a drone.
 fn prospect(app: &App, view: &BatchView, id: usize, row: &Row, theme: &Theme) -> (String, Style) {
     if let Some(Outcome::Failed(failure)) = row.report.as_ref().map(|report| &report.outcome) {
         return (in_short(failure), theme.bad);
@@ -271,13 +271,13 @@ fn draw_details(frame: &mut Frame<'_>, area: Rect, app: &App, view: &BatchView, 
     frame.render_widget(text.block(panel(theme, &title)), area);
 }
 
-/// The port, the name if it is known, and the serial number of a row's drone.
+/// Returns the port, the name if it is known, and the serial number of a row's drone.
 pub(super) fn row_title(app: &App, row: &Row) -> String {
     let name = name(app, &row.device.strings.serial).map(|name| format!("  {name}")).unwrap_or_default();
     format!("{}{name}  {}", row.device.location, row.device.strings.serial)
 }
 
-/// What the selected drone needs, or what is known about it.
+/// Returns the advice for the selected drone, or the known facts about it.
 pub(super) fn details(view: &BatchView, row: &Row) -> Vec<String> {
     let facts = view.facts(view.at);
     let info = facts.and_then(|facts| facts.info.as_deref());
@@ -296,7 +296,7 @@ pub(super) fn details(view: &BatchView, row: &Row) -> Vec<String> {
             Outcome::Identified => known(),
             _ => {
                 let mut lines = vec![report::headline(report)];
-                lines.extend(report::afterwards(report));
+                lines.extend(report::describe_restart(report));
                 lines
             }
         },
@@ -313,7 +313,7 @@ pub(super) fn details(view: &BatchView, row: &Row) -> Vec<String> {
     }
 }
 
-/// The number of drones per result, and a bar.
+/// Returns the number of drones per result, and a progress bar.
 fn totals<'a>(view: &BatchView, width: usize, theme: &Theme) -> Line<'a> {
     let words = format!("  {}", theme.text(&counts(view)));
     let room = width.saturating_sub(words.chars().count() + 3).min(60);
@@ -335,7 +335,7 @@ fn totals<'a>(view: &BatchView, width: usize, theme: &Theme) -> Line<'a> {
     ])
 }
 
-/// The number of drones per result; for a plan, the number of drones and how much they slow each other down.
+/// Returns the number of drones per result or, for a plan, the number of drones and how much they slow each other down.
 pub(super) fn counts(view: &BatchView) -> String {
     if let BatchStage::Asking(_) = view.stage {
         let all = report::count(view.fleet.rows.len() as u64, "drone");
@@ -350,7 +350,7 @@ pub(super) fn counts(view: &BatchView) -> String {
     if parts.is_empty() { format!("0 of {} done", view.fleet.rows.len()) } else { parts }
 }
 
-/// The table as plain text.
+/// Returns the rows of the table as plain text.
 pub(super) fn plain_rows(app: &App, view: &BatchView) -> Vec<String> {
     let theme = Theme::new(super::theme::Glyphs::Ascii, super::theme::Colours::None);
     let rows = view.fleet.rows.iter().enumerate().map(|(id, row)| {

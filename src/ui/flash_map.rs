@@ -15,7 +15,7 @@ use crate::flash::Span as FlashSpan;
 use crate::flash::map::{MemoryMap, SECTORS_KIB};
 use crate::job::{Phase, SectorState};
 
-/// The rows of the map. A tall screen has room for one more row, which names the groups of sectors.
+/// The number of rows of the map. A tall screen has room for one more row, which names the groups of sectors.
 pub(super) const ROWS: u16 = 3;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
@@ -43,7 +43,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// What the sectors hold once the plan on the screen is carried out: bootloader, firmware, and the rest.
+/// Names the content of the sectors after the plan on the screen is carried out: bootloader, firmware, or not used.
 fn groups<'a>(app: &App, theme: &Theme) -> Option<Line<'a>> {
     let written: Vec<usize> = app.preview()?.plan.sectors().iter().map(|it| it.sector.index).collect();
     let firmware: Vec<usize> = written.iter().copied().filter(|index| *index > 0).collect();
@@ -56,7 +56,7 @@ fn groups<'a>(app: &App, theme: &Theme) -> Option<Line<'a>> {
     Some(Line::from(groups.into_iter().flatten().collect::<Vec<_>>()))
 }
 
-/// What each glyph means, for the help.
+/// Returns each glyph with its meaning, for the help.
 pub(super) fn meanings(theme: &Theme) -> Vec<(&'static str, Style, &'static str)> {
     let states = [
         (None, "not known"),
@@ -78,7 +78,7 @@ pub(super) fn meanings(theme: &Theme) -> Vec<(&'static str, Style, &'static str)
     rows
 }
 
-/// The legend, with as many glyphs as fit.
+/// Returns the legend, with as many glyphs as fit.
 fn legend<'a>(width: u16, any_protected: bool, theme: &Theme) -> Line<'a> {
     let words = [
         (SectorState::Same, "kept"),
@@ -102,7 +102,8 @@ fn legend<'a>(width: u16, any_protected: bool, theme: &Theme) -> Line<'a> {
     line
 }
 
-/// The cells of a sector. While the sector is written or read back, its finished part already has the next state.
+/// Returns the cells of a sector. While the sector is written or read back, its finished part already has the next
+/// state.
 fn sector<'a>(
     state: Option<SectorState>,
     done: Option<(SectorState, u16)>,
@@ -119,8 +120,8 @@ fn sector<'a>(
     }
 }
 
-/// The next state of a sector and how many of its cells have it. A phase reports only a number of bytes; the order of
-/// the plan determines where these bytes are.
+/// Returns the next state of a sector and the number of its cells that already have this state. A phase reports only a
+/// number of bytes; the order of the plan determines where these bytes are.
 fn cells_done(
     view: &JobView,
     state: Option<SectorState>,
@@ -146,7 +147,8 @@ fn cells_done(
     Some((next, u16::try_from(cells).unwrap_or(width).min(width)))
 }
 
-/// The width of each sector in columns: enough for the sector's number, plus a share of the other columns by size.
+/// Returns the width of each sector in columns: enough for the sector's number, plus a share of the other columns by
+/// size.
 fn widths(columns: u16) -> [u16; SECTORS_KIB.len()] {
     const GAPS: u16 = 11;
     let least = [1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2];

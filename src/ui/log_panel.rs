@@ -25,9 +25,9 @@ pub(super) fn draw_console(frame: &mut Frame<'_>, area: Rect, view: &ConsoleView
     let Device { location, .. } = &view.device;
     let block = focus(theme, &format!("Console of the Crazyflie on port {location}"));
     if view.log.lines().is_empty() {
-        let words = "Nothing yet. A drone that has been running for a while prints only when something happens; its \
-                     first lines may have been read already. Switch it off and on to see it start.";
-        let text = Paragraph::new(theme.text(words)).wrap(Wrap { trim: true });
+        let hint = "Nothing yet. A drone that has been running for a while prints only when something happens; its \
+                    first lines may have been read already. Switch it off and on to see it start.";
+        let text = Paragraph::new(theme.text(hint)).wrap(Wrap { trim: true });
         return frame.render_widget(text.block(block), area);
     }
     draw_log(frame, area, &view.log, block, theme, true);
@@ -63,7 +63,7 @@ fn draw_log(frame: &mut Frame<'_>, area: Rect, log: &Log, block: Block<'_>, them
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// A log line, wrapped to as many rows as it needs.
+/// Wraps a log line to as many rows as the line needs.
 fn rows_of_line<'a>(line: &log::LogLine, marked: bool, width: usize, theme: &Theme) -> Vec<Line<'a>> {
     let style = match (marked, line.level) {
         (true, _) => theme.marked,
@@ -74,13 +74,13 @@ fn rows_of_line<'a>(line: &log::LogLine, marked: bool, width: usize, theme: &The
     let time = format!("{:7.3} ", line.at.as_secs_f64());
     let room = width.saturating_sub(time.chars().count());
     let text = theme.text(&line.text);
-    // A URL may be longer than a row of a narrow panel. Break it, so that all of it is visible.
-    let broken = |line: String| -> Vec<String> {
+    // A URL may be longer than a row of a narrow panel. Break the URL, so that all of it is visible.
+    let split = |line: String| -> Vec<String> {
         let letters: Vec<char> = line.chars().collect();
         letters.chunks(room.max(1)).map(|part| part.iter().collect()).collect()
     };
-    let long = text.chars().count() > room;
-    let texts = if long { wrapped(&text, room).into_iter().flat_map(broken).collect() } else { vec![text] };
+    let is_long = text.chars().count() > room;
+    let texts = if is_long { wrapped(&text, room).into_iter().flat_map(split).collect() } else { vec![text] };
     let head = |n: usize| if n == 0 { time.clone() } else { " ".repeat(time.chars().count()) };
     let row = |(n, text)| Line::from(vec![Span::styled(head(n), theme.faint), Span::styled(text, style)]);
     texts.into_iter().enumerate().map(row).collect()

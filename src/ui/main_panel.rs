@@ -26,7 +26,7 @@ use crate::plan::Comparison;
 use crate::report;
 use crate::usb::descriptor::clean;
 
-/// `with_log` draws the log below the panel, because the log has no column of its own.
+/// Draws the main panel. If `with_log` is set, the log has no column of its own and is drawn below the panel.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, with_log: bool) {
     let panel = match &app.screen {
         Screen::Home => {
@@ -61,16 +61,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
 /// The content of the main panel.
 struct MainPanel<'a> {
     title: &'static str,
-    /// Shown at the right end of the top border.
+    /// The text at the right end of the top border.
     note: &'static str,
     lines: Vec<Line<'a>>,
-    /// The last line. It stays visible even if the other lines do not fit.
+    /// The last line, which stays visible even if the other lines do not fit.
     question: Option<Line<'a>>,
-    /// Shown at the right if there is room.
+    /// The picture to the right of the text, drawn only if there is room.
     drawing: Vec<Line<'a>>,
 }
 
-/// Draws the panel of a running job if the log has its own column: instructions, and the speed so far.
+/// Draws the panel of a running job, with instructions and the speed so far, for a screen on which the log has its own
+/// column.
 fn draw_working(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme) {
     let block = focus(theme, "Flashing");
     let inner = block.inner(area);
@@ -104,7 +105,7 @@ fn draw_working(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme
     frame.render_widget(Sparkline::default().data(shown).max(highest).style(theme.accent), graph);
 }
 
-/// The menu, for a panel with this many columns and rows.
+/// Returns the menu for a panel with this many columns and rows.
 fn home<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> MainPanel<'a> {
     let letters = ["f", "r", "b"];
     let mut lines: Vec<Line<'_>> = Goal::ALL
@@ -140,10 +141,10 @@ fn home<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> MainPa
     MainPanel { title: "What would you like to do?", note: "", lines, question: None, drawing: Vec::new() }
 }
 
-/// From this width on, the table of drones shows both serial numbers and names.
+/// The minimum width at which the table of drones shows both serial numbers and names.
 const NAMES_AND_SERIALS: usize = 66;
 
-/// The keys that flash all drones and blink one, and as many of the drones as fit.
+/// Returns the lines with the keys that flash all drones and blink one drone, and one line for each drone that fits.
 fn drones<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> Vec<Line<'a>> {
     let all = app.devices.list();
     let why = keys::why_not_all(app);
@@ -246,7 +247,7 @@ fn draw_picker(frame: &mut Frame<'_>, area: Rect, app: &App, which: Which, picke
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// The path field, scrolled so that the cursor is visible.
+/// Returns the path field, scrolled so that the cursor is visible.
 fn typed_path<'a>(input: &tui_input::Input, width: usize, theme: &Theme) -> Line<'a> {
     let room = width.saturating_sub(6);
     let skip = input.visual_scroll(room);
@@ -303,7 +304,7 @@ fn picker_row<'a>(
     ])
 }
 
-/// The name shown for an entry: the file name, or the whole path of a recent file in another folder.
+/// Returns the name shown for an entry: the file name, or the whole path of a recent file in a different folder.
 pub(super) fn entry_name(picker: &Picker, entry: &Entry) -> String {
     let elsewhere = entry.kind != EntryKind::Folder && entry.path.parent() != Some(&picker.folder);
     let name = entry.path.file_name().filter(|_| !elsewhere).unwrap_or(entry.path.as_os_str());
@@ -342,8 +343,8 @@ impl PlanRowKind {
     }
 }
 
-/// The plan: what is on the drone now and afterwards, what is erased and written, what is not touched, and how long
-/// the job takes.
+/// Returns the rows of the plan: what is on the drone now and afterwards, what is erased and written, what is not
+/// touched, and how long the job takes.
 pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     let before = preview.firmware.as_ref().map_or_else(|| "no firmware".to_owned(), Content::to_string);
     let mut after = app.content().map(Content::to_string).unwrap_or_default();
@@ -358,22 +359,23 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
         Goal::Flash | Goal::Recover => "bootloader, settings, radio chip, decks",
     };
     let bytes = report::thousands(preview.work.bytes());
-    let gone = preview.loader.is_some_and(Loader::is_missing);
-    let gone = gone.then(|| "missing: the drone never starts without it (Esc, then b)".to_owned());
+    let is_gone = preview.loader.is_some_and(Loader::is_missing);
+    let gone = is_gone.then(|| "missing: the drone never starts without it (Esc, then b)".to_owned());
     // The warning about a platform change takes precedence, because it compares the image with the drone's firmware.
     let change =
         preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
     let file = app.image.image().filter(|_| app.backup_replacing(Which::Image).is_none());
     let chip = || {
-        // A drone prints its radio chip's version only once, and the background identify may already have read it.
+        // A drone prints its radio chip's version only once, and the background identify may already have read the
+        // line.
         let chip = match &preview.radio_chip {
             RadioChip::Unknown => app.devices.radio_chip(),
             chip => chip,
         };
         report::radio_chip(chip, preview.version.as_deref()).filter(|_| file.is_some())
     };
-    let note = change.or_else(|| file.and_then(report::caution)).or_else(chip);
-    // If the question below already asks about this change, do not repeat it here.
+    let note = change.or_else(|| file.and_then(report::warn_about_image)).or_else(chip);
+    // If the question below already asks about this change, omit the note.
     let is_asked = keys::danger(app) == Some(Danger::ChangedSince);
     let changed_since = (preview.changed_since && !is_asked).then(|| {
         "another program has changed this drone since its last flash; flashing overwrites the change"
@@ -436,7 +438,7 @@ fn plan<'a>(
     let question = if stopping {
         Line::from(theme.text("Going back. Nothing has been changed …"))
     } else if let Some(danger) = keys::danger(app) {
-        let (what, wanted) = (danger_words(danger), danger.confirmation_word());
+        let (what, wanted) = (danger_reason(danger), danger.confirmation_word());
         Line::from(vec![
             Span::styled(format!("{what}. To confirm, type {wanted} and press Enter: "), theme.warn),
             Span::styled(format!("{}_", question.word), theme.strong),
@@ -531,8 +533,8 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
         }
         Outcome::Cancelled(state) => lines.push(Line::from(report::drone_state(*state))),
         _ => {
-            let next =
-                report::afterwards(report).unwrap_or_else(|| "The drone is still in DFU mode.".to_owned());
+            let next = report::describe_restart(report)
+                .unwrap_or_else(|| "The drone is still in DFU mode.".to_owned());
             let style = if flies { theme.good } else { theme.strong };
             lines.push(Line::from(Span::styled(theme.text(&next), style)));
             lines.extend(
@@ -567,7 +569,7 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
     MainPanel { title: "Outcome", note: "", lines, question: None, drawing }
 }
 
-/// Whether the outcome's panel shows this key in addition to the footer.
+/// Returns whether the outcome's panel shows this key, in addition to the footer.
 fn is_next_step(row: &Binding) -> bool {
     let is_step = matches!(row.action, Action::Begin(_) | Action::Choose(_) | Action::Undo)
         || (row.action, row.label) == (Action::Retry, "try again");
@@ -586,7 +588,7 @@ fn next_step_label(row: &Binding) -> &'static str {
     }
 }
 
-/// The drone from above. Its propellers turn for [`SPINNING`] after the job.
+/// Returns a drawing of the drone from above. The propellers turn for [`SPINNING`] after the job.
 fn flying_drone<'a>(passed: Duration, theme: &Theme) -> Vec<Line<'a>> {
     let positions = theme.propeller;
     let turned = passed.min(SPINNING).as_millis() / SPIN.as_millis();
@@ -602,8 +604,8 @@ fn flying_drone<'a>(passed: Duration, theme: &Theme) -> Vec<Line<'a>> {
     ]
 }
 
-/// A note about the bootloader after a successful job, and whether it is a warning; `None` if the bootloader is intact
-/// and was not touched.
+/// Returns a note about the bootloader after a successful job, and whether the note is a warning. Returns `None` if the
+/// bootloader is intact and was not touched.
 pub(super) fn loader_note(app: &App) -> Option<(String, bool)> {
     let preview = app.preview()?;
     if preview.loader.is_some_and(Loader::is_missing) {
@@ -612,12 +614,12 @@ pub(super) fn loader_note(app: &App) -> Option<(String, bool)> {
                      github.com/bitcraze/crazyflie2-stm-bootloader/releases.";
         return Some((words.to_owned(), true));
     }
-    let restored = report::restored(preview.plan.pieces()).filter(|_| app.goal == Goal::Restore);
+    let restored = report::describe_restore(preview.plan.pieces()).filter(|_| app.goal == Goal::Restore);
     restored.map(|words| (words, false))
 }
 
-/// Why the user must type a word, as a sentence without its full stop.
-pub(super) fn danger_words(danger: Danger) -> &'static str {
+/// Returns the reason why the user must type a word, as a sentence without a full stop.
+pub(super) fn danger_reason(danger: Danger) -> &'static str {
     match danger {
         Danger::Bootloader => "This replaces the bootloader",
         Danger::UnknownImage => "cfdfu does not recognise this image",

@@ -1,5 +1,5 @@
-//! Overlays: help, the stop question, the whole log, the explanation of a log line, the doctor's checks, and the drone
-//! whose LEDs blink.
+//! Draws the overlays: help, the stop question, the whole log, the explanation of a log line, the doctor's checks, and
+//! the drone whose LEDs blink.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
@@ -16,7 +16,7 @@ use crate::doctor::{Check, Verdict};
 use crate::job::{Confirm, Phase};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    match &app.over {
+    match &app.overlay {
         None => {}
         Some(Overlay::Help(filter)) => draw_help(frame, area, app, filter, theme),
         Some(Overlay::AskStop) => {
@@ -39,7 +39,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
         }
         Some(Overlay::Doctor(checks)) => draw_doctor(frame, area, app, checks, theme),
         Some(Overlay::Blink(blink)) => {
-            draw_box(frame, area, app, theme, "Blinking", blinking(app, blink, theme));
+            draw_box(frame, area, app, theme, "Blinking", blink_lines(app, blink, theme));
         }
         Some(Overlay::Explain(text)) => {
             let lines = text.lines().map(|line| Line::from(theme.text(line))).collect();
@@ -48,8 +48,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     }
 }
 
-/// The drone whose LEDs blink, with its four LEDs blinking at the real rate.
-fn blinking<'a>(app: &App, blink: &Blink, theme: &Theme) -> Vec<Line<'a>> {
+/// Returns the text about the drone whose LEDs blink. The four LEDs on the screen blink at the same rate as the LEDs of
+/// the drone.
+fn blink_lines<'a>(app: &App, blink: &Blink, theme: &Theme) -> Vec<Line<'a>> {
     let Blink { drone, until, stopping } = blink;
     let left = until.saturating_sub(app.now);
     let lit = !stopping && (left.as_millis() / BLINK_HALF.as_millis()).is_multiple_of(2);
@@ -72,7 +73,7 @@ fn blinking<'a>(app: &App, blink: &Blink, theme: &Theme) -> Vec<Line<'a>> {
     ]
 }
 
-/// What stopping the job means for the drone now.
+/// Returns what happens to the drone if the job is stopped now.
 pub(super) fn stop_consequence(app: &App) -> &'static str {
     if app.batch().is_some() {
         return "A drone that is being written will not fly until it is flashed again. The others stay as they are.";
@@ -89,7 +90,8 @@ pub(super) fn stop_consequence(app: &App) -> &'static str {
     }
 }
 
-/// The doctor's checks: each failed check with its remedy, then all passed checks in one line.
+/// Draws the doctor's checks: first each check that has not passed, with its remedy, then all passed checks in one
+/// line.
 fn draw_doctor(frame: &mut Frame<'_>, area: Rect, app: &App, checks: &[Check], theme: &Theme) {
     let (tick, _, cross) = theme.ticks;
     let mut lines = Vec::new();
@@ -121,8 +123,8 @@ fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {
     Line::from(spans.collect::<Vec<_>>())
 }
 
-/// Draws the help: the keys of the screen below the help, from the table that also dispatches them, the flash map and
-/// the LEDs.
+/// Draws the help: the keys of the screen below the help, the flash map and the LEDs. The keys come from the table that
+/// also dispatches them.
 fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: &Theme) {
     let wanted = filter.to_lowercase();
     let mut lines: Vec<Line<'_>> = Vec::new();
@@ -160,7 +162,7 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: 
     draw_box(frame, area, app, theme, &title, lines);
 }
 
-/// Draws a box as tall as its text, above the notice and the footer. If the text does not fit, it scrolls.
+/// Draws a box above the notice and the footer. The box is as tall as its text; text that does not fit can be scrolled.
 fn draw_box(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {
     const ROWS_MAX: u16 = 200;
     let area = Rect { height: area.height.saturating_sub(2), ..area };

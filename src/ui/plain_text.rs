@@ -4,7 +4,7 @@
 //! change.
 
 use super::batch_panel;
-use super::main_panel::{PlanRow, danger_words, entry_name, loader_note, plan_rows};
+use super::main_panel::{PlanRow, danger_reason, entry_name, loader_note, plan_rows};
 use super::releases_panel;
 use crate::app::batch::BatchStage;
 use crate::app::keys::{Action, Key};
@@ -18,9 +18,9 @@ use crate::job::Outcome;
 use crate::report;
 use crate::usb::descriptor::{clean, is_printable};
 
-/// The lines of the overlay, or of the screen if there is none.
+/// Returns the lines of the overlay, or the lines of the screen if no overlay is open.
 pub(crate) fn screen_lines(app: &App) -> Vec<String> {
-    if let Some(over) = &app.over {
+    if let Some(over) = &app.overlay {
         return overlay_lines(app, over);
     }
     match &app.screen {
@@ -93,19 +93,19 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
             Outcome::Cancelled(_) => vec![report::headline(report)],
             _ => {
                 let loader = loader_note(app).map(|(words, _)| words);
-                let words = [Some(report::headline(report)), report::afterwards(report), loader];
+                let words = [Some(report::headline(report)), report::describe_restart(report), loader];
                 words.into_iter().flatten().collect()
             }
         },
     }
 }
 
-/// The phase, the percentage and the estimated time left.
+/// Returns the phase, the percentage and the estimated time left.
 pub(crate) fn progress(app: &App) -> String {
     let Some(view) = app.job() else { return String::new() };
     let left = view.facts.progress.left().filter(|left| !left.is_zero());
     let left = left.map(|left| format!(", about {} s left", left.as_secs() + 1)).unwrap_or_default();
-    format!("{}{left}", super::bar::in_short(view))
+    format!("{}{left}", super::bar::summarise(view))
 }
 
 fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
@@ -124,12 +124,14 @@ fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
         Overlay::AskStop => {
             vec!["Stop at the next safe point?".to_owned(), super::over::stop_consequence(app).to_owned()]
         }
-        // The log of a batch's row is not printed as it grows, so print all of it here.
+        // The log of a row of a batch is not printed as the log grows, so print the whole log here.
         Overlay::Log if app.batch_of_row().is_some() => {
             app.log_on_screen().lines().iter().map(|line| line.text.clone()).collect()
         }
         Overlay::Log => vec!["The log is already printed above.".to_owned()],
-        Overlay::Blink(blink) => vec![format!("The LEDs of the drone on port {} blink.", blink.drone.port)],
+        Overlay::Blink(blink) => {
+            vec![format!("The LEDs of the drone on port {} are blinking.", blink.drone.port)]
+        }
         Overlay::Explain(text) => text.lines().map(str::to_owned).collect(),
         Overlay::Doctor(checks) => {
             let row = |check: &Check| {
@@ -211,17 +213,17 @@ fn asking(app: &App) -> Vec<String> {
         rows.into_iter().map(|PlanRow { what, text }| format!("  {}: {text}", what.label())).collect();
     lines.insert(0, "The plan (nothing is written until you confirm):".to_owned());
     if let Some(why) = keys::danger(app) {
-        lines.push(format!("{}. Type {} to confirm.", danger_words(why), why.confirmation_word()));
+        lines.push(format!("{}. Type {} to confirm.", danger_reason(why), why.confirmation_word()));
     }
     lines
 }
 
-/// Whether a key makes sense in plain text, where nothing is marked or scrolled.
+/// Returns whether a key makes sense in plain text, where nothing is marked or scrolled.
 fn is_choice(row: &keys::Binding) -> bool {
     !matches!(row.action, Action::Move(_) | Action::Parent | Action::Complete | Action::Log)
 }
 
-/// The key to type in a line. Esc cannot be typed in a line, so q replaces it.
+/// Returns the key to type in a line. Esc cannot be typed in a line, so `q` or Enter replaces Esc.
 fn key_to_type(row: &keys::Binding) -> &'static str {
     match row.keys.first() {
         Some(Key::Esc) if row.keys.contains(&Key::Char('q')) => "q",
@@ -231,7 +233,7 @@ fn key_to_type(row: &keys::Binding) -> &'static str {
     }
 }
 
-/// The available keys, as one line.
+/// Returns the available keys, as one line.
 pub(crate) fn choices(app: &App) -> String {
     let rows = keys::bindings(app).into_iter().filter(|row| row.why_not.is_none() && is_choice(row));
     let all: Vec<String> = rows.map(|row| format!("{}: {}", key_to_type(&row), row.label)).collect();

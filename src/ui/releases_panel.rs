@@ -1,5 +1,5 @@
-//! The picker's page of official releases: which servers cfdfu will contact; the list, which marks the releases that
-//! are on this computer or on the drone; and a download.
+//! Draws the picker's page of official releases: the servers that cfdfu will contact, the list of releases, which marks
+//! those on this computer or on the drone, and the progress of a download.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ const DATE: usize = 12;
 const STATE: usize = 18;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &ReleasesView, theme: &Theme) {
-    let what = title(app, view);
+    let title = title(app, view);
     let from = view.list.as_ref().map(|list| format!(" {} ", source(view, list))).unwrap_or_default();
-    let room = usize::from(area.width).saturating_sub(what.chars().count() + 6);
+    let room = usize::from(area.width).saturating_sub(title.chars().count() + 6);
     let from = Span::styled(cut(&theme.text(&from), room, theme), theme.faint);
-    let block = focus(theme, &what).title(Line::from(from).right_aligned());
+    let block = focus(theme, &title).title(Line::from(from).right_aligned());
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let width = usize::from(inner.width);
@@ -63,7 +63,7 @@ pub(super) fn title(app: &App, view: &ReleasesView) -> String {
     }
 }
 
-/// The folder that the list was read from, or the age of the list.
+/// Returns the folder from which the list was read, or the age of the list.
 pub(super) fn source(view: &ReleasesView, list: &ReleaseList) -> String {
     match &view.folder {
         Some(folder) => format!("from {}", clean(&folder.display().to_string())),
@@ -81,7 +81,7 @@ fn age(age: Duration) -> String {
     }
 }
 
-/// What the page shows before the first request.
+/// Returns the text that the page shows before the first request.
 pub(super) fn invitation(view: &ReleasesView) -> [String; 2] {
     let what = match view.which {
         Which::Image => "Bitcraze's official firmware",
@@ -89,7 +89,7 @@ pub(super) fn invitation(view: &ReleasesView) -> [String; 2] {
     };
     [
         format!("cfdfu can fetch {what}."),
-        "It asks api.github.com which releases there are, and downloads the one that you choose from github.com. \
+        "It asks api.github.com which releases there are, and downloads from github.com the one that you choose. \
          It connects to nothing else, and only when you ask for it."
             .to_owned(),
     ]
@@ -141,13 +141,13 @@ fn problem_lines<'a>(problem: &Problem, width: usize, theme: &Theme) -> Vec<Line
     what.chain(rows(&problem.advice.on_screen()).into_iter().map(Line::from)).collect()
 }
 
-/// A message as a sentence. The name of a host or file at its start is not capitalised.
+/// Turns a message into a sentence. The name of a host or file at the start of the message is not capitalised.
 pub(super) fn sentence(message: &str) -> String {
     let is_name = message.split(' ').next().is_some_and(|word| word.contains('.'));
     if is_name { format!("{message}.") } else { format!("{}.", capitalised(message)) }
 }
 
-/// The list, scrolled to the selected row.
+/// Returns the rows of the list, scrolled to the selected row.
 fn table<'a>(
     app: &App,
     view: &ReleasesView,
@@ -177,7 +177,7 @@ fn table_row<'a>(
     let room = width.saturating_sub(2 + TAG + DATE + STATE);
     let pre = if release.prerelease { "pre-release  " } else { "" };
     let names = files(release);
-    // Half a list of boards would be misleading.
+    // Show all names or none, because an incomplete list would be misleading.
     let fits = pre.len() + names.len() < room;
     let names = if fits { format!("{pre}{names}") } else { pre.trim_end().to_owned() };
     let state = row_state(app, view, release);
@@ -193,7 +193,7 @@ fn table_row<'a>(
     ])
 }
 
-/// The platforms of a release, or the name of its bootloader file.
+/// Returns the platforms of a release, or the name of its bootloader file.
 fn files(release: &Release) -> String {
     let platforms: Vec<&str> = release.assets.iter().filter_map(platform_of).collect();
     if platforms.is_empty() {
@@ -203,7 +203,8 @@ fn files(release: &Release) -> String {
     }
 }
 
-/// Where a release already is: on the drone, on this computer, or both. Otherwise, the size of its file.
+/// Returns where a release already is: on the drone, on this computer, or both. If it is on neither, returns the size
+/// of its file.
 pub(super) fn row_state(app: &App, view: &ReleasesView, release: &Release) -> String {
     let asset = view.asset(release, app.devices.board_code()).ok();
     let is_kept = asset.is_some_and(|asset| view.is_kept(release, asset));
@@ -221,7 +222,7 @@ fn size(bytes: u64) -> String {
     format!("{} KiB", bytes.div_ceil(1024))
 }
 
-/// What Enter does, or the progress of the download.
+/// Returns the lines below the list: what Enter does, or the progress of a request.
 fn below<'a>(app: &App, view: &ReleasesView, width: usize, theme: &Theme) -> Vec<Line<'a>> {
     match &view.request {
         Request::File { name, done, total, .. } => {
@@ -250,7 +251,7 @@ fn below<'a>(app: &App, view: &ReleasesView, width: usize, theme: &Theme) -> Vec
     }
 }
 
-/// What Enter does.
+/// Describes what Enter does.
 pub(super) fn choice(app: &App, view: &ReleasesView) -> String {
     match view.file(app.devices.board_code()) {
         Err(why) => sentence(&why),

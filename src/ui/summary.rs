@@ -57,14 +57,14 @@ pub(super) fn draw_drone(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &T
             },
         ],
         (BusState::Others(others), _) => {
-            let px4 = others.iter().all(|other| other.what == RelatedDevice::Px4Bootloader);
-            let head = if px4 { "Not Bitcraze's bootloader:" } else { "No Crazyflie, only" };
+            let is_px4 = others.iter().all(|other| other.what == RelatedDevice::Px4Bootloader);
+            let head = if is_px4 { "Not Bitcraze's bootloader:" } else { "No Crazyflie, only" };
             let mut lines = vec![Line::from(Span::styled(head, theme.warn))];
             match others.as_slice() {
                 [other] => {
                     lines.push(Line::from(Span::styled(other.what.to_string(), theme.strong)));
-                    let never = if other.what.foreign().is_some() { "; never written to" } else { "" };
-                    lines.push(Line::from(format!("on port {}{never}", other.location)));
+                    let note = if other.what.foreign().is_some() { "; never written to" } else { "" };
+                    lines.push(Line::from(format!("on port {}{note}", other.location)));
                 }
                 // The port is first, because a long line is cut at its end.
                 many => lines.extend(
@@ -78,7 +78,7 @@ pub(super) fn draw_drone(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &T
     draw_card(frame, area, &title, lines, theme);
 }
 
-/// The drone of an opened row.
+/// Describes the drone of an opened row.
 fn row_lines<'a>(app: &App, device: &Device, facts: Option<&DroneFacts>, theme: &Theme) -> Vec<Line<'a>> {
     let waiting = app.job().is_some_and(|view| view.waiting.is_some());
     let name = match device.mode {
@@ -192,7 +192,7 @@ fn draw_card(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>
     frame.render_widget(Paragraph::new(lines).block(panel(theme, title)), area);
 }
 
-/// The drone and the file in one row, for a short screen.
+/// Draws the drone and the file in one row, for a screen with few rows.
 pub(super) fn draw_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let shown = app.opened_drone().map(|(device, _)| device).or_else(|| app.devices.selected());
     let device = match shown {
@@ -221,7 +221,7 @@ pub(super) fn draw_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &The
     frame.render_widget(line, area);
 }
 
-/// The card of the file to flash.
+/// Draws the card of the file to flash.
 pub(super) fn draw_file(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let which = app.goal.file();
     let title = match which {
@@ -279,7 +279,7 @@ fn slot_lines<'a>(slot: &Slot, width: usize, theme: &Theme) -> Vec<Line<'a>> {
             vec![Line::from(name(&file.path)), Line::from(Span::styled(theme.text("reading …"), theme.faint))]
         }
         Slot::Bad(path, problem) => {
-            // There is room only for the reason. The log also has the advice.
+            // There is room only for the reason. The log also contains the advice.
             let why = wrapped(&problem.message, width.saturating_sub(usize::from(super::FRAME)))
                 .into_iter()
                 .take(2);

@@ -1,5 +1,5 @@
 //! Glyphs in three tiers (Unicode, CP437 for the Linux console, and ASCII), each with four colour sets: a palette for
-//! dark terminals, one for light ones, bold and dim text for terminals with only sixteen colours, and no colour at all.
+//! dark terminals, one for light ones, bold and dim text for terminals with only sixteen colours, and no colour.
 //!
 //! The palettes use the fixed part of the 256 colours, so that a test can compute the contrast of each text: at least
 //! 4.5:1 on black or white and on Solarized. The sixteen named colours differ between terminals (yellow on white has a
@@ -10,7 +10,7 @@ use ratatui::symbols::border;
 
 use crate::app::Background;
 
-/// What the terminal can show.
+/// The characters that the terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glyphs {
     Unicode,
@@ -105,7 +105,7 @@ const ASCII_BORDERS: border::Set<'static> = border::Set {
 };
 
 impl Theme {
-    /// The theme for these glyphs and colours.
+    /// Creates the theme for these glyphs and colours.
     pub fn new(glyphs: Glyphs, colours: Colours) -> Theme {
         let plain = Style::new();
         let bold = plain.add_modifier(Modifier::BOLD);
@@ -183,7 +183,7 @@ impl Theme {
         }
     }
 
-    /// What a terminal can show, from its environment variables.
+    /// Determines from environment variables which glyphs and colours the terminal can show.
     pub(crate) fn detect(term: &str, color_term: &str, locale: &str, no_color: bool) -> (Glyphs, Colours) {
         let utf8 = ["UTF-8", "utf-8", "UTF8", "utf8"].iter().any(|name| locale.contains(name));
         let glyphs = match term {
@@ -200,7 +200,7 @@ impl Theme {
         (glyphs, colours)
     }
 
-    /// The theme for the background that the terminal has reported.
+    /// Returns the theme for the background that the terminal has reported.
     pub(crate) fn on(&self, background: Option<Background>) -> Theme {
         match (self.colours, background) {
             (Colours::Dark { auto: true }, Some(Background::Light)) => {
@@ -239,13 +239,13 @@ mod tests {
         0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue)
     }
 
-    /// WCAG 2.1, "contrast ratio".
+    /// Returns the contrast ratio of two colours, as defined by WCAG 2.1.
     fn contrast(a: (u8, u8, u8), b: (u8, u8, u8)) -> f64 {
         let (a, b) = (luminance(a), luminance(b));
         (a.max(b) + 0.05) / (a.min(b) + 0.05)
     }
 
-    /// The fixed part of xterm's 256 colours: a cube with six levels per channel, then 24 greys.
+    /// Returns a colour from the fixed part of xterm's 256 colours: a cube with six levels per channel, then 24 greys.
     fn rgb(index: u8) -> (u8, u8, u8) {
         assert!(index >= 16, "the first sixteen are the terminal's own");
         if index >= 232 {

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::app::wizard::{Led, Leds, Wizard, WizardStep};
 use crate::crazyflie::Mode;
 
-/// Why the wizard opened although the user did not ask for it.
+/// Explains why the wizard has opened although the user did not ask for it.
 pub(super) const LOST: &str = "The connection dropped while flashing. Nothing is broken: bring the drone back into \
     DFU mode and cfdfu finishes by itself.";
 
@@ -41,12 +41,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard
     frame.render_widget(block, area);
     // On a narrow screen, the text is more useful than the drawing.
     let drawing = if inner.width >= 70 { 16 } else { 0 };
-    let [steps, words, drone] = inner.layout(
+    let [steps, text, drone] = inner.layout(
         &Layout::horizontal([Constraint::Length(18), Constraint::Fill(1), Constraint::Length(drawing)])
             .spacing(2),
     );
     frame.render_widget(Paragraph::new(step_lines(app, wizard, theme)), steps);
-    frame.render_widget(Paragraph::new(word_lines(app, wizard, theme)).wrap(Wrap { trim: false }), words);
+    frame.render_widget(Paragraph::new(text_lines(app, wizard, theme)).wrap(Wrap { trim: false }), text);
     frame.render_widget(Paragraph::new(drone_lines(app, wizard, theme)), drone);
 }
 
@@ -85,7 +85,7 @@ fn step_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
         .collect()
 }
 
-fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
+fn text_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     let (head, detail) = wizard.instruction(app.now);
     let mut lines = Vec::new();
     if is_urgent(app, wizard) {
@@ -107,9 +107,9 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     match wizard.step {
         WizardStep::Prepare => {
             if app.devices.list().iter().any(|device| device.mode == Mode::Firmware) {
-                let words = "A running Crazyflie is plugged in. With firmware 2022.03 or newer it needs no button: \
-                             press Esc, then f.";
-                lines.push(Line::from(Span::styled(words, theme.warn)));
+                let advice = "A running Crazyflie is plugged in. With firmware 2022.03 or newer it needs no button: \
+                              press Esc, then f.";
+                lines.push(Line::from(Span::styled(advice, theme.warn)));
             }
             lines.push(Line::from(""));
             lines.push(Line::from(vec![
@@ -132,10 +132,10 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     lines
 }
 
-/// The LEDs of an answer, blinking at their rates.
+/// Returns dots that blink like the LEDs of an answer.
 fn dots<'a>(leds: Leds, now: Duration, theme: &Theme) -> Span<'a> {
-    let lit = leds.half_period().is_none_or(|half| (now.as_millis() / half).is_multiple_of(2));
-    let dot = if lit { theme.leds.0 } else { theme.leds.1 };
+    let is_lit = leds.half_period().is_none_or(|half| (now.as_millis() / half).is_multiple_of(2));
+    let dot = if is_lit { theme.leds.0 } else { theme.leds.1 };
     match leds {
         Leds::TwoSlow | Leds::TwoLit => Span::styled(format!("{dot}{dot}"), theme.led),
         Leds::Red => Span::styled(format!("{dot} "), theme.bad),
@@ -145,7 +145,7 @@ fn dots<'a>(leds: Leds, now: Duration, theme: &Theme) -> Span<'a> {
     }
 }
 
-/// A number in digits five rows high, readable from a distance.
+/// Draws a number in digits that are five rows high, so that it is readable from a distance.
 fn big_number<'a>(number: u64, theme: &Theme) -> Vec<Line<'a>> {
     const DIGITS: [[&str; 5]; 10] = [
         ["###", "# #", "# #", "# #", "###"],
@@ -168,15 +168,15 @@ fn big_number<'a>(number: u64, theme: &Theme) -> Vec<Line<'a>> {
     (0..5).map(|n| Line::from(Span::styled(row(n), theme.accent))).collect()
 }
 
-/// The board from above, with the USB connector at the front and M2 at the back right.
+/// Draws the board from above, with the USB connector at the front and M2 at the back right.
 fn drone_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
-    let lit = wizard.is_lit(app.now);
+    let is_lit = wizard.is_lit(app.now);
     let led =
-        if lit { Span::styled(theme.leds.0, theme.led) } else { Span::styled(theme.leds.1, theme.faint) };
-    let plugged = matches!(wizard.step, WizardStep::Hold | WizardStep::Release | WizardStep::Early);
-    let cable = if plugged { "[USB]" } else { "     " };
-    let held = matches!(wizard.step, WizardStep::Count | WizardStep::Hold);
-    let button = if held { Span::styled("(#)", theme.strong) } else { Span::raw("( )") };
+        if is_lit { Span::styled(theme.leds.0, theme.led) } else { Span::styled(theme.leds.1, theme.faint) };
+    let is_plugged = matches!(wizard.step, WizardStep::Hold | WizardStep::Release | WizardStep::Early);
+    let cable = if is_plugged { "[USB]" } else { "     " };
+    let is_held = matches!(wizard.step, WizardStep::Count | WizardStep::Hold);
+    let button = if is_held { Span::styled("(#)", theme.strong) } else { Span::raw("( )") };
     let label = match (wizard.step, wizard.led(app.now)) {
         (WizardStep::AskLeds | WizardStep::Answer(Leds::Other), _) => "",
         (WizardStep::Answer(Leds::TwoSlow), _) => "M2, M3: slow",

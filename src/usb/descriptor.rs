@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::{Setup, TransferError, Transport};
 
-/// Time limit for GET_DESCRIPTOR, which a working device answers at once.
+/// The time limit for GET_DESCRIPTOR, which a working device answers at once.
 ///
-/// A hung device must not block cancellation, which must take effect within two seconds. The worker sends the request
-/// up to four times, with pauses of 250 ms in total (`worker::retry`): 4 × 400 ms + 250 ms = 1.85 s.
+/// A cancellation must take effect within two seconds, even if the device hangs. The worker sends the request up to
+/// four times, with pauses of 250 ms in total (`worker::retry`): 4 × 400 ms + 250 ms = 1.85 s.
 const LIMIT: Duration = Duration::from_millis(400);
 /// bmRequestType: device to host, standard, device.
 const STANDARD_IN: u8 = 0x80;
@@ -53,21 +53,21 @@ pub(crate) struct Interface {
 pub(crate) struct Names {
     /// A name that could not be read is empty.
     pub strings: Strings,
-    /// The error, if a name could not be read. In that case, the names do not prove anything about the device.
+    /// The last error, if a name could not be read. In that case, the names do not prove anything about the device.
     pub lost: Option<TransferError>,
 }
 
-/// Reads the names of a device, the serial number first because it distinguishes drones. After a timeout, the remaining
-/// names are not requested.
+/// Reads the names of a device. Reads the serial number first, because it distinguishes drones; after a timeout, does
+/// not request the remaining names.
 pub(crate) fn names(transport: &mut dyn Transport) -> Result<Names, TransferError> {
     let mut device = [0; 18];
     let n = get(transport, DEVICE, 0, 0, &mut device)?;
     let mut lost = None;
-    let mut name = |at: usize| {
+    let mut name = |offset: usize| {
         if lost == Some(TransferError::Timeout) {
             return Ok(String::new());
         }
-        match string(transport, if at < n { device[at] } else { 0 }) {
+        match string(transport, if offset < n { device[offset] } else { 0 }) {
             Err(error) if error.is_transient() => {
                 lost = Some(error);
                 Ok(String::new())
@@ -79,7 +79,7 @@ pub(crate) fn names(transport: &mut dyn Transport) -> Result<Names, TransferErro
     Ok(Names { strings, lost })
 }
 
-/// Reads one string descriptor. Returns an empty string for index 0, which means that the device has no such string.
+/// Reads a string descriptor. Returns an empty string for index 0, which means that the device has no such string.
 pub(crate) fn string(transport: &mut dyn Transport, index: u8) -> Result<String, TransferError> {
     if index == 0 {
         return Ok(String::new());

@@ -28,7 +28,7 @@ impl Libusb {
     pub(crate) fn new() -> Result<Libusb, BusError> {
         let context = Context::new().map_err(|error| BusError::NoUsb(error.to_string()))?;
         let arrivals = if rusb::has_hotplug() {
-            HotplugBuilder::new().register(&context, Box::new(Notice)).ok()
+            HotplugBuilder::new().register(&context, Box::new(HotplugCallback)).ok()
         } else {
             None
         };
@@ -42,9 +42,9 @@ impl Libusb {
 }
 
 /// The callbacks are empty, because every event makes `handle_events` return.
-struct Notice;
+struct HotplugCallback;
 
-impl Hotplug<Context> for Notice {
+impl Hotplug<Context> for HotplugCallback {
     fn device_arrived(&mut self, _: Device<Context>) {}
     fn device_left(&mut self, _: Device<Context>) {}
 }
@@ -52,7 +52,7 @@ impl Hotplug<Context> for Notice {
 impl Bus for Libusb {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         // A device that disconnects during the scan is omitted.
-        Ok(self.devices()?.iter().filter_map(found).collect())
+        Ok(self.devices()?.iter().filter_map(describe).collect())
     }
 
     fn open(&self, wanted: &Found) -> Result<Box<dyn Transport>, TransferError> {
@@ -61,10 +61,10 @@ impl Bus for Libusb {
             let same = |it: Found| {
                 (it.id, it.location, it.address) == (wanted.id, wanted.location.clone(), wanted.address)
             };
-            found(device).is_some_and(same)
+            describe(device).is_some_and(same)
         };
         let device = devices.iter().find(is_wanted);
-        let handle = device.ok_or(TransferError::Disconnected)?.open().map_err(error)?;
+        let handle = device.ok_or(TransferError::Disconnected)?.open().map_err(convert_error)?;
         Ok(Box::new(LibusbTransport { handle, claimed: None }))
     }
 
@@ -85,7 +85,7 @@ fn sleep_if_failed(waited: rusb::Result<()>, limit: Duration) {
     }
 }
 
-fn found(device: &Device<Context>) -> Option<Found> {
+fn describe(device: &Device<Context>) -> Option<Found> {
     let descriptor = device.device_descriptor().ok()?;
     let release = descriptor.device_version();
     let id = Id { vendor: descriptor.vendor_id(), product: descriptor.product_id() };
@@ -95,16 +95,16 @@ fn found(device: &Device<Context>) -> Option<Found> {
         release: u16::from(release.major()) << 8
             | u16::from(release.minor()) << 4
             | u16::from(release.sub_minor()),
-        names: if id == CRAZYFLIE { names(&location, device.address()) } else { None },
+        names: if id == CRAZYFLIE { read_names(&location, device.address()) } else { None },
         location,
         address: device.address(),
         simulated: false,
     })
 }
 
-/// The names that Linux read when the device was plugged in. Any user can read these names, even without permission to
-/// open the device.
-fn names(location: &Location, address: u8) -> Option<Strings> {
+/// Returns the names that Linux recorded when the device was plugged in. Any user can read these names, even without
+/// permission to open the device.
+fn read_names(location: &Location, address: u8) -> Option<Strings> {
     const LONGEST: u64 = 1024;
     let folder = Path::new("/sys/bus/usb/devices").join(location.to_string());
     let read = |name: &str| {
@@ -131,41 +131,41 @@ impl Transport for LibusbTransport {
         limit: Duration,
     ) -> Result<usize, TransferError> {
         let Setup { request_type, request, value, index } = setup;
-        self.handle.read_control(request_type, request, value, index, buffer, limit).map_err(error)
+        self.handle.read_control(request_type, request, value, index, buffer, limit).map_err(convert_error)
     }
 
     fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
         let Setup { request_type, request, value, index } = setup;
-        self.handle.write_control(request_type, request, value, index, data, limit).map_err(error)
+        self.handle.write_control(request_type, request, value, index, data, limit).map_err(convert_error)
     }
 
     fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
         self.claim(interface)?;
-        self.handle.set_alternate_setting(interface, alternate).map_err(error)
+        self.handle.set_alternate_setting(interface, alternate).map_err(convert_error)
     }
 
     fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
         self.claim(pipe.interface)?;
-        self.handle.read_bulk(pipe.endpoint, buffer, limit).map_err(error)
+        self.handle.read_bulk(pipe.endpoint, buffer, limit).map_err(convert_error)
     }
 
     fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
         self.claim(pipe.interface)?;
-        self.handle.write_bulk(pipe.endpoint, data, limit).map_err(error)
+        self.handle.write_bulk(pipe.endpoint, data, limit).map_err(convert_error)
     }
 }
 
 impl LibusbTransport {
     fn claim(&mut self, interface: u8) -> Result<(), TransferError> {
         if self.claimed != Some(interface) {
-            self.handle.claim_interface(interface).map_err(error)?;
+            self.handle.claim_interface(interface).map_err(convert_error)?;
             self.claimed = Some(interface);
         }
         Ok(())
     }
 }
 
-fn error(error: rusb::Error) -> TransferError {
+fn convert_error(error: rusb::Error) -> TransferError {
     match error {
         rusb::Error::Pipe => TransferError::Stall,
         rusb::Error::Timeout => TransferError::Timeout,

@@ -96,7 +96,7 @@ impl Transport for TracedTransport {
 
 impl fmt::Display for Transfer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Number of bytes to print: enough for a status. A whole data block would fill the screen.
+        /// The number of bytes to print: enough for a status. A whole data block would fill the screen.
         const SHOWN: usize = 8;
         let setup = |f: &mut fmt::Formatter<'_>, s: &Setup| {
             write!(f, "{:02x} {:02x} value {:04x} index {:04x}", s.request_type, s.request, s.value, s.index)

@@ -12,10 +12,10 @@ use crate::usb::TransferError;
 
 /// How long the LEDs stay on or off.
 const HALF_PERIOD: Duration = Duration::from_millis(250);
-/// All LEDs on, and all off, both under cfdfu's control (crazyflie-firmware, `led.c`).
+/// All LEDs on and all LEDs off, both under cfdfu's control (crazyflie-firmware, `led.c`).
 const ON: u8 = 0xFF;
 const OFF: u8 = 0x80;
-/// Returns control of the LEDs to the firmware.
+/// The mask that returns control of the LEDs to the firmware.
 const RELEASED: u8 = 0;
 /// How long to retry opening the link.
 const OPEN_LIMIT: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ fn blink_leds(ctx: &mut Ctx<'_>, link: &mut FirmwareLink, length: Duration) -> R
 }
 
 fn set_leds(ctx: &Ctx<'_>, link: &mut FirmwareLink, mask: u8) -> Result<(), Stop> {
-    match link.ask(ctx, &crtp::set_leds(mask), crtp::leds_are_set) {
+    match link.ask(ctx, &crtp::leds_request(mask), crtp::leds_are_set) {
         Ok(Some(true)) => Ok(()),
         Err(error @ TransferError::Disconnected) => Err(FailureKind::Open(error).into()),
         Ok(Some(false) | None) | Err(_) => Err(FailureKind::NoReply.into()),

@@ -4,28 +4,28 @@
 use std::time::Duration;
 
 use super::firmware_link::FirmwareLink;
-use super::port::{at, require_same_drone};
+use super::port::{device_at, require_same_drone};
 use super::{Ctx, Stop, find};
 use crate::crazyflie::Mode;
 use crate::crazyflie::console::ConsoleLine;
 use crate::job::{Device, Event, FailureKind, Job, LogEntry, Outcome, WaitFor};
 use crate::usb::{CRAZYFLIE, ROM_DFU, TransferError};
 
-/// How long to retry opening the link.
+/// The time during which to retry opening the link.
 const OPEN_LIMIT: Duration = Duration::from_secs(1);
-/// How long to wait for a packet. The job can be stopped only between two waits.
-const LISTEN: Duration = Duration::from_millis(100);
-/// How long to wait before opening a drone that was in DFU mode. The drone has to start first. The program that flashed
-/// the drone may then read the console to check the drone's health.
+/// The time to wait for a packet. The job can be stopped only between two waits.
+const LISTEN_TIME: Duration = Duration::from_millis(100);
+/// The time to wait before opening a drone that was in DFU mode. The drone has to start first, and the program that
+/// flashed the drone may then read the console to check the drone's health.
 const AFTER_DFU: Duration = Duration::from_secs(6);
 /// The pause between attempts to open the link of a drone that has returned.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// When to switch the link to USB again, counted from the time at which the link was opened.
+/// The times at which to switch the link to USB again, counted from the opening of the link.
 const SWITCH_AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
-/// The limit of a job that only the user ends: ten years.
+/// The time limit of a job that only the user ends: ten years.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// Posts each line as [`Event::Console`], for up to `limit`. Stopping the job is not an error.
+/// Posts each console line as [`Event::Console`], for up to `limit`. Stopping the job is not an error.
 pub(super) fn console(ctx: &mut Ctx<'_>, job: &Job, limit: Option<Duration>) -> Result<Outcome, Stop> {
     let mut device = find::find_device(ctx, job)?;
     if device.mode == Mode::Dfu {
@@ -63,7 +63,7 @@ fn listen(
     // The firmware may switch the link back to the radio while it starts.
     let mut switches = SWITCH_AGAIN.into_iter().peekable();
     while ctx.check_cancelled().is_ok() && ctx.clock.now() < end {
-        let lines = link.listen(LISTEN)?;
+        let lines = link.listen(LISTEN_TIME)?;
         if switches.next_if(|at| ctx.clock.now().saturating_sub(opened) >= *at).is_some() {
             link.switch_to_usb()?;
         }
@@ -91,7 +91,7 @@ fn wait_for_return(
         let now = ctx.clock.now();
         let list = ctx.bus.list()?;
         let found = list.into_iter().find(|found| found.location == device.location);
-        // Never open a drone in DFU mode: the drone belongs to the program that flashes it.
+        // Never open a drone in DFU mode, because another program may be flashing the drone.
         if found.as_ref().is_some_and(|found| found.id == ROM_DFU) {
             open_at = now + AFTER_DFU;
         }
@@ -99,7 +99,7 @@ fn wait_for_return(
             return Ok(None);
         }
         open_at = now + RETRY_PAUSE;
-        let back = at(ctx.bus, &device.location)?.filter(|back| back.mode == Mode::Firmware);
+        let back = device_at(ctx.bus, &device.location)?.filter(|back| back.mode == Mode::Firmware);
         let is_same_drone = |back: &Device| require_same_drone(&device.strings.serial, back).is_ok();
         let Some(back) = back.filter(|back| back.open_error.is_none() && is_same_drone(back)) else {
             return Ok(None);

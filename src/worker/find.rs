@@ -16,11 +16,11 @@ use crate::usb::{CRAZYFLIE, ROM_DFU, Transport, UDEV};
 /// Waits for the device that the job selects, in either mode.
 pub(super) fn find_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     let mut inaccessible_since = None;
-    let mut other_drone = false;
+    let mut has_warned = false;
     let device = ctx.wait_for(WaitFor::Crazyflie, job.wait, |ctx| match select_device(ctx, job)? {
         // The job's drone may still return to its port.
         Err(kind @ FailureKind::OtherDrone { .. }) if !job.wait.is_zero() => {
-            if !std::mem::replace(&mut other_drone, true) {
+            if !std::mem::replace(&mut has_warned, true) {
                 ctx.log(LogEntry::LeftAlone(kind));
             }
             Ok(None)
@@ -30,7 +30,7 @@ pub(super) fn find_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> 
             inaccessible_since = None;
             Ok(None)
         }
-        // This device may be another board. Keep waiting for the Crazyflie.
+        // This device may be a different board. Keep waiting for the Crazyflie.
         Ok(device) if device.is_doubtful() && !job.wait.is_zero() => Ok(None),
         Err(FailureKind::NoAccess(CRAZYFLIE)) if !job.wait.is_zero() => Ok(None),
         // A device that has just appeared may become accessible a moment later.

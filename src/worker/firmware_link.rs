@@ -14,7 +14,7 @@ use crate::usb::{TransferError, Transport};
 
 /// Time limit for one packet. Switching the link takes no time, and the firmware sends a packet within one tick.
 const PACKET: Duration = Duration::from_millis(100);
-/// Time limit for the read that claims the interface. Before the link is switched, only a leftover packet can arrive.
+/// Time limit for the read that claims the interface. Until the link is switched, only a leftover packet can arrive.
 const CLAIM: Duration = Duration::from_millis(10);
 /// How long to wait for an answer, which may arrive after console packets.
 const ANSWER: Duration = Duration::from_millis(300);
@@ -33,8 +33,8 @@ pub(super) struct FirmwareLink {
 /// Why the link was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unopened {
-    /// The device has been replaced by another one, another program such as cfclient uses the link, or access is
-    /// denied. The link must not be switched.
+    /// A different device is plugged in now, another program such as cfclient uses the link, or access is denied. The
+    /// link must not be switched.
     Unavailable,
     /// The device is on the bus but does not answer.
     Silent,
@@ -79,12 +79,13 @@ impl FirmwareLink {
             _ => failed(TransferError::Access),
         });
         let mut transport = opened?;
-        // A different device may be plugged in by now. Send the requests only to a confirmed Crazyflie.
+        // A different device may be plugged in by now. Send the link requests only to a confirmed Crazyflie.
         let Names { strings, lost, .. } = descriptor::names(&mut *transport).map_err(failed)?;
         if let Some(error) = lost {
             return Err(failed(error));
         }
-        // A drone that could not be opened when it was listed reports its serial number only now.
+        // An empty or hidden `serial` matches any drone: a drone that could not be opened when it was listed reports
+        // its serial number only now.
         let is_other = !["", HIDDEN_SERIAL].contains(&serial) && !is_same_serial(serial, &strings.serial);
         if Mode::of(device.id, &strings) != Some(Mode::Firmware) || is_other {
             return Err(failed(TransferError::NotFound));
@@ -111,8 +112,8 @@ impl FirmwareLink {
         self.transport.control_out(LINK_TO_USB, &[], PACKET).map(drop)
     }
 
-    /// Sends a packet and waits for its answer. Collects console packets and ignores all others. Returns `None` if no
-    /// answer arrives.
+    /// Sends a packet and waits for its answer. Collects console packets and ignores all other packets. Returns
+    /// `None` if no answer arrives.
     pub(super) fn ask<T>(
         &mut self,
         ctx: &Ctx<'_>,
@@ -136,7 +137,8 @@ impl FirmwareLink {
         Ok(None)
     }
 
-    /// Like [`FirmwareLink::ask`], but asks once more if no answer arrives: either packet may have been lost.
+    /// Like [`FirmwareLink::ask`], but asks once more if no answer arrives: the question or its answer may have been
+    /// lost.
     pub(super) fn ask_twice<T>(
         &mut self,
         ctx: &Ctx<'_>,

@@ -55,8 +55,8 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
     outcome
 }
 
-/// Runs every step up to and including verification. If `task` has several images, keeps only the image for the drone's
-/// board.
+/// Runs all steps from the checks to the verification. If `task` has several images, keeps only the image for the
+/// drone's board.
 fn write(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
@@ -91,8 +91,8 @@ fn write(
         .write_image(ctx)
 }
 
-/// Restarts the drone, unless it should stay in DFU mode. The drone may fail to start: after manual entry, some drones
-/// need a power cycle. The report mentions this, but the job still succeeds.
+/// Restarts the drone, unless it should stay in DFU mode. The drone may fail to start: some drones need a power
+/// cycle after DFU mode was entered by hand. The report mentions this, but the job still succeeds.
 fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &FlashTask) -> Option<Restarted> {
     if task.leave == Leave::Stay {
         session.settle(ctx);
@@ -105,7 +105,7 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
     Some(reboot::restart(ctx, session, device, task.leave, address))
 }
 
-/// Whether the version that the drone reports differs from the flashed version.
+/// Returns whether the version that the drone reports differs from the flashed version, and logs a difference.
 fn runs_other(ctx: &Ctx<'_>, restarted: &Restarted, task: &FlashTask) -> bool {
     match (&restarted.runs, &task.version) {
         (Some(runs), Some(flashed)) if runs != flashed => {
@@ -139,29 +139,29 @@ fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) ->
         return Ok(BoardCheck::Passed);
     }
     if task.mismatch == Mismatch::Allow {
-        ctx.log(LogEntry::OtherBoardTaken(board.clone()));
+        ctx.log(LogEntry::OtherBoardAllowed(board.clone()));
         return Ok(BoardCheck::Passed);
     }
     Err(FailureKind::OtherBoard { board: board.clone(), boards: boards() }.into())
 }
 
-/// Looks for evidence that the device is a Crazyflie. Without such evidence, the device may be another board with the
-/// same chip, and the firmware of that board would be lost. In that case, returns the contents found in place of the
-/// bootloader.
+/// Looks for evidence that the device is a Crazyflie. Without such evidence, the device may be a different board with
+/// the same chip, and the firmware of that board would be lost. In that case, returns the contents found in place of
+/// the bootloader.
 ///
-/// Evidence is a board in the OTP, firmware that was seen running, Bitcraze's bootloader, or the start of a Crazyflie
-/// firmware. No evidence is required if the user overrides the check, or if the job is resumed, is an undo or restores
-/// a missing bootloader.
+/// Evidence is a board in the OTP, firmware that was seen running, Bitcraze's bootloader, or the start of Crazyflie
+/// firmware. No evidence is required if the user overrides the check, or if the job is a resumed job, an undo or the
+/// restore of a missing bootloader.
 fn find_foreign_loader(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
     task: &FlashTask,
     board: Option<&Board>,
 ) -> Result<Option<Loader>, Stop> {
-    let known = board.is_some_and(|board| !board.assumed) || ctx.run_state != RunState::InDfu;
-    let allowed =
+    let is_known = board.is_some_and(|board| !board.assumed) || ctx.run_state != RunState::InDfu;
+    let is_allowed =
         task.mismatch == Mismatch::Allow || task.left != DroneState::Untouched || task.change == Change::Undo;
-    if known || allowed {
+    if is_known || is_allowed {
         return Ok(None);
     }
     let reading = |stop: Stop| stop.at(Place::Evidence);
@@ -205,8 +205,8 @@ enum ProtectionCheck {
 
 /// Measures whether the chip really programs 32 bits at a time.
 ///
-/// The ROM's answers cannot prove this: a ROM could accept the setting ([`Session::set_width`]) without applying it.
-/// The timing can prove it: a full block takes about 13 ms at 32 bits and 38 ms at 8 bits, which is 512 or 2048
+/// The ROM's answers cannot prove the width: a ROM could accept the setting ([`Session::set_width`]) and not apply it.
+/// The timing can prove the width: a full block takes about 13 ms at 32 bits and 38 ms at 8 bits, which is 512 or 2048
 /// operations of 16 µs each (DS8626 table 40), plus the transfer. The average of the first eight full blocks is
 /// compared with a limit between these two times. A slow chip only causes a warning, because the data is still written
 /// correctly.
@@ -214,7 +214,7 @@ enum ProtectionCheck {
 struct WidthCheck {
     blocks: u32,
     time: Duration,
-    decided: bool,
+    is_decided: bool,
 }
 
 impl WidthCheck {
@@ -224,15 +224,15 @@ impl WidthCheck {
     const LIMIT: Duration = Duration::from_millis(22);
 
     /// Counts a written block. Returns the verdict once, when enough blocks have been counted: `true` for 32 bits.
-    fn count_block(&mut self, len: u32, took: Duration) -> Option<bool> {
-        if len == WidthCheck::FULL && !self.decided {
+    fn count_block(&mut self, len: u32, elapsed: Duration) -> Option<bool> {
+        if len == WidthCheck::FULL && !self.is_decided {
             self.blocks += 1;
-            self.time += took;
+            self.time += elapsed;
         }
-        if self.blocks < WidthCheck::BLOCKS || self.decided {
+        if self.blocks < WidthCheck::BLOCKS || self.is_decided {
             return None;
         }
-        self.decided = true;
+        self.is_decided = true;
         Some(self.time / self.blocks < WidthCheck::LIMIT)
     }
 }
@@ -285,7 +285,7 @@ impl Flashing<'_> {
         Ok(Some(loader))
     }
 
-    /// Compares flash with the image, reports the remaining work and waits for confirmation.
+    /// Compares the flash with the image, reports the remaining work and waits for confirmation.
     fn prepare(&mut self, ctx: &mut Ctx<'_>, loader: Option<Loader>) -> Result<Work, Stop> {
         let (mut found, before) = match (self.task.compare, self.task.keep) {
             (Compare::Skip, Keep::No) => (vec![Comparison::Differs; self.plan.sectors().len()], None),
@@ -320,7 +320,8 @@ impl Flashing<'_> {
         Ok(work)
     }
 
-    /// Whether an undo would overwrite data that another program has written, and the user must decide.
+    /// Returns whether the user must confirm that an undo overwrites data that another program has written. Fails if
+    /// the undo must be refused.
     fn is_changed_since(&self, ctx: &Ctx<'_>, before: Option<&Segment>) -> Result<bool, Stop> {
         let Some(before) = before else { return Ok(false) };
         if self.task.expected.iter().all(|piece| piece.is_in(before) != Some(false)) {
@@ -330,7 +331,7 @@ impl Flashing<'_> {
             Mismatch::Refuse => Err(FailureKind::ChangedSince.into()),
             Mismatch::Ask => Ok(true),
             Mismatch::Allow => {
-                ctx.log(LogEntry::ChangedSinceTaken);
+                ctx.log(LogEntry::ChangedSinceAllowed);
                 Ok(false)
             }
         }
@@ -383,8 +384,8 @@ impl Flashing<'_> {
         Ok((found, before))
     }
 
-    /// Reads a complete sector, after reading any sectors before it that the image skips. The backup must not have
-    /// gaps, because restoring it would erase the skipped sectors.
+    /// Reads a complete sector. First reads any preceding sectors that the image skips, because the backup must not
+    /// have gaps: a restore would erase the skipped sectors.
     fn copy_sector(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -408,8 +409,8 @@ impl Flashing<'_> {
         }
         let actual = &kept[from..];
         let matches = |span: &Span| {
-            let at = (span.start().0 - start.0) as usize;
-            actual.get(at..at + span.size()) == Some(self.plan.data(*span))
+            let offset = (span.start().0 - start.0) as usize;
+            actual.get(offset..offset + span.size()) == Some(self.plan.data(*span))
         };
         Ok(match () {
             () if planned.filled.iter().all(matches) => Comparison::Same,
@@ -425,10 +426,10 @@ impl Flashing<'_> {
             ctx.check_cancelled()?;
             let actual = self.session.read(ctx, block)?;
             if actual != self.plan.data(block) {
-                // Reading a blank sector to its end takes only a quarter of the time of an erase, which can then be
+                // Reading a blank sector to its end takes only a quarter of the time of the erase that can then be
                 // skipped.
-                let blank = is_blank(&actual) && self.sector_is_blank(ctx, planned.sector)?;
-                return Ok(if blank { Comparison::Blank } else { Comparison::Differs });
+                let is_sector_blank = is_blank(&actual) && self.sector_is_blank(ctx, planned.sector)?;
+                return Ok(if is_sector_blank { Comparison::Blank } else { Comparison::Differs });
             }
         }
         Ok(Comparison::Same)
@@ -507,7 +508,7 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// Writes a commit word, 8 bits at a time. If the supply voltage is too low for 32 bits, the word could be wrong,
+    /// Writes a commit word, 8 bits at a time. At 32 bits, a supply voltage that is too low could produce a wrong word,
     /// and the firmware would start even with a wrong word.
     fn commit(&mut self, ctx: &mut Ctx<'_>, word: Span, meter: &mut Meter) -> Result<(), Stop> {
         self.session.program_bytes(ctx)?;
@@ -619,7 +620,7 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// Reports a sector as verified after its last block.
+    /// Reports a sector as verified once its last block is verified.
     fn post_verified(&self, ctx: &Ctx<'_>, block: Span, end: u64) {
         if let Some(sector) = self.sector_at(block.start())
             && (block.end() == end || block.end() == sector.span.end())
@@ -633,7 +634,7 @@ impl Flashing<'_> {
         planned.map(|planned| planned.sector)
     }
 
-    /// Sets the state that the drone will be in after a change at `address`. Called before the change.
+    /// Sets the state that the drone will be in after a change at `address`. Must be called before the change.
     fn record_change(&self, ctx: &mut Ctx<'_>, address: Address) {
         if address < FIRMWARE_BASE && address >= LOADER_BASE {
             ctx.drone = DroneState::WithoutLoader;
@@ -662,7 +663,7 @@ impl Flashing<'_> {
 }
 
 /// Reads a block and compares it with `expected`. A difference counts only if a second read confirms it, because the
-/// read itself may be wrong.
+/// first read may be wrong.
 pub(super) fn require_in_flash(
     ctx: &mut Ctx<'_>,
     session: &mut Session,

@@ -56,7 +56,7 @@ fn read_identity(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Identity, S
     Ok(Identity { board, loader, firmware: Content::in_flash(&program), protection, rom })
 }
 
-/// Reads sector 0. `progress` receives the length of each block after it has been read.
+/// Reads sector 0. Calls `progress` with the length of each block after reading the block.
 pub(super) fn read_sector_0(
     ctx: &mut Ctx<'_>,
     session: &mut Session,

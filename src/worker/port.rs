@@ -1,4 +1,5 @@
-//! Identifies the device on a port, opens it once udev permits, and checks that the device is still the same drone.
+//! Finds the device on a port, waits until udev permits access to the device, opens it, and checks that it is still the
+//! same drone.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use crate::job::{Device, FailureKind};
 use crate::scan::inspect;
 use crate::usb::{Bus, CRAZYFLIE, Found, Location, ROM_DFU, TransferError, Transport, UDEV};
 
-/// Returns the device on this port, if it may be a Crazyflie.
-pub(super) fn at(bus: &dyn Bus, port: &Location) -> Result<Option<Device>, Stop> {
+/// Returns the device on this port, if the device may be a Crazyflie.
+pub(super) fn device_at(bus: &dyn Bus, port: &Location) -> Result<Option<Device>, Stop> {
     let matches = |found: &Found| found.location == *port && (found.id == ROM_DFU || found.id == CRAZYFLIE);
     let found = bus.list()?.into_iter().find(matches);
     Ok(found.and_then(|found| inspect(bus, &found).ok()?))
@@ -29,7 +30,7 @@ pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>,
 /// chip hides its serial number and passes this check, but is refused later because of the protection.
 pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), FailureKind> {
     let shown = &device.strings.serial;
-    // The serial number of a device that cannot be opened is unknown. The open error will be reported instead.
+    // The serial number of a device that cannot be opened is unknown. The job will report the open error instead.
     if device.open_error.is_some() || shown == HIDDEN_SERIAL || crazyflie::is_same_serial(serial, shown) {
         return Ok(());
     }
@@ -37,15 +38,15 @@ pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), Fa
     Err(FailureKind::OtherDrone { port: device.location.clone(), found })
 }
 
-/// Identifies a device repeatedly until it can be opened, for at most [`UDEV`]. A new device may not answer at first,
-/// and udev sets the device's permissions a moment after the device appears.
+/// Inspects a device repeatedly until it can be opened, for at most [`UDEV`]. A new device may not answer at first, and
+/// udev sets the device's permissions a moment after the device appears.
 pub(super) fn wait_for_permission(ctx: &mut Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
     let start = ctx.clock.now();
     while device.open_error.is_some_and(|error| error != TransferError::Busy)
         && ctx.clock.now().saturating_sub(start) < UDEV
     {
         ctx.clock.sleep(Duration::from_millis(50));
-        let again = at(ctx.bus, &device.location)?.filter(|again| again.id == device.id);
+        let again = device_at(ctx.bus, &device.location)?.filter(|again| again.id == device.id);
         device = again.unwrap_or(device);
         ctx.check_cancelled()?;
     }

@@ -12,14 +12,14 @@ use crate::usb::TransferError;
 
 /// The maximum number of memories to query. The firmware has about ten, and the EEPROM is among the first.
 const MEMORIES: u8 = 16;
-/// How long the search for a parameter may take. The firmware has about four hundred parameters, and each takes two
-/// transfers.
-const SEARCH: Duration = Duration::from_millis(900);
+/// How long the search for a parameter may take. The firmware has about four hundred parameters, and a query for each
+/// takes two transfers.
+const SEARCH_LIMIT: Duration = Duration::from_millis(900);
 /// How long to wait for console text once all questions are answered. The firmware sends its buffered text without
 /// pauses.
-const REST: Duration = Duration::from_millis(20);
+const CONSOLE_WAIT: Duration = Duration::from_millis(20);
 /// The maximum number of console packets to read after the questions: as many as the firmware buffers (`crtp.c`).
-const KEPT: usize = 200;
+const CONSOLE_PACKETS: usize = 200;
 
 /// Queries everything that the running `device` reports about itself, retrying for up to `limit`: firmware that has
 /// just started needs a moment.
@@ -33,7 +33,7 @@ pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Ru
             return running;
         }
     };
-    // Opening the link may have used up the time limit. Ask at least once anyway.
+    // Opening the link may have used up the time limit. Ask for the version at least once anyway.
     while running.version.is_none() && ctx.check_cancelled().is_ok() {
         match version(ctx, &mut link) {
             Ok(version) => running.version = version,
@@ -92,10 +92,10 @@ fn read_console(
     link: &mut FirmwareLink,
     mut each: impl FnMut(ConsoleLine),
 ) -> Result<(), TransferError> {
-    for _ in 0..KEPT {
+    for _ in 0..CONSOLE_PACKETS {
         let before = ctx.clock.now();
-        link.listen(REST)?.into_iter().for_each(&mut each);
-        if ctx.clock.now().saturating_sub(before) >= REST {
+        link.listen(CONSOLE_WAIT)?.into_iter().for_each(&mut each);
+        if ctx.clock.now().saturating_sub(before) >= CONSOLE_WAIT {
             break;
         }
     }
@@ -107,8 +107,8 @@ fn read_console(
 fn read_health(ctx: &mut Ctx<'_>, link: &mut FirmwareLink) -> Result<(), TransferError> {
     read_console(ctx, link, |line| ctx.log(LogEntry::Console(line.text)))?;
     if link.health.self_test.is_none()
-        && let Some(number) = find_self_test(ctx, link, SEARCH)?
-        && let Some(passed) = self_test_passed(ctx, link, number)?
+        && let Some(number) = find_self_test(ctx, link, SEARCH_LIMIT)?
+        && let Some(passed) = read_self_test(ctx, link, number)?
     {
         link.health.apply_self_test_parameter(passed);
     }
@@ -116,7 +116,7 @@ fn read_health(ctx: &mut Ctx<'_>, link: &mut FirmwareLink) -> Result<(), Transfe
 }
 
 /// Finds the number of the parameter `system.selftestPassed`. Parameters have no fixed numbers, so this function
-/// searches for the name, for up to `limit`. Returns `None` if the parameter is not found, or if the job is stopped.
+/// searches for the name, for up to `limit`. Returns `None` if the parameter is not found or the job is stopped.
 pub(super) fn find_self_test(
     ctx: &mut Ctx<'_>,
     link: &mut FirmwareLink,
@@ -141,7 +141,7 @@ pub(super) fn find_self_test(
 }
 
 /// Reads the parameter that [`find_self_test`] found. Returns `None` if no answer arrives.
-pub(super) fn self_test_passed(
+pub(super) fn read_self_test(
     ctx: &Ctx<'_>,
     link: &mut FirmwareLink,
     number: u16,
@@ -160,7 +160,7 @@ fn read_radio(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<Option<Radio>, T
             None => return Ok(None),
             Some(false) => {}
             Some(true) => {
-                let answer = |packet: &[u8]| crtp::radio_block(number, packet);
+                let answer = |packet: &[u8]| crtp::parse_radio_block(number, packet);
                 let block = link.ask(ctx, &crtp::radio_request(number), answer)?;
                 return Ok(block.and_then(|block| Radio::of(&block)));
             }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::port::{at, open, require_same_drone, wait_for_permission};
+use super::port::{device_at, open, require_same_drone, wait_for_permission};
 use super::session::Session;
 use super::timeline::Part;
 use super::watch::{Watched, watch};
@@ -69,7 +69,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         if answer.is_ok() {
             // The drone answered, so its firmware is either about to restart or too old to support the request.
             let gone = ctx.wait_for(WaitFor::Restart, GONE, |ctx| {
-                let found = at(ctx.bus, &drone.location)?;
+                let found = device_at(ctx.bus, &drone.location)?;
                 Ok(found.is_none_or(|found| found.address != drone.address).then_some(()))
             })?;
             if gone.is_none() {
@@ -79,7 +79,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         }
         let asked = ctx.clock.now();
         let result = ctx.wait_for(WaitFor::DfuMode, appears, |ctx| {
-            let found = at(ctx.bus, &drone.location)?;
+            let found = device_at(ctx.bus, &drone.location)?;
             // If the firmware has not restarted within `GONE`, the request was lost.
             let lost = ctx.clock.now().saturating_sub(asked) > GONE;
             Ok(found.and_then(|found| match found.mode {
@@ -107,7 +107,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
             break;
         }
     }
-    let now = at(ctx.bus, &drone.location)?.map(|found| found.mode);
+    let now = device_at(ctx.bus, &drone.location)?.map(|found| found.mode);
     if now == Some(Mode::Firmware) {
         ctx.run_state = RunState::Running;
     }
@@ -121,14 +121,14 @@ pub(super) fn wait_for_dfu_by_hand(
     drone: &Device,
     limit: Duration,
 ) -> Result<Option<Device>, Stop> {
-    let mut warned = false;
+    let mut has_warned = false;
     let found = ctx.wait_for(WaitFor::DfuByHand, limit, |ctx| {
-        let found = at(ctx.bus, &drone.location)?.filter(|found| found.mode == Mode::Dfu);
+        let found = device_at(ctx.bus, &drone.location)?.filter(|found| found.mode == Mode::Dfu);
         let Some(found) = found else { return Ok(None) };
         match require_same_drone(&drone.strings.serial, &found) {
             Ok(()) => Ok(Some(found)),
             Err(kind) => {
-                if !std::mem::replace(&mut warned, true) {
+                if !std::mem::replace(&mut has_warned, true) {
                     ctx.log(LogEntry::LeftAlone(kind));
                 }
                 Ok(None)
@@ -154,14 +154,14 @@ enum Started {
 /// Waits until the drone is running or back in DFU mode. `device` is the drone before the restart.
 fn wait_for_start(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started, Stop> {
     let seen = ctx.wait_for(WaitFor::Start, limit, |ctx| {
-        let found = at(ctx.bus, &device.location)?.filter(|found| found.address != device.address);
+        let found = device_at(ctx.bus, &device.location)?.filter(|found| found.address != device.address);
         // Opening a device that is still starting may fail in any way.
         let answers = |device: &Device| device.open_error.is_none_or(persists);
         Ok(found.filter(answers))
     })?;
     let Some(seen) = seen else { return Ok(Started::Missing) };
     ctx.use_device(seen.clone());
-    // Another drone on this port proves nothing about the flashed drone.
+    // A different drone on this port proves nothing about the flashed drone.
     if require_same_drone(&device.strings.serial, &seen).is_err() {
         ctx.log(LogEntry::OtherDroneThere(seen.location));
         return Ok(Started::Missing);
@@ -231,8 +231,8 @@ pub(super) fn restart(
     Restarted { rom, boot, runs, health }
 }
 
-/// Finds eight blank bytes at the end of a sector, starting with the last sector. Reads the bytes from the device,
-/// after all writes, to be certain that they are blank.
+/// Finds eight blank bytes at the end of a sector, and prefers the last sector. Reads the bytes from the device, after
+/// all writes, to be certain that they are blank.
 fn find_blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address> {
     let sectors: Vec<Sector> = session.map().sectors().to_vec();
     sectors.into_iter().rev().find_map(|sector| {
@@ -243,8 +243,8 @@ fn find_blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address>
     })
 }
 
-/// Whether an open error persists once the device has settled. Other errors may be due to a device that is appearing or
-/// disappearing.
+/// Returns whether an open error persists once the device has settled. Other errors may be due to a device that is
+/// appearing or disappearing.
 fn persists(error: TransferError) -> bool {
     matches!(error, TransferError::Access | TransferError::Busy)
 }

@@ -56,7 +56,7 @@ impl<B: Bus> Bus for RetryingBus<B> {
 struct RetryingTransport {
     inner: Box<dyn Transport>,
     clock: Arc<dyn Clock>,
-    /// Set once a request was too slow, or its last attempt timed out. Further requests are not retried.
+    /// Set once a request took too long or timed out on its last attempt. Further requests are not retried.
     retries_disabled: bool,
 }
 
@@ -65,11 +65,11 @@ impl RetryingTransport {
         &mut self,
         mut act: impl FnMut(&mut dyn Transport) -> Result<T, TransferError>,
     ) -> Result<T, TransferError> {
-        let asked = self.clock.now();
+        let start = self.clock.now();
         let mut result = act(&mut *self.inner);
         // An error after this long is not transient, whatever its code. SET_INTERFACE is the reason for this check:
-        // Linux gives it a timeout of 5 s, which cannot be changed here.
-        if self.clock.now().saturating_sub(asked) >= SLOW {
+        // Linux gives this request a timeout of 5 s, which cannot be changed here.
+        if self.clock.now().saturating_sub(start) >= SLOW {
             self.retries_disabled = true;
         }
         let pauses = if self.retries_disabled { &[] } else { &PAUSES[..] };

@@ -19,12 +19,12 @@ use crate::job::trial::Measurement;
 use crate::job::{Device, FailureKind, LogEntry, Width};
 use crate::usb::{TransferError, Transport, descriptor};
 
-/// Time limit for an operation, whatever the device answers. The machine allows 10 s for erasing a sector.
+/// The time limit for an operation, whatever the device answers. The machine allows 10 s for erasing a sector.
 const OPERATION: Duration = Duration::from_secs(45);
 /// How long a device may stay silent before the job fails. This is longer than the longest sector erase (4 s, DS8626
 /// table 40), and short enough for a job to end within 15 s if its device stops answering.
 const SILENCE: Duration = Duration::from_secs(6);
-/// Time limit for reading the names of all memories. Any names that remain are skipped.
+/// The time limit for reading the names of all memories. Any names that remain are skipped.
 const NAMES: Duration = Duration::from_secs(5);
 /// The longest pause between two checks for a `Cancel`.
 const SLICE: Duration = Duration::from_secs(1);
@@ -107,7 +107,8 @@ impl Session {
         Ok(session)
     }
 
-    /// Whether the time per block shows the device's own speed. While bwPollTimeout is obeyed, it does not.
+    /// Returns whether the time per block shows the device's own speed. This is not the case while
+    /// bwPollTimeout is obeyed.
     pub(super) fn is_timed(&self) -> bool {
         self.machine.is_eager()
     }
@@ -458,8 +459,8 @@ impl Session {
         Ok(seen)
     }
 
-    /// Calls `read` once. After a failure, the device is brought back to dfuIDLE; only a lost or silent device ends the
-    /// job.
+    /// Calls `read` once. After a failure, brings the device back to dfuIDLE and returns `None`. Only a lost or silent
+    /// device ends the job.
     fn attempt_read<T>(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -534,7 +535,7 @@ impl Session {
     }
 }
 
-/// Turns an error into a disconnect if the drone is lost: see [`Ctx::reclassify`].
+/// Converts an error to a failure: a disconnect if the drone is lost, otherwise the error itself.
 fn classify_error(ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
     match ctx.reclassify(error.into()) {
         Stop::Failed(kind, _) => kind,
@@ -542,8 +543,8 @@ fn classify_error(ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
     }
 }
 
-/// Whether a retry may help. A retry cannot help if the ROM refused the operation itself, because of read protection or
-/// the address, if a time limit has passed, or if the device is lost.
+/// Returns whether a retry may help. A retry cannot help if the ROM refused the operation itself (because of read
+/// protection or the address), if a time limit has passed, or if the device is lost.
 fn is_retryable(error: DfuError) -> bool {
     match error {
         DfuError::Status(status) => !matches!(status, Status::VENDOR | Status::TARGET),

@@ -1,6 +1,6 @@
 //! Records how the time of a job was spent: for each part, how long data was on the wire, how long the chip was busy,
-//! and how long the host paused at the device's request. The rest of the time was spent on the computer, or waiting for
-//! the drone or for confirmation.
+//! and how long the host paused at the device's request. In the remaining time, the computer was busy, or the job
+//! waited for the drone or for confirmation.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::job::LogEntry;
 /// A part of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// Until the device is found.
+    /// From the start of the job until the device is found.
     Find,
     /// From the request to enter DFU mode until the boot ROM appears on the bus.
     Enter,
@@ -49,11 +49,11 @@ impl Part {
 /// How the time within a part was spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Share {
-    /// In a transfer of data or a command.
+    /// Transferring data or a command.
     Data,
-    /// In a status request, which the ROM answers when its work is done.
+    /// Waiting for the answer to a status request, which the ROM sends when its work is done.
     Chip,
-    /// In a pause that the device requested.
+    /// Pausing at the request of the device.
     Pause,
 }
 
@@ -82,8 +82,8 @@ impl Timeline {
             row.total += now.saturating_sub(self.since);
         }
         self.since = now;
-        let at = self.rows.iter().position(|row| row.part == part);
-        let row = at.map_or(PartRow::new(part), |at| self.rows.remove(at));
+        let index = self.rows.iter().position(|row| row.part == part);
+        let row = index.map_or(PartRow::new(part), |index| self.rows.remove(index));
         self.rows.push(row);
     }
 

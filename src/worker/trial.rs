@@ -43,7 +43,7 @@ pub(super) fn trial(ctx: &mut Ctx<'_>, job: &Job, trial: Trial) -> Result<Outcom
     result.map(|()| Outcome::Identified)
 }
 
-/// Measures everything that does not need a write. The reads that may crash the ROM are last.
+/// Takes all measurements that need no write. The reads that may crash the ROM are last.
 fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
     ctx.post_measurement(session.descriptors());
     if !session.map().is_stm32f405() {
@@ -145,7 +145,7 @@ fn measure_writes(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> R
     }
     session.program_bytes(ctx)?;
     ctx.check_cancelled()?;
-    // A short last block, and a single word, such as the word that commits a flash.
+    // Write a short last block, and then a single word, such as the word that commits a flash.
     for (bytes, offset) in [(SHORT, 0), (4, 2048)] {
         let Some(span) = sector.span.start().checked_add(offset).and_then(|at| Span::new(at, bytes)) else {
             continue;

@@ -1,11 +1,11 @@
-//! Watches a drone that has just started: which version it runs, whether its self-test passes, and whether it stays up.
-//! The firmware prints the result of its self-test on the console and keeps the text until a link reads it. The watch
-//! only sends queries to the drone and always switches the link back to the radio.
+//! Watches a drone that has just started: which version it runs, whether its self-test passes, and whether it keeps
+//! running. The firmware prints the result of its self-test on the console and keeps the text until a link reads it.
+//! The watch sends only queries to the drone, and always switches the link back to the radio.
 
 use std::time::Duration;
 
 use super::firmware_link::{FirmwareLink, Unopened};
-use super::port::{at, require_same_drone};
+use super::port::{device_at, require_same_drone};
 use super::{Ctx, RunState, Stop, query_firmware};
 use crate::crazyflie::Mode;
 use crate::crazyflie::console::Health;
@@ -20,8 +20,8 @@ const STAYS: Duration = Duration::from_secs(3);
 /// The longest time that a drone is watched after it has restarted by itself. The firmware reports the cause only in
 /// its next self-test, about two seconds after the drone appears.
 const RESTARTED: Duration = Duration::from_secs(6);
-/// When to start searching for the self-test's parameter if the console has not reported a verdict. The value is read
-/// at the end, because it is 0 until the self-test has passed.
+/// When to start searching for the self-test's parameter if the console has not reported a verdict. The parameter's
+/// value is read only at the end, because it is 0 until the self-test has passed.
 const FIND_PARAMETER: Duration = Duration::from_secs(2);
 /// How long the search may take.
 const SEARCH: Duration = Duration::from_millis(800);
@@ -58,7 +58,7 @@ struct Watch {
     /// A transfer has failed with a transient error since the firmware started.
     failed: bool,
     /// The link must be opened again.
-    reopen: bool,
+    must_reopen: bool,
     /// The search for the self-test's parameter is over.
     searched: bool,
     /// The number of the self-test's parameter, if it was found.
@@ -84,7 +84,7 @@ pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device, serial: &str) -> Watched
         runs: None,
         before,
         failed: false,
-        reopen: false,
+        must_reopen: false,
         searched: false,
         parameter: None,
     };
@@ -139,7 +139,7 @@ impl Watch {
         }
     }
 
-    /// Asks for the version until it is known, and then only listens.
+    /// Asks for the version until it is known, and reads the lines that the drone prints.
     fn listen(&mut self, ctx: &Ctx<'_>) {
         self.reopen(ctx);
         let Some(link) = &mut self.link else {
@@ -185,13 +185,13 @@ impl Watch {
     fn handle_failure(&mut self, ctx: &Ctx<'_>, error: TransferError) {
         ctx.log(LogEntry::NotAsked(error));
         self.close_link();
-        self.reopen = error.is_transient() && !std::mem::replace(&mut self.failed, true);
+        self.must_reopen = error.is_transient() && !std::mem::replace(&mut self.failed, true);
         // Search for the parameter again, unless it was found.
-        self.searched &= !self.reopen || self.parameter.is_some();
+        self.searched &= !self.must_reopen || self.parameter.is_some();
     }
 
     fn reopen(&mut self, ctx: &Ctx<'_>) {
-        if self.link.is_none() && std::mem::take(&mut self.reopen) {
+        if self.link.is_none() && std::mem::take(&mut self.must_reopen) {
             self.link = open(ctx, &self.device, &self.serial, &mut self.before);
         }
     }
@@ -201,7 +201,7 @@ impl Watch {
         self.link = None;
     }
 
-    /// Returns the result once the result is certain. The drone must be on the bus.
+    /// Returns the result as soon as it is certain. The drone must be on the bus.
     fn decide(&mut self, ctx: &mut Ctx<'_>, now: Duration) -> Option<Boot> {
         let watched = now.saturating_sub(self.seen);
         let limit = if self.restarts == 0 { STAYS } else { RESTARTED };
@@ -230,13 +230,14 @@ impl Watch {
         }
     }
 
-    /// Reads the verdict from the parameter, because the console has not reported it: see [`Health::apply_self_test_parameter`].
+    /// Reads the verdict from the parameter, because the console has not reported a verdict: see
+    /// [`Health::apply_self_test_parameter`].
     fn read_parameter(&mut self, ctx: &Ctx<'_>) {
         // This is the last transfer of the watch, so it is retried here.
         for _ in 0..2 {
             self.reopen(ctx);
             let (Some(link), Some(number)) = (&mut self.link, self.parameter) else { return };
-            match query_firmware::self_test_passed(ctx, link, number) {
+            match query_firmware::read_self_test(ctx, link, number) {
                 Ok(Some(passed)) => return link.health.apply_self_test_parameter(passed),
                 Ok(None) => return,
                 Err(error) => self.handle_failure(ctx, error),
@@ -252,7 +253,8 @@ impl Watch {
             return Ok(Some(Boot::Restarts));
         }
         // The drone may not answer at first.
-        let Some(device) = at(ctx.bus, &found.location)?.filter(|device| device.mode == Mode::Firmware)
+        let Some(device) =
+            device_at(ctx.bus, &found.location)?.filter(|device| device.mode == Mode::Firmware)
         else {
             let is_over = ctx.clock.now().saturating_sub(self.seen) >= RESTARTED;
             return Ok(is_over.then_some(Boot::Restarts));
@@ -260,7 +262,7 @@ impl Watch {
         self.restarts += 1;
         self.before = std::mem::take(&mut self.before).restarted();
         self.verdict = None;
-        (self.failed, self.reopen) = (false, false);
+        (self.failed, self.must_reopen) = (false, false);
         (self.searched, self.parameter) = (false, None);
         if require_same_drone(&self.serial, &device).is_err() {
             ctx.log(LogEntry::OtherDroneThere(device.location));

@@ -58,7 +58,7 @@ fn preview(found: Comparison) -> Event {
     }))
 }
 
-/// A flash that failed because the drone was unplugged.
+/// Returns the outcome of a flash that failed because the drone was unplugged.
 pub fn disconnected() -> Outcome {
     let kind = DfuError::Transfer { request: Request::Command, error: TransferError::Disconnected }.into();
     Outcome::Failed(Failure { kind, place: None, drone: DroneState::WithoutFirmware })
@@ -103,7 +103,7 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// The end of a job. A foreground job that lost its drone can be resumed.
+/// Generates the end of a job. A foreground job that lost its drone can be resumed.
 fn job_ends() -> impl Strategy<Value = Msg> {
     let outcome = prop_oneof![
         Just(Outcome::Flashed),
@@ -164,8 +164,8 @@ fn release_answers() -> impl Strategy<Value = ReleasesMsg> {
     ]
 }
 
-/// Steps on the releases page: a message, usually a key press, and an answer to the last request. The answer is sent
-/// only if there is no message.
+/// Generates steps on the releases page. Each step is an optional message, usually a key press, and an answer to the
+/// last request, which is sent only if the step has no message.
 fn page_steps() -> impl Strategy<Value = (Option<Msg>, ReleasesMsg)> {
     let keys = prop::sample::select(vec![
         Key::Tab,
@@ -245,7 +245,7 @@ proptest! {
             // When a drone stops blinking, the interface returns to the previous screen.
             let was_blinking = app.is_blinking();
             let finished = matches!(&message, Msg::Ended(ended) if !ended.background) && !was_blinking;
-            // `update` may process the end of a background identify, so check for one first.
+            // `update` may process the end of a background identify, so check before the update whether one is running.
             let was_identifying = app.devices.is_identifying();
             let effects = update(&mut app, now, message);
             let quits = effects.contains(&Effect::Quit);
@@ -269,8 +269,8 @@ proptest! {
                     Effect::Cancel if was_identifying && (quits || app.batch().is_some()) => {}
                     Effect::Cancel => {
                         // While the job asks for confirmation, a second cancel is harmless.
-                        let asking = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));
-                        prop_assert!(!cancelled || asking);
+                        let is_asking = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));
+                        prop_assert!(!cancelled || is_asking);
                         cancelled = true;
                     }
                     _ => {}
@@ -279,8 +279,8 @@ proptest! {
             if finished {
                 let can_resume = app.resume().is_some();
                 // If the drone is already back, the job resumes immediately.
-                let resumed = app.job().is_some_and(|view| view.confirm == Confirm::Go);
-                prop_assert!(matches!(app.screen, Screen::Outcome(..) | Screen::Home) || can_resume || resumed);
+                let is_resumed = app.job().is_some_and(|view| view.confirm == Confirm::Go);
+                prop_assert!(matches!(app.screen, Screen::Outcome(..) | Screen::Home) || can_resume || is_resumed);
             }
             if width > 0 && height > 0 {
                 draw(&app, &theme, width, height);

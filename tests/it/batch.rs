@@ -1,6 +1,6 @@
 //! Runs a whole batch on simulated drones, as both front ends do: `Fleet` decides what to do, and `BatchWorkers` runs a
-//! worker and a supervisor for each drone. Records the events and effects of each drone. Used by `isolation` and
-//! `speed`.
+//! worker and a supervisor for each drone. `Batch` records the events and effects of each drone. Used by `isolation`
+//! and `speed`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use cfdfu::supervise::{Next, Observed, Waits};
 use cfdfu::usb::{Bus, Location};
 use cfdfu::watch::watch_drones;
 
-/// Copies of a scenario's first drone, each with its own serial number.
+/// Returns copies of a scenario's first drone, each with its own serial number.
 pub fn drones(scenario: &str, count: usize) -> Vec<SimDrone> {
     let first = Scenario::by_name(scenario).unwrap().drones(Duration::ZERO).remove(0);
     let mut all = vec![first; count];
@@ -26,7 +26,7 @@ pub fn drones(scenario: &str, count: usize) -> Vec<SimDrone> {
     all
 }
 
-/// The policy of a batch that runs `job` on the given number of drones at once.
+/// Returns the policy of a batch that runs `job` on the given number of drones at once.
 pub fn policy(job: Job, drones: usize) -> Policy {
     Policy {
         job,
@@ -40,12 +40,12 @@ pub fn policy(job: Job, drones: usize) -> Policy {
     }
 }
 
-/// What happened to one drone of a batch, in order.
+/// The events and effects of one drone of a batch, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RowHistory {
     /// The events from the drone's worker; the last one is the report.
     pub events: Vec<Event>,
-    /// What the batch did with the drone.
+    /// The effects that the fleet returned for the drone.
     pub effects: Vec<FleetEffect>,
 }
 
@@ -67,7 +67,7 @@ pub struct Batch {
     inputs: Sender<Input>,
     inbox: Receiver<Input>,
     histories: Vec<RowHistory>,
-    /// The rows whose workers have not sent an event yet; `None` if the clock may advance.
+    /// The rows whose workers have not sent an event yet; `None` once the clock may advance.
     silent: Option<HashSet<usize>>,
 }
 
@@ -81,7 +81,7 @@ impl Batch {
         Batch { clock: clock.clone(), fleet, workers, inputs, inbox, histories: Vec::new(), silent: None }
     }
 
-    /// The ports whose drones have a job.
+    /// Returns the ports whose drones have a job.
     pub fn busy(&self) -> BusyPorts {
         self.workers.busy.clone()
     }
@@ -114,7 +114,7 @@ impl Batch {
 
     fn follow(mut self, watch: &mut dyn FnMut(&Fleet, &FleetEffect)) -> Ran {
         while !self.fleet.is_over() {
-            let Ok(input) = self.inbox.recv_timeout(PATIENCE) else {
+            let Ok(input) = self.inbox.recv_timeout(INPUT_TIMEOUT) else {
                 panic!("the batch did not end: {:?}", self.fleet.rows);
             };
             let msg = match input {
@@ -182,4 +182,4 @@ impl Batch {
 }
 
 /// How long to wait for the next input, in real time, before the test fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+const INPUT_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,6 +1,6 @@
-//! A bus that lets a test intercept individual `open` calls and requests; everything else passes through unchanged.
-//! Because the bus is between host and device, neither contains code for injected errors. `fault` uses this bus to make
-//! one transfer of a job fail.
+//! A bus that lets a test intercept individual `open` calls and requests; everything else passes through unchanged. The
+//! bus is between the host and the device, so neither of them contains code for injected errors. The module `fault`
+//! uses this bus to make one transfer of a job fail.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub enum Intercept {
     Change(AnswerChange),
 }
 
-/// `None` passes the request on.
+/// `None` becomes [`Intercept::Pass`].
 impl From<Option<Result<Vec<u8>, TransferError>>> for Intercept {
     fn from(answer: Option<Result<Vec<u8>, TransferError>>) -> Intercept {
         match answer {
@@ -102,7 +102,7 @@ where
         }
     }
 
-    /// `len` is the number of bytes to send.
+    /// Performs a request that sends `len` bytes to the device, unless `bend` decides otherwise.
     fn write(
         &mut self,
         ask: Ask<'_>,

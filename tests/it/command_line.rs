@@ -55,7 +55,7 @@ fn flash_with_json_prints_one_object_per_line_and_ends_with_a_single_result() {
     assert_eq!((&result["written"], &result["erased_sectors"]), (&SEED_LEN.into(), &5.into()));
 }
 
-/// Each bad file gets one clear message and the right exit status, and the drone is not contacted.
+/// Each bad file leads to a clear message and the right exit status, and the drone is not contacted.
 #[test]
 fn bad_files_are_refused_before_the_drone_is_touched() {
     let folder = Folder::with_image();
@@ -82,10 +82,10 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
         ("noise.bin --allow-mismatch --address 0x08000000", 65, "the bootloader's sector"),
         ("noise.bin --allow-mismatch --address 0x20000000", 65, "not in the Crazyflie's flash"),
     ];
-    for (arguments, exit, words) in table {
+    for (arguments, exit, phrase) in table {
         let Ran { code, err, .. } = folder.run(&format!("flash {arguments} --demo"));
         assert_eq!(code, exit, "{arguments}: {err}");
-        assert!(err.contains(words), "{arguments}: {err}");
+        assert!(err.contains(phrase), "{arguments}: {err}");
         assert!(err.contains("Nothing was changed."), "{arguments}: {err}");
         let ran = folder.json(&format!("flash {arguments} --demo"));
         assert_eq!(ran.code, exit);
@@ -98,7 +98,10 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
         );
     }
     let Ran { code, err, .. } = folder.run("restore-bootloader cf2.bin --demo=dfu");
-    assert!(code == 65 && err.contains("a Crazyflie firmware, not the Bitcraze bootloader"), "{code}: {err}");
+    assert!(
+        code == 65 && err.contains("this is Crazyflie firmware, not the Bitcraze bootloader"),
+        "{code}: {err}"
+    );
     folder.run("demo-image loader.bin --kind loader --force");
     let Ran { code, err, .. } = folder.run("restore-bootloader loader.bin --address 0x08004000 --demo=dfu");
     assert!(code == 2 && err.contains("--address does not apply to a bootloader"), "{code}: {err}");
@@ -155,22 +158,22 @@ fn every_error_has_an_exit_status_and_advice() {
         ("flash cf2.bin --address x", 2, "0x08004000"),
     ];
     let folder = Folder::with_image();
-    for (line, exit, words) in table {
+    for (line, exit, phrase) in table {
         let Ran { code, err, .. } = folder.run(line);
         assert_eq!(code, exit, "{line}: {err}");
-        assert!(err.contains(words), "{line}: {err}");
+        assert!(err.contains(phrase), "{line}: {err}");
     }
 }
 
-/// The start of the image would be the bootloader's address. In a recovery that does not write the bootloader, that
-/// address would alarm the user.
+/// The whole image starts at the bootloader's address. Showing this address would alarm a user whose bootloader is not
+/// written.
 #[test]
 fn the_log_shows_the_address_that_is_written() {
     let folder = Folder::with_image();
     folder.run("demo-image loader.bin --kind loader").success();
     let text = folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=dfu").success();
-    for words in ["Download 0x08004000 243176 bytes", "Verify   0x08004000 243176 bytes"] {
-        assert!(text.contains(words), "{words:?} is not in:\n{text}");
+    for phrase in ["Download 0x08004000 243176 bytes", "Verify   0x08004000 243176 bytes"] {
+        assert!(text.contains(phrase), "{phrase:?} is not in:\n{text}");
     }
     let text = folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=overwritten").success();
     assert!(text.contains("Download 0x08000000 7256 bytes, 0x08004000 243176 bytes"), "{text}");
@@ -197,7 +200,7 @@ fn inspect_describes_a_file() {
     let folder = Folder::with_image();
     let ran = folder.json("inspect cf2.bin");
     let objects = ran.objects();
-    assert_eq!((ran.code, objects.len()), (0, 2), "one image and one result");
+    assert_eq!((ran.code, objects.len()), (0, 2), "expected one image and one result");
     let image = &objects[0];
     assert_eq!(
         (&image["event"], &image["format"], &image["kind"]),
@@ -210,7 +213,7 @@ fn inspect_describes_a_file() {
 }
 
 /// Each row lists a scenario; its board, bootloader, firmware version at 0x08004000, read protection and boot ROM
-/// version; and words from the diagnosis.
+/// version; and a phrase from the diagnosis.
 #[test]
 fn identify_reports_the_drone_and_its_contents() {
     let folder = Folder::with_image();
@@ -234,7 +237,7 @@ fn identify_reports_the_drone_and_its_contents() {
         ),
         ("unknown-board", json!([null, "bitcraze", "2025.02", false, "9.1"]), "board       unknown"),
     ];
-    for (scenario, expected, words) in table {
+    for (scenario, expected, phrase) in table {
         let ran = folder.json(&format!("identify --demo={scenario}"));
         let board = ran.object("board");
         let version = board["firmware"]["version"].clone();
@@ -242,7 +245,7 @@ fn identify_reports_the_drone_and_its_contents() {
             json!([board["type"], board["bootloader"], version, board["read_protected"], board["rom"]]);
         assert_eq!((ran.code, reported), (0, expected), "{scenario}");
         let text = folder.run(&format!("identify --demo={scenario}")).success();
-        assert!(text.contains(words), "{scenario}: {text}");
+        assert!(text.contains(phrase), "{scenario}: {text}");
         assert!(!text.contains("Claiming"), "{text}");
     }
     let board = folder.json("identify --demo=write-protected").object("board");
@@ -297,7 +300,7 @@ fn a_backup_is_accepted_by_restore_and_refused_by_flash() {
 }
 
 #[test]
-fn a_drone_that_does_not_return_is_reported_without_firmware() {
+fn a_drone_that_does_not_return_is_reported_to_have_no_firmware() {
     let folder = Folder::with_image();
     // With a longer wait, the demo would put the drone back into DFU mode.
     for wait in ["", "--wait 2"] {
@@ -353,8 +356,8 @@ fn the_version_output_shows_the_revision_and_the_features() {
     let rest = out
         .strip_prefix(concat!("cfdfu ", env!("CARGO_PKG_VERSION"), " ("))
         .unwrap_or_else(|| panic!("{out}"));
-    let words: Vec<&str> = rest.trim_end().trim_end_matches(')').split(", ").collect();
-    let (revision, features) = words.split_first().unwrap();
+    let parts: Vec<&str> = rest.trim_end().trim_end_matches(')').split(", ").collect();
+    let (revision, features) = parts.split_first().unwrap();
     assert!(revision.len() == 10 && revision.chars().all(|c| c.is_ascii_hexdigit()), "{out}");
     assert_eq!(features, ["releases", "vendored libusb"]);
 }
@@ -403,7 +406,7 @@ fn the_program_prints_its_udev_rules_completions_and_manual() {
         assert!(script.contains("restore-bootloader") && script.contains("no-undo"), "{shell}");
     }
     let manual = folder.run("man").success();
-    for words in [
+    for phrase in [
         ".TH CFDFU 1 20",
         ".SH ENVIRONMENT",
         "write\\-protected",
@@ -413,7 +416,7 @@ fn the_program_prints_its_udev_rules_completions_and_manual() {
         r"\-\-no\-undo",
         "auto, always, never",
     ] {
-        assert!(manual.contains(words), "{words}: {manual}");
+        assert!(manual.contains(phrase), "{phrase}: {manual}");
     }
     assert!(!manual.contains("demo\\-fast") && !manual.contains("demo\\-image"), "{manual}");
 }

@@ -21,7 +21,8 @@ const COMPLETED: &[(&str, &str)] = &[
     ("cfdfu simulate wro", "wrong-board"),
     ("cfdfu completions el", "elvish"),
 ];
-/// Commands and options that are hidden from the help must not be completed.
+/// The text typed before Tab, and the text that the screen must not show afterwards: commands and options that are
+/// hidden from the help are not completed either.
 const HIDDEN: &[(&str, &str)] = &[("cfdfu demo-im", "demo-image"), ("cfdfu list --demo-f", "--demo-fast")];
 
 /// Starts a shell and loads the completions. Returns the session at the prompt, or `None` if the shell is not
@@ -40,7 +41,7 @@ fn start_shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
     }
     let mut session = Session::spawn(command, folder.0);
     session.press(setup);
-    // The quotes distinguish the command's output from its echo.
+    // The quotes make the command's output differ from the echo of the typed command.
     session.press("echo lo''aded\n");
     session.wait_for("loaded");
     Some(session)
@@ -73,11 +74,11 @@ fn check_completions(name: &str, arguments: &[&str], setup: &str) {
     let Some(mut session) = start_shell(name, arguments, setup) else { return };
     for (typed, words) in COMPLETED {
         let screen = press_tab(&mut session, typed, words);
-        assert!(screen.contains(words), "{name}: the screen after {typed:?} and Tab:\n{screen}");
+        assert!(screen.contains(words), "{name}: {typed:?} and Tab do not show {words:?}:\n{screen}");
     }
     for (typed, words) in HIDDEN {
         let screen = press_tab(&mut session, typed, words);
-        assert!(!screen.contains(words), "{name}: the screen after {typed:?} and Tab:\n{screen}");
+        assert!(!screen.contains(words), "{name}: {typed:?} and Tab show {words:?}:\n{screen}");
     }
 }
 

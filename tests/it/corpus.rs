@@ -10,7 +10,9 @@ use cfdfu::image::{Content, Format, Image, Sha256};
 use cfdfu::sim::images;
 
 use crate::cli::{Folder, Ran};
-use crate::files::{Target, bent, crc, dfuse, dfuse_body, elf, hex, manifest, release, suffixed, zip};
+use crate::files::{
+    Target, append_suffix, build_changed_dfuse, crc, dfuse, dfuse_body, elf, hex, manifest, release, zip,
+};
 use crate::support::{SEED_LEN, firmware};
 
 const BASE: u32 = 0x0800_4000;
@@ -23,8 +25,8 @@ fn the_same_firmware_is_recognised_and_flashed_from_every_format() {
     let v1 = manifest(1, "cf2");
     let files = [
         ("plain.bin", "bin", bin.clone()),
-        ("suffix.bin", "bin", suffixed(bin.clone(), (0x0483, 0xDF11), 0x0100)),
-        ("any-device.bin", "bin", suffixed(bin.clone(), (0xFFFF, 0xFFFF), 0x0110)),
+        ("suffix.bin", "bin", append_suffix(bin.clone(), (0x0483, 0xDF11), 0x0100)),
+        ("any-device.bin", "bin", append_suffix(bin.clone(), (0xFFFF, 0xFFFF), 0x0110)),
         ("one.dfu", "dfu", dfuse(&[(0, vec![(BASE, &bin)])])),
         ("parts.dfu", "dfu", dfuse(&[(0, vec![(BASE + 9000, second)]), (0, vec![(BASE, first)])])),
         // The format is recognised from the content, not from the name.
@@ -34,7 +36,7 @@ fn the_same_firmware_is_recognised_and_flashed_from_every_format() {
             "hex",
             [b"\xEF\xBB\xBF", hex(BASE, &bin).to_lowercase().as_bytes(), b"\x1A\r\n"].concat(),
         ),
-        ("any-product.bin", "bin", suffixed(bin.clone(), (0x0483, 0xFFFF), 0x0100)),
+        ("any-product.bin", "bin", append_suffix(bin.clone(), (0x0483, 0xFFFF), 0x0100)),
         (
             "dfu-in.zip",
             "zip",
@@ -77,21 +79,21 @@ fn the_same_firmware_is_recognised_and_flashed_from_every_format() {
 type Case = (&'static str, Vec<u8>, &'static str);
 
 /// Returns a copy of `file` with one bit of the byte at `at` flipped.
-fn damaged(file: &[u8], at: usize) -> Vec<u8> {
+fn flip_bit(file: &[u8], at: usize) -> Vec<u8> {
     let mut file = file.to_vec();
     file[at] ^= 1;
     file
 }
 
 /// Returns a copy of `file` with `bytes` written over it at offset `at`.
-fn with(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+fn patch(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut file = file.to_vec();
     file[at..at + bytes.len()].copy_from_slice(bytes);
     file
 }
 
 /// Returns `file` with `change` applied to its DFU suffix, and a valid checksum.
-fn resealed(mut file: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+fn reseal(mut file: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let end = file.len() - 4;
     change(&mut file[end - 12..end]);
     let sum = crc(&file[..end]);
@@ -103,7 +105,7 @@ fn resealed(mut file: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
 const NAMED: std::ops::Range<usize> = 18..22;
 const NAME: std::ops::Range<usize> = 22..277;
 
-/// Files as other tools write them, each with the expected number of notes. All of them contain `bin`.
+/// Returns files as other tools write them, each with the expected number of notes. Every file contains `bin`.
 ///
 /// The first three use values from fwupd's test files `dfuse.builder.xml` and `dev_VRBRAIN.dfu`.
 fn dfu_of_other_tools(bin: &[u8]) -> Vec<(&'static str, Vec<u8>, usize)> {
@@ -112,16 +114,24 @@ fn dfu_of_other_tools(bin: &[u8]) -> Vec<(&'static str, Vec<u8>, usize)> {
     let many = pieces(200).collect();
     let targets: Vec<Target<'_>> = pieces(2000).map(|piece| (0, vec![piece])).collect();
     vec![
-        ("bcdDevice 8642", resealed(dfuse(one), |suffix| suffix[..2].copy_from_slice(&[0x42, 0x86])), 0),
-        ("bytes after the end of the name", bent(one, |file| file[30..NAME.end].fill(0xCC)), 0),
-        ("a short name", bent(one, |file| file[NAME].copy_from_slice(&[&b"two"[..], &[0; 252]].concat())), 0),
-        ("no name", bent(one, |file| file[NAMED.start..NAME.end].fill(0)), 0),
-        ("a name of 255 bytes", bent(one, |file| file[NAME].fill(b'x')), 0),
-        ("any device", suffixed(dfuse_body(one), (0xFFFF, 0xFFFF), 0x011A), 0),
+        ("bcdDevice 8642", reseal(dfuse(one), |suffix| suffix[..2].copy_from_slice(&[0x42, 0x86])), 0),
+        (
+            "bytes after the end of the name",
+            build_changed_dfuse(one, |file| file[30..NAME.end].fill(0xCC)),
+            0,
+        ),
+        (
+            "a short name",
+            build_changed_dfuse(one, |file| file[NAME].copy_from_slice(&[&b"two"[..], &[0; 252]].concat())),
+            0,
+        ),
+        ("no name", build_changed_dfuse(one, |file| file[NAMED.start..NAME.end].fill(0)), 0),
+        ("a name of 255 bytes", build_changed_dfuse(one, |file| file[NAME].fill(b'x')), 0),
+        ("any device", append_suffix(dfuse_body(one), (0xFFFF, 0xFFFF), 0x011A), 0),
         // dfuse-pack.py includes the suffix in the size; other tools write 0.
-        ("size with suffix", bent(one, |file| file[6] += 16), 0),
-        ("size 0", bent(one, |file| file[6..10].fill(0)), 0),
-        ("any other size", bent(one, |file| file[6] += 1), 1),
+        ("size with suffix", build_changed_dfuse(one, |file| file[6] += 16), 0),
+        ("size 0", build_changed_dfuse(one, |file| file[6..10].fill(0)), 0),
+        ("any other size", build_changed_dfuse(one, |file| file[6] += 1), 1),
         ("many elements", dfuse(&[(0, many)]), 0),
         ("many targets", dfuse(&targets), 0),
     ]
@@ -132,7 +142,7 @@ fn a_dfu_file_in_the_layout_of_any_tool_contains_the_same_firmware() {
     for bin in [firmware("2026.04", LEN), firmware("2026.04", 1008 * 1024)] {
         let reference = Image::parse(bin.clone()).unwrap();
         for (name, file, notes) in dfu_of_other_tools(&bin) {
-            // A file has at most 255 targets.
+            // A DfuSe file has at most 255 targets.
             if name == "many targets" && bin.len() > LEN {
                 continue;
             }
@@ -149,7 +159,7 @@ fn a_dfu_file_in_the_layout_of_any_tool_contains_the_same_firmware() {
 fn a_suffix_with_additional_fields_is_not_flashed() {
     let bin = firmware("2026.04", LEN);
     let extended = [&bin[..], b"\x01\x03key\x05value"].concat();
-    let file = resealed(suffixed(extended, (0xFFFF, 0xFFFF), 0x0100), |suffix| suffix[11] += 11);
+    let file = reseal(append_suffix(extended, (0xFFFF, 0xFFFF), 0x0100), |suffix| suffix[11] += 11);
     let image = Image::parse(file).unwrap();
     assert_eq!((image.payload.len(), image.crc32), (LEN, crc32fast::hash(&bin)));
     assert!(image.notes[0].contains("(27 bytes)"), "{:?}", image.notes);
@@ -158,7 +168,7 @@ fn a_suffix_with_additional_fields_is_not_flashed() {
 /// The memory names are from fwupd's self-test and from a GD32VF103.
 #[test]
 fn memory_maps_in_the_tests_of_other_tools_are_parsed() {
-    // Returns the number of sectors, the span of the last one, and whether the last one can be erased.
+    // Returns the number of sectors, the span of the last sector, and whether that sector can be erased.
     let sectors = |text: &str| {
         let map = MemoryMap::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         let last = map.sectors().last().unwrap();
@@ -194,30 +204,54 @@ fn malformed_dfu() -> Vec<Case> {
     vec![
         (
             "fwupd-builder.dfu",
-            suffixed(dfuse_body(builder), (0x1234, 0x5678), 0x011A),
+            append_suffix(dfuse_body(builder), (0x1234, 0x5678), 0x011A),
             "target 1 is for alternate setting 1",
         ),
         ("inverted.dfu", inverted, "it is damaged"),
         ("short.dfu", good[..100].to_vec(), "DFU suffix at its end is missing"),
         ("cut.dfu", good[..good.len() - 20].to_vec(), "DFU suffix at its end is missing"),
-        ("damaged.dfu", damaged(&good, 5000), "it is damaged"),
-        ("version.dfu", bent(one, |file| file[5] = 2), "version 2 of the DfuSe format"),
-        ("suffix-version.dfu", suffixed(dfuse_body(one), (0x0483, 0xDF11), 0x0100), "version 0x0100"),
-        ("no-target.dfu", bent(&[], |_| {}), "contains no target"),
-        ("missing-target.dfu", bent(one, |file| file[10] = 2), "ends in the middle of a target"),
-        ("bad-target.dfu", bent(one, |file| file[11] = b'X'), "target 1 has no valid signature"),
+        ("damaged.dfu", flip_bit(&good, 5000), "it is damaged"),
+        ("version.dfu", build_changed_dfuse(one, |file| file[5] = 2), "version 2 of the DfuSe format"),
+        ("suffix-version.dfu", append_suffix(dfuse_body(one), (0x0483, 0xDF11), 0x0100), "version 0x0100"),
+        ("no-target.dfu", build_changed_dfuse(&[], |_| {}), "contains no target"),
+        (
+            "missing-target.dfu",
+            build_changed_dfuse(one, |file| file[10] = 2),
+            "ends in the middle of a target",
+        ),
+        (
+            "bad-target.dfu",
+            build_changed_dfuse(one, |file| file[11] = b'X'),
+            "target 1 has no valid signature",
+        ),
         ("options.dfu", dfuse(&[(1, vec![(0x1FFF_C000, &bin[..16])])]), "alternate setting 1"),
-        ("no-element.dfu", bent(one, |file| file[281..285].fill(0)), "claims to have 0 elements"),
-        ("elements.dfu", bent(one, |file| file[281..285].fill(0xFF)), "claims to have 4294967295 elements"),
+        (
+            "no-element.dfu",
+            build_changed_dfuse(one, |file| file[281..285].fill(0)),
+            "claims to have 0 elements",
+        ),
+        (
+            "elements.dfu",
+            build_changed_dfuse(one, |file| file[281..285].fill(0xFF)),
+            "claims to have 4294967295 elements",
+        ),
         ("empty-element.dfu", dfuse(&[(0, vec![(BASE, &[])])]), "the element for 0x08004000 is empty"),
-        ("long-element.dfu", bent(one, |file| file[292] = 0x7F), "ends in the middle of an element"),
-        ("target-size.dfu", bent(one, |file| file[277] ^= 1), "its elements have 20008"),
-        ("leftover.dfu", bent(one, |file| file.extend([0; 7])), "7 bytes follow its last target"),
+        (
+            "long-element.dfu",
+            build_changed_dfuse(one, |file| file[292] = 0x7F),
+            "ends in the middle of an element",
+        ),
+        ("target-size.dfu", build_changed_dfuse(one, |file| file[277] ^= 1), "its elements have 20008"),
+        (
+            "leftover.dfu",
+            build_changed_dfuse(one, |file| file.extend([0; 7])),
+            "7 bytes follow its last target",
+        ),
         ("overlap.dfu", overlapping, "overlap at 0x08004004"),
-        ("suffix.bin", damaged(&suffixed(bin.clone(), (0x0483, 0xDF11), 0x0100), 77), "it is damaged"),
+        ("suffix.bin", flip_bit(&append_suffix(bin.clone(), (0x0483, 0xDF11), 0x0100), 77), "it is damaged"),
         (
             "suffix-len.bin",
-            with(&suffixed(bin.clone(), (0x0483, 0xDF11), 0x0100), LEN + 11, &[15]),
+            patch(&append_suffix(bin.clone(), (0x0483, 0xDF11), 0x0100), LEN + 11, &[15]),
             "15 bytes",
         ),
     ]
@@ -241,30 +275,30 @@ fn malformed_others() -> Vec<Case> {
         ("no-end.hex", text.replace(":00000001FF\r\n", "").into_bytes(), "last line"),
         ("after.hex", [text.as_bytes(), b":00000001FF\r\n"].concat(), "follows the end-of-file record"),
         ("cut.elf", elf(BASE, &bin)[..9000].to_vec(), "ELF file cannot be used"),
-        ("x86.elf", with(&elf(BASE, &bin), 18, &[0x3E]), "not a linked program for a 32-bit ARM chip"),
-        ("object.elf", with(&elf(BASE, &bin), 16, &[1]), "not a linked program"),
+        ("x86.elf", patch(&elf(BASE, &bin), 18, &[0x3E]), "not a linked program for a 32-bit ARM chip"),
+        ("object.elf", patch(&elf(BASE, &bin), 16, &[1]), "not a linked program"),
         (
             "section.elf",
-            with(&good_elf, section + 40 + 20, &50_000_u32.to_le_bytes()),
+            patch(&good_elf, section + 40 + 20, &50_000_u32.to_le_bytes()),
             "a section is not inside any segment",
         ),
-        ("shifted.elf", with(&good_elf, section + 40 + 12, &[0x10]), "a section is not inside any segment"),
+        ("shifted.elf", patch(&good_elf, section + 40 + 12, &[0x10]), "a section is not inside any segment"),
         (
             "unflagged.elf",
-            with(&good_elf, section + 80 + 8, &[1]),
+            patch(&good_elf, section + 80 + 8, &[1]),
             "nothing to flash|bytes outside its sections",
         ),
         (
             "loose.elf",
-            with(&good_elf, section + 40 + 20, &100_u32.to_le_bytes()),
+            patch(&good_elf, section + 40 + 20, &100_u32.to_le_bytes()),
             "a segment holds bytes outside its sections",
         ),
-        ("headers.elf", with(&good_elf, 44, &60_000_u16.to_le_bytes()), "ELF file cannot be used"),
+        ("headers.elf", patch(&good_elf, 44, &60_000_u16.to_le_bytes()), "ELF file cannot be used"),
         ("text.bin", b"This is not firmware.\n".repeat(100), "a text file"),
         ("comment.hex", [b"; a comment\r\n", text.as_bytes()].concat(), "line 1 is damaged"),
         (
             "signature.dfu",
-            bent(&[(0, vec![(BASE, &bin)])], |file| file[4] = b'f'),
+            build_changed_dfuse(&[(0, vec![(BASE, &bin)])], |file| file[4] = b'f'),
             "version 0x011A, which is not valid",
         ),
         (
@@ -326,10 +360,10 @@ fn malformed_others() -> Vec<Case> {
     ]
 }
 
-/// A web page that a browser saved instead of the file it links to.
+/// A web page that a browser saved instead of the linked file.
 const PAGE: &str = "\r\n\t<!DOCTYPE html>\n<html lang=\"sv\"><title>Utgåvor</title></html>\n";
 
-/// Files that users mistake for an image. Each is refused with a message that identifies it.
+/// Returns files that users mistake for an image. Each is refused with a message that identifies the kind of file.
 fn foreign() -> Vec<Case> {
     let bin = firmware("2026.04", LEN);
     let bolt = images::firmware("2026.04", &[("CB10", "Crazyflie Bolt")], LEN);
@@ -364,7 +398,7 @@ fn foreign() -> Vec<Case> {
     ]
 }
 
-/// Firmware truncated to 12,000 of its 20,000 bytes, in each file format; firmware with a gap; and a truncated
+/// Returns firmware truncated to 12,000 of its 20,000 bytes in each file format, firmware with a gap, and a truncated
 /// bootloader.
 fn truncated() -> Vec<Case> {
     const HALF: usize = 12_000;
@@ -375,7 +409,7 @@ fn truncated() -> Vec<Case> {
     let holed = dfuse(&[(0, vec![(BASE, &bin[..LEN - 500]), (BASE + LEN as u32 - 400, &bin[LEN - 400..])])]);
     vec![
         ("half.bin", half.to_vec(), words),
-        ("half-suffix.bin", suffixed(half.to_vec(), (0x0483, 0xDF11), 0x0100), words),
+        ("half-suffix.bin", append_suffix(half.to_vec(), (0x0483, 0xDF11), 0x0100), words),
         ("half.dfu", dfuse(&[(0, vec![(BASE, half)])]), words),
         ("half.hex", hex(BASE, half).into_bytes(), words),
         ("half.elf", elf(BASE, half), words),
@@ -425,8 +459,8 @@ fn a_truncated_file_is_refused_and_a_padded_one_is_flashed() {
     }
     // Without the first load of each copy loop, the start-up code is not recognised and the length of the firmware is
     // unknown, so the file is accepted.
-    let other = with(&bin, 0x800 + 4, &[0, 0xBF]);
-    let other = with(&other, 0x800 + 44, &[0, 0xBF]);
+    let other = patch(&bin, 0x800 + 4, &[0, 0xBF]);
+    let other = patch(&other, 0x800 + 44, &[0, 0xBF]);
     folder.write_file("other.bin", &other[..200_000]);
     let ran = folder.json("inspect other.bin");
     let image = ran.object("image");
@@ -512,7 +546,7 @@ fn an_archive_that_contains_firmware_is_flashed_like_the_firmware_itself() {
 }
 
 #[test]
-fn the_sha_256_of_the_file_is_shown_and_a_different_one_is_refused() {
+fn the_sha_256_of_a_file_is_shown_and_a_file_with_another_sha_256_is_refused() {
     let folder = Folder::new();
     let bin = firmware("2026.04", LEN);
     let file = release("cf2", &bin, CompressionMethod::Stored);
@@ -578,7 +612,7 @@ fn advice_about_a_missing_or_wrong_image_names_the_right_file() {
             "On the drone: incomplete firmware 2025.02 for CF20, CF21".to_owned(),
         ),
     ] {
-        // Long advice is wrapped.
+        // Join the lines, because long advice is wrapped.
         let text = folder.run(line).combined_output().split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(words.split('|').all(|words| text.contains(words)), "{line}: {words}\n{text}");
     }
@@ -595,7 +629,7 @@ fn every_malformed_file_is_refused_with_a_specific_reason() {
             assert_eq!(code, 65, "{command} {name}: {err}");
             let has = |words: &str| err.to_lowercase().contains(&words.to_lowercase());
             assert!(words.split('|').any(has), "{name}: {err}");
-            // `inspect` describes an incomplete image before refusing it, so its output is not empty.
+            // The output need not be empty: `inspect` describes an incomplete image before refusing it.
             assert!(!out.contains("Using"), "{name}: opened a device: {out}");
         }
     }
@@ -610,7 +644,7 @@ fn placements() -> Vec<Placement> {
     let loader = images::loader();
     let ram = dfuse(&[(0, vec![(0x2000_0000, &bin)])]);
     let both = dfuse(&[(0, vec![(0x0800_0000, &loader), (BASE, &bin)])]);
-    let vrbrain = suffixed(dfuse_body(&[(0, vec![(BASE, &bin)])]), (0x0483, 0x0000), 0x011A);
+    let vrbrain = append_suffix(dfuse_body(&[(0, vec![(BASE, &bin)])]), (0x0483, 0x0000), 0x011A);
     // Another project's firmware for this chip, linked for the start of the flash.
     let mut linked_low = vec![0x5A; 20_000];
     for (word, at) in [0x2002_0000_u32].into_iter().chain([0x0800_0401; 97]).zip((0..).step_by(4)) {
@@ -684,12 +718,18 @@ fn placements() -> Vec<Placement> {
         ),
         (
             "leaflabs.bin",
-            suffixed(bin.clone(), (0x1EAF, 0x0003), 0x0100),
+            append_suffix(bin.clone(), (0x1EAF, 0x0003), 0x0100),
             "flash",
             65,
             "USB device 1eaf:0003",
         ),
-        ("leaflabs.bin", suffixed(bin.clone(), (0x1EAF, 0x0003), 0x0100), "flash --allow-mismatch", 0, ""),
+        (
+            "leaflabs.bin",
+            append_suffix(bin.clone(), (0x1EAF, 0x0003), 0x0100),
+            "flash --allow-mismatch",
+            0,
+            "",
+        ),
         (
             "bolt.zip",
             release(

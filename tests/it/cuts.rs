@@ -1,6 +1,6 @@
-//! Pulls the cable or cancels the job at any moment, even in the middle of a transfer. Afterwards, either the first
-//! word of the firmware is blank, or the whole image is written, or nothing after the first sector of the firmware has
-//! changed. Running the same job again succeeds. `matrix` covers faults in single transfers.
+//! Pulls the cable or cancels the job at any moment of a flash, even in the middle of a transfer. Afterwards, either
+//! the first word of the firmware is blank, or the whole image is written, or nothing after the first sector of the
+//! firmware has changed. Running the same job again succeeds. `matrix` covers faults in single transfers.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
@@ -18,7 +18,8 @@ use cfdfu::worker::Worker;
 
 use crate::support::{World, change_flash_task, firmware, flash_job, run, wait_for_outcome};
 
-/// Covers sectors 1 to 3 and one block of sector 4: every kind of step, but few transfers.
+/// Length of the image, which covers sectors 1 to 3 and one block of sector 4. A flash of this image has every kind of
+/// step, but few transfers.
 const LEN: usize = 50 * 1024;
 const BLANK: [u8; 4] = [0xFF; 4];
 
@@ -26,11 +27,11 @@ fn keep_in_dfu(job: Job) -> Job {
     change_flash_task(job, |task| task.leave = Leave::Stay)
 }
 
-/// Pulling the cable in the middle of a transfer, an erase or a write interrupts that operation halfway.
+/// If the cable is pulled in the middle of a transfer, an erase or a write, that operation remains incomplete.
 #[test]
 fn incomplete_firmware_cannot_boot_after_a_cut_at_any_moment_of_a_flash() {
     let (half_erased, incomplete) = cut_everywhere("dfu", 1000, SimDrone::cut_power);
-    // Check that the cuts do interrupt erases and writes.
+    // Check that the cuts really interrupted erases and writes.
     assert!(half_erased > 20 && incomplete > 500, "{half_erased}, {incomplete}");
     for scenario in ["byte-mode", "no-effect", "blank-otp", "twins"] {
         cut_everywhere(scenario, 100, SimDrone::cut_power);
@@ -46,16 +47,16 @@ fn a_cable_that_works_loose_at_any_moment_is_reported_as_a_lost_drone() {
     }
 }
 
-/// Contacts bounce when a drone is plugged in again. If the connection drops a second time, at any transfer,
-/// the drone is still reported as lost, and the flash resumes once the drone is back.
+/// Contacts bounce when a drone is plugged in again. If the connection drops a second time, at any transfer, the drone
+/// is still reported as lost, and the flash can be resumed again once the drone is back.
 #[test]
-fn a_drone_lost_again_while_resuming_is_reported_as_lost_and_can_be_resumed() {
+fn a_flash_whose_drone_is_lost_again_while_resuming_can_be_resumed_again() {
     let image = firmware("2026.08", LEN);
     let lost = |report: &Report| match &report.outcome {
         Outcome::Failed(failure) => is_gone(failure).then_some(failure.drone),
         _ => None,
     };
-    for at in 0..60 {
+    for transfer in 0..60 {
         let world = World::new("dfu");
         let unplugging_bus = |world: &World, at: u64| {
             let bus = world.bus.clone();
@@ -79,15 +80,15 @@ fn a_drone_lost_again_while_resuming_is_reported_as_lost_and_can_be_resumed() {
             };
             change_flash_task(job, |task| *task = task.clone().resumed(state))
         };
-        let second = run(unplugging_bus(&world, at), world.clock.clone(), resumed()).report;
-        assert_eq!(lost(&second), Some(state), "at {at}: {:?}", second.outcome);
+        let second = run(unplugging_bus(&world, transfer), world.clock.clone(), resumed()).report;
+        assert_eq!(lost(&second), Some(state), "at {transfer}: {:?}", second.outcome);
         world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
-        assert_eq!(world.run(resumed()).report.outcome, Outcome::Flashed, "at {at}");
+        assert_eq!(world.run(resumed()).report.outcome, Outcome::Flashed, "at {transfer}");
     }
 }
 
-/// Returns whether the drone was lost or disappeared before it was selected. In the second case, a job with a wait time
-/// keeps waiting.
+/// Returns whether the drone was lost, or disappeared before it was selected. In the second case, a job with a wait
+/// time would keep waiting.
 fn is_gone(failure: &Failure) -> bool {
     failure.is_lost() || matches!(failure.kind, FailureKind::NoDevice | FailureKind::NoMatch(_))
 }
@@ -111,15 +112,15 @@ fn cut_everywhere(scenario: &str, moments: u32, action: fn(&mut SimDrone, Durati
         );
         assert!(twin(&bus) == twin_before, "at {moment:?}: the twin has changed");
         let after = bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
-        let whole = after[0x4000..0x4000 + LEN] == image;
+        let is_whole = after[0x4000..0x4000 + LEN] == image;
         let head = &after[0x4000..0x4004];
         // The first sector of the firmware is erased first. Until its first word is blank, no later sector may change.
         let erasing_head = head == &before[0x4000..0x4004] && after[0x8000..] == before[0x8000..];
-        assert!(whole || head == BLANK || erasing_head, "at {moment:?}: incomplete firmware would boot");
-        assert_eq!(after[..0x4000], before[..0x4000], "at {moment:?}");
-        assert!(outcome != Outcome::Flashed || whole);
+        assert!(is_whole || head == BLANK || erasing_head, "at {moment:?}: incomplete firmware would boot");
+        assert_eq!(after[..0x4000], before[..0x4000], "at {moment:?}: the bootloader has changed");
+        assert!(outcome != Outcome::Flashed || is_whole);
         half_erased += u32::from(after[0x4000] == 0xFF && after[0x7FFF] == before[0x7FFF]);
-        incomplete += u32::from(!whole);
+        incomplete += u32::from(!is_whole);
         bus.with(0, |drone, now| {
             drone.cut_power(now);
             drone.power_on_by_hand(now);
@@ -173,7 +174,7 @@ impl Clock for PowerCutClock {
     }
 }
 
-/// The cancel is sent during a transfer, as in real use.
+/// The job is cancelled during a transfer, as in real use.
 #[test]
 fn a_cancelled_job_stops_at_a_safe_point_and_can_be_run_again() {
     let image = firmware("2026.08", LEN);
@@ -193,11 +194,11 @@ fn a_cancelled_job_stops_at_a_safe_point_and_can_be_run_again() {
         worker.commands.send(Command::Run(Box::new(keep_in_dfu(flash_job(&image))))).unwrap();
         let outcome = wait_for_outcome(&worker).unwrap();
         let after = world.flash();
-        let whole = after[0x4000..0x4000 + LEN] == image;
+        let is_whole = after[0x4000..0x4000 + LEN] == image;
         match outcome {
             Outcome::Flashed => {
                 outcomes[0] += 1;
-                assert!(whole);
+                assert!(is_whole);
             }
             Outcome::Cancelled(DroneState::Untouched) => {
                 outcomes[1] += 1;
@@ -209,7 +210,7 @@ fn a_cancelled_job_stops_at_a_safe_point_and_can_be_run_again() {
             }
             other => panic!("{other:?}"),
         }
-        // No replug is needed, because the session was closed properly.
+        // The drone need not be plugged in again, because the worker has closed the session properly.
         let again = world.run(keep_in_dfu(flash_job(&image))).report.outcome;
         assert!(matches!(again, Outcome::Flashed | Outcome::Unchanged));
     }

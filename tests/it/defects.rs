@@ -1,6 +1,6 @@
 //! Regression tests for defects that were found by attacking the release binary and that the simulated bus can
 //! reproduce. Test names start with the number of the defect: H means high, M medium and L low severity; S means that
-//! the defect was suspected from the code. Defects that need a kernel's USB stack are tested in `tests/vm`.
+//! the defect was suspected after reading the code. `tests/vm` tests defects that need the USB stack of a kernel.
 
 use std::slice;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,7 +44,7 @@ fn failure(run: &Run) -> &FailureKind {
     &failure.kind
 }
 
-fn ready(run: &Run) -> &Preview {
+fn reported_plan(run: &Run) -> &Preview {
     let preview = run.events.iter().find_map(|event| match event {
         Event::Ready(preview) => Some(&**preview),
         _ => None,
@@ -60,10 +60,10 @@ fn with_mismatch_allowed(job: Job) -> Job {
     change_flash_task(job, |task| task.mismatch = Mismatch::Allow)
 }
 
-// ---- H4: another board with the same chip
+// ---- H4: a different board with the same chip
 
-/// The board would lose its contents to firmware that cannot even start on it, so neither a flash nor a restore
-/// overwrites the board.
+/// Crazyflie firmware cannot even start on such a board, so neither a flash nor a restore overwrites the board's
+/// contents.
 #[test]
 fn h4_a_board_from_another_maker_is_overwritten_only_with_allow_mismatch() {
     let loader = images::loader();
@@ -83,7 +83,7 @@ fn h4_a_board_from_another_maker_is_overwritten_only_with_allow_mismatch() {
     }
 }
 
-/// If the OTP is blank, each of the cases below is enough to show that the drone is a Crazyflie.
+/// If the OTP is blank, other evidence is enough to show that the drone is a Crazyflie.
 #[test]
 fn h4_a_crazyflie_with_a_blank_otp_is_still_recognised() {
     let blank = |drone: &mut SimDrone| drone.memory.otp = [0xFF; 528];
@@ -127,15 +127,15 @@ fn h4_undo_and_resume_do_not_check_for_a_crazyflie_again() {
 
 // ---- H2: an undo after another program has flashed the drone
 
-/// cfdfu flashes the drone, which is then flashed again over radio. The copy for undo is older than both and must not
-/// replace the second firmware without confirmation.
+/// cfdfu flashes the drone, which is then flashed again over radio. The copy for undo is older than both flashes and
+/// must not replace the second firmware without confirmation.
 #[test]
 fn h2_an_undo_overwrites_the_firmware_of_another_program_only_after_confirmation() {
     let world = World::new("dfu");
     let old = world.flash();
     let keep_copy = |task: &mut FlashTask| (task.keep, task.leave) = (Keep::Copy, Leave::Stay);
     let flashed = world.run(change_flash_task(flash_job(&new_image()), keep_copy));
-    let preview = ready(&flashed);
+    let preview = reported_plan(&flashed);
     let history =
         History::default().begin(preview.plan.pieces(), preview.before.as_ref(), Change::Flash).end();
     let undo = || {
@@ -154,7 +154,7 @@ fn h2_an_undo_overwrites_the_firmware_of_another_program_only_after_confirmation
     assert!(world.flash() == before);
     // With confirmation or --allow-mismatch, the undo replaces the second firmware.
     let asked = world.run(change_flash_task(undo(), |task| task.mismatch = Mismatch::Ask));
-    assert!(ready(&asked).changed_since);
+    assert!(reported_plan(&asked).changed_since);
     assert!(world.flash() == old);
     flash_over_radio();
     assert_eq!(world.run(with_mismatch_allowed(undo())).report.outcome, Outcome::Flashed);
@@ -184,7 +184,7 @@ fn flash_while_inaccessible(scenario: &str, until: Duration, error: TransferErro
     (world, run)
 }
 
-/// If the drone can be opened after a moment, the job waits. If the drone cannot be opened, it stays in DFU mode.
+/// If the drone can be opened after a moment, the job waits. Otherwise, the job fails and the drone stays in DFU mode.
 #[test]
 fn m1_a_drone_that_cannot_be_opened_is_reported_as_still_in_dfu_mode() {
     for error in [TransferError::Busy, TransferError::Access] {
@@ -320,7 +320,7 @@ fn m8_a_job_that_only_reads_does_not_start_the_pending_erase_of_a_killed_session
 
 // ---- M3: a foreign 0483:5740 device that the user has no access to
 
-/// A bus that lists another STM32 board before the drones. The board cannot be opened; the system may know its names.
+/// A bus that lists a foreign STM32 board before the drones. The board cannot be opened; the system may know its names.
 struct ForeignBoardBus {
     bus: SimBus,
     names: Option<Strings>,
@@ -380,7 +380,7 @@ fn m3_a_foreign_board_that_cannot_be_opened_does_not_prevent_a_flash() {
     assert!(matches!(scan::choose_device(&bus, &Selector::Only), Err(FailureKind::NoDevice)));
 }
 
-// ---- M12, L7: a device that delays every job
+// ---- M12: a device that delays every job
 
 /// The device has hundreds of memories and never answers requests for their names.
 #[test]
@@ -442,7 +442,7 @@ fn l1_an_image_with_an_odd_length_is_verified_to_its_last_byte() {
 
 /// The sector is not read into memory, and the log reports that no copy is kept.
 #[test]
-fn s1_no_copy_is_kept_of_a_huge_sector() {
+fn s1_no_copy_of_a_huge_sector_is_kept() {
     let world = World::new("dfu");
     let uploads = Arc::new(AtomicU32::new(0));
     let counter = Arc::clone(&uploads);
@@ -471,9 +471,10 @@ fn s1_no_copy_is_kept_of_a_huge_sector() {
     assert!(uploads.load(Ordering::Relaxed) < 1024, "{uploads:?} blocks were read");
 }
 
-// ---- L7: a device that is busy for hours
+// ---- L7: a device that does not answer, or is busy for hours
 
-/// A boot ROM that always reports that it will be busy for hours. Calls `on_answer` before each such answer.
+/// Returns a bus whose boot ROM always reports that it will be busy for hours. Calls `on_answer` before each such
+/// answer.
 fn always_busy(bus: SimBus, on_answer: impl Fn() + Send + Sync + 'static) -> impl Bus {
     let on_answer = Arc::new(on_answer);
     let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
@@ -507,10 +508,10 @@ fn flash_and_cancel<B: Bus + 'static>(
     wait_for_outcome(&worker).expect("the job did not end")
 }
 
-/// The devices ignore every descriptor request, or only requests for strings. Each run sends the cancel during a
-/// different one of these requests.
+/// The devices ignore every descriptor request, or only requests for strings. Each run cancels the job during a
+/// different request.
 #[test]
-fn l7_a_cancel_takes_effect_while_devices_do_not_send_their_names() {
+fn l7_a_job_can_be_cancelled_while_devices_do_not_send_their_names() {
     const GET_DESCRIPTOR: u8 = 6;
     for scenario in ["dfu", "healthy", "two"] {
         for silent_from in [0x0100, 0x0300] {
@@ -543,7 +544,7 @@ fn l7_a_cancel_takes_effect_while_devices_do_not_send_their_names() {
                     };
                     InterceptedUsb { bus: world.bus.clone(), open }
                 });
-                // The job may have ended before the cancel was sent.
+                // The job may have ended before it was cancelled.
                 let Some(cancelled) = cancelled.get() else { continue };
                 assert_eq!(
                     outcome,
@@ -557,9 +558,9 @@ fn l7_a_cancel_takes_effect_while_devices_do_not_send_their_names() {
     }
 }
 
-/// Without a cancel, the job fails within 15 s. With a cancel, the job ends within 2 s.
+/// The job fails within 15 s, or ends within 2 s if it is cancelled.
 #[test]
-fn l7_a_cancel_takes_effect_while_a_device_reports_that_it_is_busy() {
+fn l7_a_job_can_be_cancelled_while_a_device_reports_that_it_is_busy() {
     let world = World::new("dfu");
     let bus = always_busy(world.bus.clone(), || {});
     let uncancelled = run(Arc::new(bus), world.clock.clone(), flash_job(&new_image()));
@@ -574,7 +575,7 @@ fn l7_a_cancel_takes_effect_while_a_device_reports_that_it_is_busy() {
 
 // ---- H3: a restore that is interrupted and then undone
 
-/// The restore is interrupted at 60 different moments, run again to completion, and then undone.
+/// The restore is interrupted at 60 different moments, repeated to completion, and then undone.
 #[test]
 fn h3_undo_after_an_interrupted_restore_puts_back_the_flash_from_before_the_first_attempt() {
     const LEN: usize = 50 * 1024;
@@ -620,7 +621,7 @@ fn h3_undo_after_an_interrupted_restore_puts_back_the_flash_from_before_the_firs
             task.change = Change::Undo;
         });
         assert_eq!(run(Arc::new(bus.clone()), clock, undo).report.outcome, Outcome::Flashed, "at {moment:?}");
-        assert!(flash() == before, "at {moment:?}: the flash differs from before the restore");
+        assert!(flash() == before, "at {moment:?}: the undo did not restore the flash");
     }
 }
 
@@ -645,7 +646,7 @@ impl<F: Fn() + Send + Sync> Bus for EmptyListNotifier<F> {
     }
 }
 
-/// The cancel is sent while the drone restarts into DFU mode, so the outcome must not report the drone as running.
+/// The job is cancelled while the drone restarts into DFU mode, so the outcome must not report the drone as running.
 #[test]
 fn m1_a_job_cancelled_while_the_drone_enters_dfu_mode_does_not_report_an_untouched_drone() {
     let world = World::new("late");
@@ -661,8 +662,8 @@ fn m1_a_job_cancelled_while_the_drone_enters_dfu_mode_does_not_report_an_untouch
 
 // ---- H2, H5: incomplete firmware is not kept as a copy, no matter which program wrote it
 
-/// Incomplete firmware from another program's interrupted flash never ran. If cfdfu kept a copy of this firmware, undo
-/// would break a drone that was just repaired.
+/// Incomplete firmware from another program's interrupted flash never ran. If cfdfu kept a copy of this firmware, an
+/// undo would break a drone that has just been repaired.
 #[test]
 fn h2_incomplete_firmware_from_another_program_is_not_kept_as_a_copy() {
     let whole = new_image();

@@ -10,9 +10,10 @@ use tempfile::TempDir;
 
 use crate::support::{SEED_LEN, find_program, firmware};
 
-/// Returns a folder with images in the places where a build puts them, and a PATH that includes a wrapper script for
-/// cfdfu. The wrapper selects the scenario in DEMO, so that cfdfu does not use real drones plugged into this computer.
-fn folder() -> (TempDir, String) {
+/// Creates a folder with images in the places where a build puts them. Returns the folder, and a PATH that includes a
+/// wrapper script for cfdfu. The wrapper runs the demo with the scenario in DEMO, so that cfdfu does not use real
+/// drones plugged into this computer.
+fn create_folder() -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("build")).unwrap();
     fs::write(folder.path().join("build/cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
@@ -24,7 +25,7 @@ fn folder() -> (TempDir, String) {
     );
     fs::create_dir(folder.path().join("bin")).unwrap();
     let wrapper = folder.path().join("bin/cfdfu");
-    // A child process writes the wrapper: if this process had the file open while another test starts a program, that
+    // A child process writes the wrapper: if this process had the file open while another test started a program, that
     // program would inherit the open file for a moment, and Linux does not run a file that is open for writing.
     let write = ["-c", "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"", "sh", &script];
     assert!(Command::new("sh").args(write).arg(&wrapper).status().unwrap().success());
@@ -52,7 +53,7 @@ fn text(output: &Output) -> String {
 /// The targets match those of the firmware's own Makefile.
 #[test]
 fn every_target_of_the_makefile_flashes() {
-    let (folder, path) = folder();
+    let (folder, path) = create_folder();
     let Some(program) = find_program("make") else { return };
     let make = |target: &str, demo: &str, argument: &str| {
         let mut make = example_command(&program);
@@ -79,10 +80,10 @@ fn every_target_of_the_makefile_flashes() {
     }
 }
 
-/// Scripts replace SSH: one runs the command on this computer, the others imitate failures.
+/// Scripts replace SSH: one script runs the command on this computer, and the others imitate failures.
 #[test]
 fn the_fleet_script_flashes_over_ssh_and_reports_the_result_of_each_host() {
-    let (folder, path) = folder();
+    let (folder, path) = create_folder();
     let file = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     file("local", "#!/bin/sh\nshift; exec sh -c \"$*\"\n");
     file("not-booted", r#"echo '{"event":"result","outcome":"flashed","booted":false}'"#);
@@ -112,7 +113,7 @@ fn the_fleet_script_flashes_over_ssh_and_reports_the_result_of_each_host() {
 
 #[test]
 fn the_steps_of_the_ci_workflow_succeed() {
-    let (folder, path) = folder();
+    let (folder, path) = create_folder();
     let steps = run_commands(&fs::read_to_string(example("ci.yml")).unwrap());
     assert!(steps[0].starts_with("cargo install --locked --git "), "{steps:?}");
     let step = |run: &str, demo: &str| {

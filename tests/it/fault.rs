@@ -41,7 +41,7 @@ pub struct Script {
 pub struct Faults {
     script: Option<Script>,
     count: AtomicU64,
-    /// A GETSTATUS answer has already been changed; `Status` and `State` change only one.
+    /// Whether a GETSTATUS answer has already been changed; `Status` and `State` change only one.
     falsified: AtomicBool,
     on_unplug: Mutex<Box<dyn FnMut() + Send>>,
 }

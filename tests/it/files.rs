@@ -18,7 +18,7 @@ pub fn crc(bytes: &[u8]) -> u32 {
 }
 
 /// Appends a DFU suffix for the given USB device to `bytes`.
-pub fn suffixed(mut bytes: Vec<u8>, (vendor, product): (u16, u16), version: u16) -> Vec<u8> {
+pub fn append_suffix(mut bytes: Vec<u8>, (vendor, product): (u16, u16), version: u16) -> Vec<u8> {
     for number in [0_u16, product, vendor, version] {
         bytes.extend(number.to_le_bytes());
     }
@@ -31,7 +31,7 @@ pub fn suffixed(mut bytes: Vec<u8>, (vendor, product): (u16, u16), version: u16)
 /// A target of a DfuSe file: its alternate setting and its elements.
 pub type Target<'a> = (u8, Vec<(u32, &'a [u8])>);
 
-/// A DfuSe file without its suffix.
+/// Builds a DfuSe file without its suffix.
 pub fn dfuse_body(targets: &[Target<'_>]) -> Vec<u8> {
     let mut body = Vec::new();
     for (alternate, elements) in targets {
@@ -58,17 +58,17 @@ pub fn dfuse_body(targets: &[Target<'_>]) -> Vec<u8> {
 }
 
 pub fn dfuse(targets: &[Target<'_>]) -> Vec<u8> {
-    suffixed(dfuse_body(targets), (0x0483, 0xDF11), 0x011A)
+    append_suffix(dfuse_body(targets), (0x0483, 0xDF11), 0x011A)
 }
 
-/// A DfuSe file with `change` applied to its body, and a valid checksum.
-pub fn bent(targets: &[Target<'_>], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+/// Builds a DfuSe file, applies `change` to its body, and appends a suffix with a valid checksum.
+pub fn build_changed_dfuse(targets: &[Target<'_>], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut body = dfuse_body(targets);
     change(&mut body);
-    suffixed(body, (0x0483, 0xDF11), 0x011A)
+    append_suffix(body, (0x0483, 0xDF11), 0x011A)
 }
 
-/// Intel HEX with 16 bytes per line.
+/// Builds an Intel HEX file with 16 bytes per line.
 pub fn hex(address: u32, bytes: &[u8]) -> String {
     let line = |kind: u8, offset: u16, data: &[u8]| {
         let [high, low] = offset.to_be_bytes();
@@ -90,8 +90,8 @@ pub fn hex(address: u32, bytes: &[u8]) -> String {
     text + &line(5, 0, &[8, 0, 0x4A, 0x01]) + ":00000001FF\r\n"
 }
 
-/// A linked ARM program with code and data. As in files from the GNU linker, the first segment starts with the file's
-/// headers.
+/// Builds the ELF file of a linked ARM program with code and data. As in files from the GNU linker, the first segment
+/// starts with the file's headers.
 pub fn elf(address: u32, bytes: &[u8]) -> Vec<u8> {
     const OFFSET: u32 = 0x1000;
     let (text, data) = bytes.split_at((bytes.len() / 2) & !3);
@@ -143,7 +143,7 @@ pub fn zip(files: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// A manifest like those that Bitcraze's release tool writes.
+/// Builds a manifest like those that Bitcraze's release tool writes.
 pub fn manifest(version: u32, platform: &str) -> String {
     let stm32 = json!({"platform": "cf2", "target": "stm32", "type": "fw", "release": "2026.04"});
     let nrf51 = json!({"platform": "cf2", "target": "nrf51", "type": "fw", "requires": ["sd-s130"]});

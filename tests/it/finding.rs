@@ -22,7 +22,7 @@ use crate::bent::InterceptedUsb;
 use crate::support::{SEED_LEN, World, firmware, flash_job, parse, run};
 
 #[test]
-fn a_job_with_no_enter_does_not_touch_a_running_crazyflie() {
+fn a_job_that_must_not_enter_dfu_mode_does_not_touch_a_running_crazyflie() {
     let world = World::new("healthy");
     let before = world.bus.with(0, |drone, _| drone.enumeration());
     let job = Job { enter: Enter::Never, ..flash_job(&firmware("2026.08", SEED_LEN)) };
@@ -95,7 +95,8 @@ fn a_drone_that_restarts_its_firmware_instead_of_the_rom_is_asked_to_enter_dfu_m
         let world = World::new("healthy");
         world.bus.with(0, |drone, _| drone.traits.missed_entries = missed);
         let report = world.run(flash_job(&image)).report;
-        // A failed entry ends as soon as the firmware is back, after 1.2 s, not after the 10 s allowed for DFU mode.
+        // A failed attempt ends as soon as the firmware is back, after 1.2 s, not after the 10 s that are allowed for
+        // DFU mode.
         assert!(report.took < Duration::from_secs(30), "{missed} missed: {:?}", report.took);
         report.outcome
     };
@@ -133,7 +134,8 @@ fn devices_other_than_a_crazyflie_receive_only_descriptor_requests() {
     }
 }
 
-/// A GD32 supports DfuSe, so every write would succeed. Its vendor and product IDs alone must make cfdfu refuse it.
+/// A GD32 supports DfuSe, so every write would succeed. cfdfu must refuse a GD32 because of its vendor and product IDs
+/// alone.
 #[test]
 fn a_foreign_boot_rom_is_reported_and_never_opened() {
     let image = firmware("2026.08", SEED_LEN);
@@ -205,7 +207,7 @@ fn identify_queries_a_running_drone_over_usb_and_switches_its_link_back_to_the_r
 }
 
 /// A bus that keeps listing a disconnected device for a while. As on Linux, opening that device fails, first with a
-/// disconnect, then with another error.
+/// disconnect, then with a different error.
 struct LingeringBus {
     inner: SimBus,
     last: Mutex<Option<Found>>,
@@ -332,7 +334,7 @@ fn repeated_scans_of_the_bus_open_each_device_once() {
     assert_eq!(cache.refresh(&world.bus, HashSet::new).unwrap().0[0].open_error, None);
 }
 
-/// A bus that counts how often a device is opened.
+/// A bus that counts how often its devices are opened.
 struct OpenCounter(SimBus, Arc<AtomicU32>);
 
 impl Bus for OpenCounter {

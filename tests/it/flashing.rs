@@ -22,7 +22,7 @@ use cfdfu::worker::Worker;
 use crate::support::{SEED_LEN, World, change_flash_task, firmware, flash_job, job, parse, restore_job, run};
 
 /// Returns the offsets at which the flash has changed.
-fn changed(before: &[u8], after: &[u8]) -> Vec<usize> {
+fn changed_offsets(before: &[u8], after: &[u8]) -> Vec<usize> {
     (0..before.len()).filter(|&at| before[at] != after[at]).collect()
 }
 
@@ -110,7 +110,7 @@ fn a_restore_of_the_bootloader_alone_does_not_change_the_firmware() {
     let before = world.flash();
     let run = world.run(restore_job(&images::loader(), None));
     assert_eq!(run.report.outcome, Outcome::Flashed);
-    assert!(changed(&before, &world.flash()).iter().all(|&at| at < 0x4000));
+    assert!(changed_offsets(&before, &world.flash()).iter().all(|&at| at < 0x4000));
 }
 
 /// Runs a job. Returns its transfers, in order, and its outcome.
@@ -152,7 +152,7 @@ fn the_poll_time_is_ignored_on_a_recognised_rom() {
     let from = world.clock.now();
     assert_eq!(world.run(job).report.outcome, Outcome::Flashed);
     let took = world.clock.now() - from;
-    // The flash and the USB transfers alone take 4.13 s; waiting one bwPollTimeout per block would add 12 s.
+    // The flash and the USB transfers alone take 4.13 s; waiting for bwPollTimeout after each block would add 12 s.
     assert!(took < Duration::from_millis(4300), "{took:?}");
     println!("{:.3} s of the simulated chip's time for {SEED_LEN} bytes", took.as_secs_f64());
 }
@@ -216,7 +216,6 @@ fn unsuitable_drones_are_refused_before_anything_is_changed() {
     assert!(matches!(refusal("two"), FailureKind::Several(devices) if devices.len() == 2));
 }
 
-/// When the job reads the option bytes, the sector is not protected yet.
 #[test]
 fn a_sector_that_silently_keeps_its_contents_is_detected_by_reading_back() {
     let world = World::new("dfu");
@@ -369,7 +368,7 @@ fn undo_puts_back_every_overwritten_byte() {
     }
 }
 
-/// The copy of working firmware is not replaced by a copy of the incomplete firmware that an interrupted flash wrote.
+/// The copy of working firmware is not replaced by a copy of the incomplete firmware that an interrupted flash leaves.
 #[test]
 fn incomplete_firmware_and_a_blank_flash_are_not_kept_for_undo() {
     let image = firmware("2026.08", SEED_LEN);
@@ -406,7 +405,8 @@ fn a_drone_that_runs_a_version_other_than_the_flashed_one_is_reported() {
     assert!(!World::new("healthy").run(flash_job(&firmware("2026.08", SEED_LEN))).report.runs_other);
 }
 
-/// A cancel sent right after a job applies to that job, not to the background identify that the job interrupts.
+/// A cancel command that is sent right after a job applies to that job, not to the background identify that the job
+/// interrupts.
 #[test]
 fn a_cancel_stops_only_the_job_it_was_sent_to() {
     let world = World::new("dfu");
@@ -515,7 +515,7 @@ fn a_resumed_job_that_finds_no_drone_reports_the_state_after_the_first_attempt()
     assert_eq!(report.unwrap().outcome, Outcome::Cancelled(DroneState::WithoutFirmware));
 }
 
-/// If the first attempt erased the bootloader, the second must still report it as missing.
+/// If the first attempt erased the bootloader, the second attempt must still report that the bootloader is missing.
 #[test]
 fn a_restore_interrupted_twice_reports_that_the_bootloader_is_missing() {
     let restore = restore_job(&images::loader(), Some(&firmware("2026.08", images::FIRMWARE_MIN)));

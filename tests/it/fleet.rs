@@ -14,7 +14,7 @@ use cfdfu::worker::Worker;
 use crate::cli::{Folder, Ran};
 use crate::support::{SEED_LEN, change_flash_task, firmware, flash_job};
 
-/// Drones in DFU mode, each with its own serial number.
+/// Returns drones in DFU mode, each with its own serial number.
 fn drones(count: usize) -> Vec<SimDrone> {
     let one = Scenario::by_name("dfu").unwrap().drones(std::time::Duration::ZERO).remove(0);
     let numbered = |n: usize| {
@@ -35,8 +35,8 @@ fn locations(count: usize, hubs: Option<usize>) -> Vec<Location> {
     (0..count).map(|n| Location { bus: 1, ports: ports(n) }).collect()
 }
 
-/// Flashes all drones at the same time, and returns the seconds until the last one is done.
-fn seconds(count: usize, hubs: Option<usize>, change: impl Fn(&mut FlashTask)) -> f64 {
+/// Flashes all drones at the same time, and returns the time in seconds until the last drone is done.
+fn time_flash(count: usize, hubs: Option<usize>, change: impl Fn(&mut FlashTask)) -> f64 {
     let clock = Arc::new(TeamClock::new());
     let locations = locations(count, hubs);
     let bus = Arc::new(SimBus::at(drones(count), locations.clone(), clock.clone()));
@@ -72,7 +72,7 @@ fn run_jobs(
             worker
         })
         .collect();
-    // The first event shows that the worker has joined the team, too.
+    // The first event of a worker shows that the worker has also joined the team.
     for worker in &workers {
         worker.events.recv().unwrap();
     }
@@ -91,26 +91,26 @@ fn run_jobs(
 fn many_drones_at_once_are_flashed_within_their_time_limits() {
     let defaults = |_: &mut FlashTask| {};
     let no_undo = |task: &mut FlashTask| task.keep = Keep::No;
-    let one = seconds(1, None, defaults);
+    let one = time_flash(1, None, defaults);
     let rows = [
-        ("8 drones, a wire for each", 1.03, seconds(8, None, defaults)),
-        ("32 drones, a wire for each", 1.03, seconds(32, None, defaults)),
-        ("8 drones on one wire", 1.6, seconds(8, Some(1), defaults)),
-        ("8 drones on two wires", 1.3, seconds(8, Some(2), defaults)),
-        ("16 drones on one wire", 2.7, seconds(16, Some(1), defaults)),
-        ("32 drones on one wire", 4.9, seconds(32, Some(1), defaults)),
-        ("8 drones on one wire, --no-undo", 1.3, seconds(8, Some(1), no_undo)),
+        ("8 drones, a wire for each", 1.03, time_flash(8, None, defaults)),
+        ("32 drones, a wire for each", 1.03, time_flash(32, None, defaults)),
+        ("8 drones on one wire", 1.6, time_flash(8, Some(1), defaults)),
+        ("8 drones on two wires", 1.3, time_flash(8, Some(2), defaults)),
+        ("16 drones on one wire", 2.7, time_flash(16, Some(1), defaults)),
+        ("32 drones on one wire", 4.9, time_flash(32, Some(1), defaults)),
+        ("8 drones on one wire, --no-undo", 1.3, time_flash(8, Some(1), no_undo)),
     ];
     println!("one drone: {one:.2} s of the simulated chip's time");
-    for (what, limit, took) in &rows {
-        println!("{what:<34} {took:>6.2} s, {:.2} times as long, limit {limit}", took / one);
+    for (name, limit, took) in &rows {
+        println!("{name:<34} {took:>6.2} s, {:.2} times as long, limit {limit}", took / one);
     }
-    for (what, limit, took) in rows {
-        assert!(took <= limit * one, "{what}: {took:.2} s, {:.2} times as long", took / one);
+    for (name, limit, took) in rows {
+        assert!(took <= limit * one, "{name}: {took:.2} s, {:.2} times as long", took / one);
     }
 }
 
-/// The exit status, the report and the JSON of the real binary agree.
+/// Checks that the exit status, the report and the JSON of the real binary agree.
 #[test]
 fn each_drone_gets_the_image_for_its_board() {
     let folder = Folder::with_image();
@@ -211,7 +211,7 @@ fn every_drone_is_backed_up_to_its_own_file() {
 fn a_station_ends_after_the_given_number_of_drones() {
     let folder = Folder::with_image();
     let ran = folder.run("station cf2.bin --demo=fleet --yes --count 7 --report report.json");
-    // The image is not for the Brushless, so that drone is refused.
+    // The image is not for the Brushless, so the Brushless is refused.
     assert_eq!(ran.code, 65, "{}", ran.err);
     assert!(
         ran.out.contains("7 of 7 done") && ran.out.contains("6 flashed, 1 unchanged, 1 refused"),
@@ -256,11 +256,11 @@ fn a_fault_on_one_drone_does_not_touch_the_others() {
             cases += 1;
         }
     }
-    println!("{cases} faults on the middle one of three drones");
+    println!("{cases} faults on the middle drone of three");
 }
 
 #[test]
-fn strict_writes_nothing_if_one_drone_has_no_image() {
+fn a_strict_batch_writes_nothing_if_one_drone_has_no_image() {
     let folder = Folder::with_image();
     let Ran { code, out, .. } = folder.cfdfu("flash cf2.bin --all --strict --demo=fleet").fast().run();
     assert_eq!(code, 65, "{out}");
@@ -272,7 +272,7 @@ fn strict_writes_nothing_if_one_drone_has_no_image() {
     assert!(code == 0 && out.contains("8 drones: 8 flashed"), "{out}");
 }
 
-/// `--strict` reads the radio address of each running drone. The later output and the report include that address.
+/// `--strict` reads the radio address of each running drone, so the later output and the report include the address.
 #[test]
 fn the_output_and_the_report_of_a_batch_include_the_radio_addresses() {
     let folder = Folder::with_image();

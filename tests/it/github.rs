@@ -20,7 +20,7 @@ pub enum ServerBehaviour {
     Status(u16, &'static str),
     /// Closes the connection after this many bytes of the body.
     Cut(usize),
-    /// Sends a body that is one byte shorter than the size in the list, with a matching `content-length`.
+    /// Sends a body that is one byte shorter than the listed size, with a `content-length` that matches the body.
     Shorter,
     /// Sends an endless body.
     Endless,
@@ -30,7 +30,7 @@ pub enum ServerBehaviour {
     Other,
     /// Redirects to this address.
     Redirect(String),
-    /// Redirects every request to the requested address itself.
+    /// Redirects every request back to the requested address.
     Loop,
     /// Ignores the `Range` of a request.
     Whole,
@@ -99,22 +99,23 @@ impl GitHub {
         self.state.lock().unwrap().files.push((LOADER, tag.to_owned(), name, bytes));
     }
 
-    /// Replaces the bytes of every file of a release, as if other files had been uploaded.
+    /// Replaces the bytes of every file of a release, as if different files had been uploaded.
     pub fn replace(&self, tag: &str, bytes: &[u8]) {
         let mut state = self.state.lock().unwrap();
-        state.files.iter_mut().filter(|(_, at, ..)| at == tag).for_each(|file| file.3 = bytes.to_vec());
+        let files = state.files.iter_mut().filter(|(_, file_tag, ..)| file_tag == tag);
+        files.for_each(|file| file.3 = bytes.to_vec());
     }
 
     pub fn set_hashes(&self, hashes: Hashes) {
         self.state.lock().unwrap().hashes = hashes;
     }
 
-    pub fn set_list_behaviour(&self, manner: ServerBehaviour) {
-        self.state.lock().unwrap().list = manner;
+    pub fn set_list_behaviour(&self, behaviour: ServerBehaviour) {
+        self.state.lock().unwrap().list = behaviour;
     }
 
-    pub fn set_file_behaviour(&self, manner: ServerBehaviour) {
-        self.state.lock().unwrap().file = manner;
+    pub fn set_file_behaviour(&self, behaviour: ServerBehaviour) {
+        self.state.lock().unwrap().file = behaviour;
     }
 
     /// Returns the requests since the last call, for example `GET /repos/… range=bytes=5- token`.
@@ -123,7 +124,7 @@ impl GitHub {
     }
 }
 
-/// Waits until this many files have been requested since the last call to `requests`.
+/// Waits until this many files have been requested since the last call to `take_requests`.
 fn wait_for_downloads(state: &Mutex<State>, count: usize) {
     for _ in 0..500 {
         let state = state.lock().unwrap();
@@ -157,29 +158,29 @@ fn serve(stream: TcpStream, shared: &Mutex<State>) -> std::io::Result<()> {
     let mut state = shared.lock().unwrap();
     let shown = range.as_ref().map(|range| format!(" range={range}")).unwrap_or_default();
     state.requests.push(format!("GET {path}{shown}{token}"));
-    let manner = if path.contains("/download/") { state.file.clone() } else { state.list.clone() };
-    let answer = answer(&state, &path, range.as_deref(), etag.as_deref(), &manner);
+    let behaviour = if path.contains("/download/") { state.file.clone() } else { state.list.clone() };
+    let answer = answer(&state, &path, range.as_deref(), etag.as_deref(), &behaviour);
     drop(state);
-    if manner == ServerBehaviour::Silent {
+    if behaviour == ServerBehaviour::Silent {
         thread::sleep(Duration::from_secs(30));
     }
-    if let ServerBehaviour::Together(all) = manner {
+    if let ServerBehaviour::Together(all) = behaviour {
         wait_for_downloads(shared, all);
     }
     let mut stream = stream;
     let Answer { status, headers, body, announced } = answer;
     let length = announced.unwrap_or(body.len());
     write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n")?;
-    let cut = if let ServerBehaviour::Cut(n) | ServerBehaviour::Stalls(n) = manner {
+    let cut = if let ServerBehaviour::Cut(n) | ServerBehaviour::Stalls(n) = behaviour {
         n.min(body.len())
     } else {
         body.len()
     };
     stream.write_all(&body[..cut])?;
-    if let ServerBehaviour::Stalls(_) = manner {
+    if let ServerBehaviour::Stalls(_) = behaviour {
         thread::sleep(Duration::from_secs(30));
     }
-    if manner == ServerBehaviour::Endless {
+    if behaviour == ServerBehaviour::Endless {
         loop {
             stream.write_all(&[0; 4096])?;
         }
@@ -201,11 +202,11 @@ fn answer(
     path: &str,
     range: Option<&str>,
     etag: Option<&str>,
-    manner: &ServerBehaviour,
+    behaviour: &ServerBehaviour,
 ) -> Answer {
     let with =
         |status: u16, headers: &str| Answer { status, headers: headers.to_owned(), ..Answer::default() };
-    match manner {
+    match behaviour {
         ServerBehaviour::Status(status, headers) if !path.ends_with("/latest") => {
             return with(*status, headers);
         }
@@ -238,14 +239,14 @@ fn answer(
     };
     let Some((.., bytes)) = state.files.iter().find(is_requested) else { return with(404, "") };
     let mut bytes = bytes.clone();
-    match manner {
+    match behaviour {
         ServerBehaviour::Shorter => drop(bytes.pop()),
         ServerBehaviour::Other => bytes.iter_mut().for_each(|byte| *byte ^= 1),
         _ => {}
     }
     let from: Option<usize> =
         range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-    match (from, manner) {
+    match (from, behaviour) {
         (Some(from), ServerBehaviour::OtherRange) => {
             let headers = format!("content-range: bytes 0-{}/{}\r\n", bytes.len() - 1, bytes.len());
             let body = bytes.split_off(from);
@@ -266,7 +267,7 @@ fn answer(
     }
 }
 
-/// Returns the list of releases, the most recently added one first.
+/// Returns the list of releases, the most recently added release first.
 fn list(state: &State, repo: &str) -> Vec<u8> {
     let mut tags: Vec<&String> = Vec::new();
     for (file_repo, tag, ..) in state.files.iter().rev() {
@@ -286,7 +287,8 @@ fn list(state: &State, repo: &str) -> Vec<u8> {
     let mut releases: Vec<_> = tags
         .into_iter()
         .map(|tag| {
-            let files = state.files.iter().filter(|(file_repo, at, ..)| *file_repo == repo && at == tag);
+            let files =
+                state.files.iter().filter(|(file_repo, file_tag, ..)| *file_repo == repo && file_tag == tag);
             let year = tag.get(..4).unwrap_or("2020");
             json!({"tag_name": tag, "name": tag, "published_at": format!("{year}-08-24T10:00:00Z"),
                 "prerelease": tag.ends_with("-rc"), "draft": false, "assets": files.map(asset).collect::<Vec<_>>()})

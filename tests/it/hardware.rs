@@ -27,17 +27,18 @@ struct Claim {
     text: &'static str,
     source: &'static str,
     verdict: Verdict,
-    /// The value that the source leads to expect.
+    /// The value to expect according to the source.
     expected: Expected,
-    /// Sends the requests that show the behaviour to a simulated drone.
+    /// Sends a simulated drone the requests that show the behaviour.
     drive: fn() -> Vec<Line>,
     /// Extracts the value from a recording.
     show: fn(&[Line]) -> Option<Shown>,
 }
 
-/// What published material says about a claim.
+/// The published evidence for or against a claim.
 enum Verdict {
-    /// A log or a listing of an STM32F405 or F407 shows the behaviour, or a program in use relies on it there.
+    /// A log or a listing of an STM32F405 or F407 shows the behaviour, or a program that is in use relies on this
+    /// behaviour on such a chip.
     Confirmed(&'static str),
     /// Only a document describes the behaviour, or only a related chip shows it, or nothing is known.
     Open(&'static str),
@@ -152,8 +153,8 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C7",
-        text: "The serial number in DFU mode is computed from the 96-bit unique ID: words 0 and 2 added, then the \
-                upper half of word 1. The firmware reports all 24 digits.",
+        text: "The serial number in DFU mode is computed from the 96-bit unique ID: the sum of words 0 and 2, followed \
+                by the upper half of word 1. The firmware reports all 24 digits.",
         source: "RM0090 §39.1; `usbd_desc.c` of crazyflie-firmware",
         verdict: Confirmed("206437A1304E in both modes of a pyboard (F405) whose firmware uses this formula"),
         expected: Text("338133873034 is the number computed from 51004F000551343036333233"),
@@ -175,8 +176,8 @@ const CLAIMS: &[Claim] = &[
         text: "The boot ROM starts in dfuERROR with errFIRMWARE.",
         source: "no document",
         verdict: Contradicted(
-            "five logs of F405 and F407 chips show it (the first is Bitcraze's); the log of an F469 (modm) starts with \
-             dfuIDLE",
+            "five logs of F405 and F407 chips show this state (the first is Bitcraze's); the log of an F469 (modm) \
+             starts with dfuIDLE",
             Variant {
                 name: "starts idle",
                 drive: || clear_first_status(Rig::changed("dfu", |drone| drone.traits.starts_idle = true)),
@@ -216,7 +217,7 @@ const CLAIMS: &[Claim] = &[
         id: "C12",
         text: "ABORT leads from dfuDNLOAD-IDLE to dfuIDLE.",
         source: "DFU 1.1 §6.1.4",
-        verdict: Confirmed("dfu-util and Betaflight's configurator send it on F405 boards"),
+        verdict: Confirmed("dfu-util and Betaflight's configurator send ABORT to F405 boards"),
         expected: Text("dfuIDLE"),
         drive: || {
             rom("dfu", |chip| {
@@ -248,7 +249,8 @@ const CLAIMS: &[Claim] = &[
         text: "SET_INTERFACE is accepted for the alternate settings 0 to 3.",
         source: "USB 2.0 §9.4.10",
         verdict: Contradicted(
-            "dfu-util sends it to every F405; macOS refuses it for some devices (libusb #838, #1011)",
+            "dfu-util sends the request to every F405; macOS refuses the request for some devices (libusb #838, \
+             #1011)",
             Variant {
                 name: "refuses alternate settings",
                 drive: || {
@@ -293,8 +295,8 @@ const CLAIMS: &[Claim] = &[
         text: "A GETSTATUS sent at once, without the requested pause, is answered when the work is done.",
         source: "RM0090 §3: the ROM cannot be read while the flash is erased or programmed",
         verdict: Contradicted(
-            "MicroPython's `pydfu.py` has relied on it on the F405 since 2016; an STM32L43x refuses the request \
-             (dfu-util ticket 40)",
+            "MicroPython's `pydfu.py` has relied on this behaviour on the F405 since 2016; an STM32L43x refuses the \
+             request (dfu-util ticket 40)",
             Variant {
                 name: "stalls while busy",
                 drive: || {
@@ -328,7 +330,9 @@ const CLAIMS: &[Claim] = &[
         id: "C20",
         text: "After an UPLOAD of less than 2048 bytes, the state is dfuUPLOAD-IDLE.",
         source: "AN3156 §4",
-        verdict: Confirmed("Betaflight's configurator checks it after 16 bytes on every F405 board"),
+        verdict: Confirmed(
+            "Betaflight's configurator checks for this state after 16 bytes on every F405 board",
+        ),
         expected: Text("dfuUPLOAD-IDLE"),
         drive: || {
             rom("dfu", |chip| {
@@ -378,14 +382,14 @@ const CLAIMS: &[Claim] = &[
         id: "C25",
         text: "A block of 4 bytes is written.",
         source: "AN3156 §5.1: 2 to 2048 bytes",
-        verdict: Open("no log has a data block this short"),
+        verdict: Open("no log contains a data block this short"),
         expected: Text("dfuDNBUSY, then dfuDNLOAD-IDLE"),
         drive: || write_block_3(&[0x5A; 4]),
         show: evidence::write_of_4,
     },
     Claim {
         id: "C26",
-        text: "Programming only clears bits: bytes written twice without an erase are the AND of both.",
+        text: "Programming only clears bits: bytes written twice without an erase contain the AND of both values.",
         source: "RM0090 §3",
         verdict: Open(
             "a corrupt image after CubeProgrammer wrote to flash that was not blank (Arduino_Tools #98)",
@@ -406,7 +410,7 @@ const CLAIMS: &[Claim] = &[
         id: "C27",
         text: "Writing 03FFFFFF to 0xFFFF0000 selects a programming width of 32 bits, and the value reads back.",
         source: "AN2606, \"Bootloader memory management\", table 4",
-        verdict: Open("no other host is known to use it"),
+        verdict: Open("no other host is known to use this setting"),
         expected: Text("accepted, reads back 03ffffff"),
         drive: || {
             rom("dfu", |chip| {
@@ -510,7 +514,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C36",
-        text: "An erase and a write in a write-protected sector report no error and change nothing.",
+        text: "Erasing and writing a write-protected sector reports no error and changes nothing.",
         source: "AN3156 §5.1 note 2 and §5.3",
         verdict: Open("an F401 (tinyuf2 #243)"),
         expected: Text("no error, unchanged"),
@@ -540,7 +544,7 @@ const CLAIMS: &[Claim] = &[
         id: "C38",
         text: "Erasing 64 KiB at 8 bits takes 1.2 s, at most 2.4 s.",
         source: "DS8626 table 40",
-        verdict: Confirmed("1.13 s, computed from the same logs"),
+        verdict: Confirmed("1.13 s, computed from the logs of C37"),
         expected: Millis(600, 2400),
         drive: || erase_sector(0x0801_0000, false),
         show: evidence::erases::<64, false>,
@@ -549,7 +553,7 @@ const CLAIMS: &[Claim] = &[
         id: "C39",
         text: "Erasing 128 KiB at 8 bits takes 2 s, at most 4 s.",
         source: "DS8626 table 40",
-        verdict: Open("a CubeProgrammer log of an F412, in whole seconds, fits"),
+        verdict: Open("a CubeProgrammer log of an F412, with times in whole seconds, agrees"),
         expected: Millis(1000, 4000),
         drive: || erase_sector(0x0802_0000, false),
         show: evidence::erases::<128, false>,
@@ -584,7 +588,7 @@ const CLAIMS: &[Claim] = &[
     Claim {
         id: "C43",
         text: "A block of 2048 bytes at 8 bits takes 33 ms to program and about 5 ms on the wire.",
-        source: "DS8626 table 40: 16 µs for each byte",
+        source: "DS8626 table 40: 16 µs per byte",
         verdict: Confirmed("37.7 ms, computed from three CubeProgrammer logs of F405 boards"),
         expected: Millis(34, 45),
         drive: || write_full_block(Rig::new("erased"), false),
@@ -593,7 +597,7 @@ const CLAIMS: &[Claim] = &[
     Claim {
         id: "C44",
         text: "A block of 2048 bytes at 32 bits takes 8 ms to program and about 5 ms on the wire.",
-        source: "DS8626 table 40: 16 µs for each word",
+        source: "DS8626 table 40: 16 µs per word",
         verdict: Open("no log; an F745 writes 1832 bytes in 12 ms (fwupd #1944)"),
         expected: Millis(9, 22),
         drive: || write_full_block(Rig::new("erased"), true),
@@ -635,7 +639,7 @@ const CLAIMS: &[Claim] = &[
         text: "One request to enter DFU mode is enough.",
         source: "`usb-bootloader.py` of crazyflie-firmware",
         verdict: Contradicted(
-            "5 of 12 requests succeed on another F405 board with a 12 MHz clock (CircuitPython PR 11270)",
+            "5 of 12 requests succeed on a different F405 board with a 12 MHz clock (CircuitPython PR 11270)",
             Variant { name: "`--demo=missed`", drive: request_until_entered, shows: "5 requests" },
         ),
         expected: Text("1 request"),
@@ -665,7 +669,7 @@ const CLAIMS: &[Claim] = &[
         text: "The last GETSTATUS of a request to leave is answered with dfuMANIFEST.",
         source: "AN3156 §5.5",
         verdict: Contradicted(
-            "Bitcraze's dfu-util log shows it; many guides tell the reader to ignore a failed GETSTATUS here",
+            "Bitcraze's dfu-util log shows this answer; many guides advise ignoring a failed GETSTATUS here",
             Variant {
                 name: "leaves without an answer",
                 drive: || {
@@ -699,7 +703,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C53",
-        text: "The firmware appears on USB less than 10 s after leaving.",
+        text: "The firmware appears on USB less than 10 s after the request to leave.",
         source: "no document",
         verdict: Open("no log"),
         expected: Millis(100, 10_000),
@@ -708,7 +712,8 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C54",
-        text: "Leaving for a blank address resets the chip, and the firmware then starts, whatever the ROM version.",
+        text: "Leaving for a blank address resets the chip, and the firmware then starts, regardless of the ROM \
+               version.",
         source: "AN2662, p. 80",
         verdict: Open("an F072 (td-p/446385)"),
         expected: Text("0483:5740"),
@@ -717,7 +722,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C55",
-        text: "After DFU mode was entered by hand, every reset starts the boot ROM until the power is cut.",
+        text: "Once DFU mode has been entered by hand, every reset starts the boot ROM until the power is cut.",
         source: "`bootpin.c` of crazyflie2-stm-bootloader",
         verdict: Open("Bitcraze's `dfu.md`: \"the only way to reset it is to disconnect the power\""),
         expected: Text("0483:df11"),
@@ -750,7 +755,7 @@ const CLAIMS: &[Claim] = &[
 
 // ---- the requests to the simulated drone
 
-/// Sends requests to a drone in DFU mode whose state is dfuIDLE.
+/// Sends requests to a drone in DFU mode whose state is dfuIDLE, and returns the recording.
 fn rom(scenario: &str, requests: impl FnOnce(&mut Chip)) -> Vec<Line> {
     let rig = Rig::new(scenario);
     requests(&mut rig.rom());
@@ -778,7 +783,7 @@ fn read_both_serials() -> Vec<Line> {
     rig.lines()
 }
 
-/// Reads from a read-protected chip.
+/// Tries to read a read-protected chip.
 fn read_protected_flash(late: bool) -> Vec<Line> {
     let rig = Rig::changed("read-protected", |drone| drone.traits.late_refusal = late);
     rig.open(ROM_DFU).descriptors(&[3]);
@@ -879,8 +884,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
 }
 
-/// Returns the recordings of real chips: their paths below `tests/recordings`, and their lines. A recording of the
-/// simulator is not evidence.
+/// Returns the path below `tests/recordings` and the lines of each recording of a real chip. Recordings of the
+/// simulator are omitted, because they are not evidence.
 fn recordings() -> Vec<(String, Vec<Line>)> {
     let mut files = Vec::new();
     for folder in ["", "published/"] {
@@ -906,7 +911,7 @@ fn shown_by(claim: &Claim, drive: fn() -> Vec<Line>) -> Shown {
     (claim.show)(&drive()).unwrap_or_else(|| panic!("{}: the simulator does not show a value", claim.id))
 }
 
-/// Formats the values that the recordings show, each with its files.
+/// Formats the values that the recordings show, each with the files that show the value.
 fn recorded(claim: &Claim, recordings: &[(String, Vec<Line>)]) -> String {
     const FILES_MAX: usize = 3;
     let mut values: Vec<(String, Vec<&str>)> = Vec::new();
@@ -965,12 +970,12 @@ cfdfu was developed without a drone. This table lists what its code assumes abou
 about the Crazyflie, with the source of each assumption. Of the {} claims, {confirmed} are confirmed, {open} are open,
 and {contradicted} are contradicted by another board, chip or host.
 
-- **evidence**: what others have published. *Confirmed*: a log or a listing of an STM32F405 or F407 shows the behaviour,
-  or a program in use relies on it there. *Open*: only a document describes the behaviour, or only a related chip shows
-  it, or nothing is known. *Contradicted elsewhere*: another board, chip or host behaves differently. Another drone may,
-  too, so the simulator has a variant with that behaviour.
+- **evidence**: the evidence in published sources. *Confirmed*: a log or a listing of an STM32F405 or F407 shows the
+  behaviour, or a program that is in use relies on this behaviour on such a chip. *Open*: only a document describes the
+  behaviour, or only a related chip shows it, or nothing is known. *Contradicted elsewhere*: another board, chip or host
+  behaves differently. A Crazyflie may do the same, so the simulator has a variant with that behaviour.
 - **simulated**: what the simulator does, measured by a test that sends requests to the simulator. No value in this
-  column comes from a drone. After the semicolon: what the variant does.
+  column comes from a drone. The behaviour of the variant, if any, follows after a semicolon.
 - **recorded**: what a recording of a real chip shows. Files in `published` were written by hand from published logs,
   some of them from related chips. The first line of each file states what its source contains and what was filled in.
 
@@ -996,7 +1001,7 @@ fn the_document_lists_every_claim_about_the_hardware() {
         return;
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == text, "docs/hardware.md is out of date: run UPDATE=1 cargo test --test it hardware");
+    assert!(kept == text, "docs/hardware.md is out of date: run `UPDATE=1 cargo test --test it hardware`");
 }
 
 #[test]
@@ -1022,7 +1027,7 @@ fn the_simulator_behaves_as_each_claim_states() {
     }
 }
 
-/// A claim that is contradicted elsewhere may also be wrong for the next drone.
+/// A claim that is contradicted elsewhere may also be wrong for a Crazyflie.
 #[test]
 fn each_contradicted_claim_has_a_variant_of_the_simulator() {
     for claim in CLAIMS {

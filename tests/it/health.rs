@@ -50,7 +50,7 @@ fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
         ("radio-silent", Some(SelfTest::Passed), false),
         // The drone answers only after cfdfu has switched the link to USB a second time.
         ("slow-eeprom", Some(SelfTest::Passed), true),
-        // cfdfu waits three seconds, but these self-tests take longer or never start.
+        // cfdfu waits three seconds, but these self-tests take longer or do not start.
         ("slow-deck", Some(SelfTest::NotYet), false),
         ("hung-deck", Some(SelfTest::NotYet), false),
         ("hung-start", None, false),
@@ -71,12 +71,13 @@ fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
     assert_eq!(deck.health.decks, [Deck { number: Some(0), driver: "bcFlow2".to_owned() }]);
 }
 
-/// Whether the link was switched to USB and finally back to the radio.
+/// Returns whether the link was switched to USB and finally back to the radio.
 fn link_is_back_on_radio(world: &World) -> bool {
     world.bus.with(0, |drone, _| drone.link_was_returned()).unwrap()
 }
 
-/// A transfer that fails while cfdfu watches the drone must neither leave the link on USB nor cause a wrong verdict.
+/// If a transfer fails while cfdfu watches the drone, the link must not stay switched to USB, and the verdict must not
+/// become wrong.
 #[test]
 fn the_link_is_switched_back_to_the_radio_after_any_fault() {
     for scenario in ["healthy", "bad-deck", "console-read"] {
@@ -119,7 +120,7 @@ fn identify_reports_the_health_of_a_running_drone() {
     assert!(identify("hung-start").printed, "the firmware prints its first lines before it hangs");
 }
 
-/// The firmware stops, the watchdog restarts it, and only the next run reports the cause.
+/// The firmware stops, the watchdog restarts the firmware, and only the next run reports the cause.
 #[test]
 fn a_failed_assertion_is_reported_with_its_location() {
     let (report, world) = flash("asserting");
@@ -220,7 +221,7 @@ fn read_health(lines: &[ConsoleLine]) -> Health {
     health
 }
 
-/// The drone is unplugged and plugged in again, and then the console job is cancelled.
+/// The drone is unplugged and plugged in again. Then the console job is cancelled.
 #[test]
 fn the_console_continues_after_a_restart_and_switches_the_link_back_to_the_radio() {
     let world = World::new("healthy");
@@ -292,7 +293,7 @@ fn a_reopened_console_shows_the_earlier_lines_until_the_drone_restarts() {
     assert!(lines(&shown(&ui)) < lines(&before), "{}", shown(&ui));
 }
 
-/// The verdict is missing if the user skipped the wait for it with a key or unplugged the drone.
+/// The verdict is missing if the user pressed a key to skip the wait for the verdict, or unplugged the drone.
 #[test]
 fn a_drone_whose_verdict_is_missing_is_not_ready_to_fly() {
     let report = |asked: bool, self_test: Option<SelfTest>| {
@@ -362,7 +363,7 @@ fn each_problem_is_reported_in_every_output() {
 /// Firmware 2024.2 or newer does not work with older firmware on the radio chip, and the radio chip cannot be updated
 /// over USB.
 #[test]
-fn incompatible_versions_are_reported() {
+fn incompatible_versions_of_firmware_and_radio_chip_are_reported() {
     let world = World::new("healthy");
     world.bus.with(0, |drone, _| drone.traits.radio_chip = "2023.11");
     let report = world.run(flash_job(&firmware("2026.08", SEED_LEN))).report;

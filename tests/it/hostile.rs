@@ -1,5 +1,5 @@
-//! Tests devices and files with random content: nothing panics, every job ends in bounded time, and no job falsely
-//! reports success. `benches/fuzz.rs` feeds random content to every parser ten million times.
+//! Tests devices with random answers and files with random content: nothing panics, every job ends in bounded time, and
+//! no job falsely reports success. `benches/fuzz.rs` feeds random content to every parser ten million times.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -120,7 +120,7 @@ impl Transport for FakeDevice {
 impl Bus for FakeDevice {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         let mut rng = self.rng.lock().unwrap();
-        // Each list is random: the device may be missing, in another mode, or at another address.
+        // Each list is random: the device may be missing, in a different mode, or at a different address.
         let id = if rng.below(100) < self.realistic { self.id } else { [ROM_DFU, CRAZYFLIE][rng.below(2)] };
         let location = Location { bus: 1, ports: vec![1] };
         let found =
@@ -221,7 +221,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let (first, second) = bin.split_at(3000);
     vec![
         bin.clone(),
-        files::suffixed(bin.clone(), (0x0483, 0xDF11), 0x0100),
+        files::append_suffix(bin.clone(), (0x0483, 0xDF11), 0x0100),
         files::dfuse(&[(0, vec![(0x0800_4000, first)]), (0, vec![(0x0800_4000 + 3000, second)])]),
         files::hex(0x0800_4000, &bin).into_bytes(),
         files::elf(0x0800_4000, &bin),

@@ -22,7 +22,8 @@ use crate::fault::{Faults, Script, faulty};
 use crate::matrix::FAULTS;
 use crate::support::{change_flash_task, firmware, flash_job};
 
-/// The job for each drone of a batch. As on the command line, it keeps a copy for undo and asks for confirmation.
+/// Returns the job for each drone of a batch. As on the command line, the job keeps a copy for undo and asks for
+/// confirmation.
 fn job(image: &[u8]) -> Job {
     change_flash_task(flash_job(image), |task| (task.keep, task.confirm) = (Keep::Copy, Confirm::Ask))
 }
@@ -33,7 +34,7 @@ fn job(image: &[u8]) -> Job {
 #[derive(PartialEq)]
 struct EndState {
     flash: Vec<u8>,
-    story: RowHistory,
+    history: RowHistory,
     state: RowState,
     row: (Option<String>, Option<String>, bool),
 }
@@ -43,7 +44,7 @@ impl EndState {
         let row: &Row = &ran.fleet.rows[n];
         EndState {
             flash: bus.with(n, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap(),
-            story: ran.histories[n].clone(),
+            history: ran.histories[n].clone(),
             state: row.state.clone(),
             row: (row.board.clone(), row.before.clone(), row.succeeded()),
         }
@@ -51,7 +52,7 @@ impl EndState {
 
     /// Describes the first differences between two end states, for the assertion message.
     fn difference(&self, other: &EndState) -> String {
-        let (ours, theirs) = (&self.story, &other.story);
+        let (ours, theirs) = (&self.history, &other.history);
         let events = ours.events.iter().zip(&theirs.events).find(|(one, other)| one != other);
         let effects = ours.effects.iter().zip(&theirs.effects).find(|(one, other)| one != other);
         format!(
@@ -63,7 +64,8 @@ impl EndState {
     }
 }
 
-/// Runs a batch on these three drones. The fault hits the middle drone; the other two use a bus without faults.
+/// Runs a batch on these three drones. The fault hits the middle drone; the other two drones use a bus without faults.
+/// Returns the simulated bus, the ended batch, and the number of transfers of the middle drone.
 fn run_with_fault(drones: &[SimDrone], job: &Job, script: Option<Script>) -> (SimBus, Ran, u64) {
     let clock = Arc::new(TeamClock::new());
     let bus = SimBus::new(drones.to_vec(), clock.clone());
@@ -114,8 +116,7 @@ fn a_fault_on_one_drone_changes_nothing_for_the_others() {
         let (bus, ran, _) = run_with_fault(&drones, &job, Some(script));
         check(&format!("{script:?}"), &bus, &ran);
     }
-    // The faults of the simulated drone itself are scheduled by the number of DFU requests, which are fewer than the
-    // transfers.
+    // A `SimFault` occurs after a number of DFU requests, of which there are fewer than transfers.
     for fault in [SimFault::Loose, SimFault::Hung] {
         for at in 0..transfers as u32 / 2 {
             let mut drones = drones.clone();
@@ -128,7 +129,7 @@ fn a_fault_on_one_drone_changes_nothing_for_the_others() {
     assert!(middle.values().all(|count| *count > 100), "{middle:?}");
 }
 
-/// The start or end of a drone's job, or an open of a drone.
+/// The start or end of a drone's job, or the opening of a drone.
 #[derive(Clone, Debug)]
 enum Mark {
     Started(Location),
@@ -156,8 +157,8 @@ impl Marks {
     }
 }
 
-/// For each drone, counts the opens by each thread during the drone's job. Also counts the opens of drones without a
-/// job.
+/// For each drone, counts how often each thread opened the drone during its job. Also counts how often drones without a
+/// running job were opened.
 fn count_opens(marks: &[Mark]) -> (BTreeMap<Location, Vec<(ThreadId, usize)>>, usize) {
     let (mut running, mut idle) = (BTreeSet::new(), 0);
     let mut opens: BTreeMap<Location, Vec<(ThreadId, usize)>> = BTreeMap::new();
@@ -181,7 +182,8 @@ fn count_opens(marks: &[Mark]) -> (BTreeMap<Location, Vec<(ThreadId, usize)>>, u
 /// Eight drones have jobs. During its job, each drone is opened only by its own worker, and that worker opens no other
 /// drone. Meanwhile, the scanners of both front ends keep scanning the bus. The eight drones restart during their jobs,
 /// so a scanner that did not skip them would open them as new devices. Both scanners open a ninth drone, which is
-/// plugged in meanwhile. A tenth drone has a job in another cfdfu, so the scanner of the command line skips that drone.
+/// plugged in during the jobs. A tenth drone has a job in another cfdfu, so the scanner of the command line skips this
+/// drone.
 #[test]
 fn a_drone_is_opened_only_by_its_worker_during_its_job() {
     const COUNT: usize = 8;
@@ -199,7 +201,7 @@ fn a_drone_is_opened_only_by_its_worker_during_its_job() {
         &clock,
         Policy { selected: (0..COUNT).map(|n| Selector::At(port(n))).collect(), ..policy(job, COUNT) },
     );
-    // The scanner of the interface also lists related devices.
+    // Simulates the scanner of the interface, which also lists related devices.
     let (for_interface, busy) = (Arc::clone(&bus), batch.busy());
     let over = Arc::new(AtomicUsize::new(0));
     let (is_over, scans) = (Arc::clone(&over), Arc::new(AtomicUsize::new(0)));
@@ -228,7 +230,7 @@ fn a_drone_is_opened_only_by_its_worker_during_its_job() {
             }
             FleetEffect::Show(id) if matches!(fleet.rows[*id].state, RowState::Working(Phase::Write, ..)) => {
                 sim.with(COUNT, |drone, now| {
-                    if !drone.plugged() {
+                    if !drone.is_plugged_in() {
                         drone.power_on_by_hand(now);
                     }
                 });
@@ -242,7 +244,7 @@ fn a_drone_is_opened_only_by_its_worker_during_its_job() {
     let marks = marks.0.lock().unwrap().clone();
     let (during_jobs, idle) = count_opens(&marks);
     println!(
-        "{during_jobs:?}\n{idle} opens of drones without a job, {scanned} scans by the interface during the jobs"
+        "{during_jobs:?}\n{idle} times, a drone without a job was opened; {scanned} scans during the jobs"
     );
     let foreign: usize = during_jobs
         .values()

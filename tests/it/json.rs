@@ -14,7 +14,7 @@ use crate::support::{SEED_LEN, firmware};
 
 const SCHEMA: &str = include_str!("../../docs/json.schema.json");
 
-/// For this command, no server replaces GitHub, so that the request fails.
+/// A command that runs with an address on which no server listens, so that its request fails.
 const UNREACHABLE: &str = "fetch 2025.01 --board cf2";
 
 /// Every command, with arguments that make it succeed and arguments that make it fail. `{}` is replaced with each
@@ -123,7 +123,7 @@ fn every_command_prints_documented_json_and_ends_with_its_result() {
         let ran = folder.cfdfu(&line).arg("--json").fast().env("CFDFU_RELEASES_URL", url);
         let ran = ran.env("XDG_CACHE_HOME", folder.path("cache")).run();
         let objects = ran.objects();
-        // Each line starts with its event, as documented, so that you can search for it.
+        // Each line starts with its event, as documented, so that you can search for an event.
         assert!(ran.out.lines().all(|text| text.starts_with(r#"{"event":""#)), "{line}: {}", ran.out);
         for object in &objects {
             let event = object["event"].as_str().unwrap_or_default().to_owned();

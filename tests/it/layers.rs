@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files whose paths start with one of `files` may use only the modules in `may_use` and none of the words in `never`.
-/// If several rules match, the one with the longest prefix applies.
+/// If several rules match, only the rule with the longest prefix applies.
 struct Rule {
     files: &'static [&'static str],
     may_use: &'static [&'static str],
@@ -72,7 +72,7 @@ const RULES: &[Rule] = &[
     Rule { files: &["recording/redact.rs"], may_use: &["crazyflie", "recording", "usb"], never: IO },
     Rule { files: &["sim/replay.rs"], may_use: &["clock", "recording", "sim", "usb"], never: IO },
     Rule { files: &["sim/vhci.rs"], may_use: &["sim", "usb"], never: &["rusb"] },
-    // The simulator uses no code of the host side except the USB types and the clock.
+    // The simulator does not use any code of the host side except the USB types and the clock.
     Rule { files: &["sim"], may_use: &["sim", "usb", "clock"], never: IO },
     Rule { files: &["clock.rs"], may_use: &[], never: &["rusb"] },
     Rule { files: &["scan.rs"], may_use: &["crazyflie", "job", "usb"], never: IO },
@@ -310,9 +310,9 @@ fn every_source_file_uses_only_what_its_layer_allows() {
         let rule = RULES.iter().filter(matches).max_by_key(longest);
         let rule = rule.unwrap_or_else(|| panic!("no rule matches src/{name}"));
         for (n, line) in lines {
-            for (at, _) in line.match_indices("crate::") {
+            for (start, _) in line.match_indices("crate::") {
                 let module: String =
-                    line[at + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                    line[start + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 if !module.is_empty() && !rule.may_use.contains(&module.as_str()) {
                     wrong.push(format!("src/{name}:{n} uses {module}"));
                 }
@@ -343,8 +343,8 @@ fn every_source_file_uses_only_what_its_layer_allows() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// The layers exchange types, so any text for the user can be reworded. Only text from outside, such as the name of a
-/// terminal or a typed line, may be compared.
+/// The layers exchange types, so any text for the user can be reworded. Only text from outside the program, such as the
+/// name of a terminal or a typed line, may be compared.
 #[test]
 fn no_front_end_makes_decisions_based_on_text_for_the_user() {
     const COMPARISONS: &[&str] = &[
@@ -368,8 +368,8 @@ fn no_front_end_makes_decisions_based_on_text_for_the_user() {
         checked += 1;
         for (n, line) in lines {
             let compares = COMPARISONS.iter().any(|words| line.contains(words));
-            let outside = FROM_OUTSIDE.iter().any(|words| line.contains(words));
-            assert!(!compares || outside, "src/{name}:{n} decides based on text: {line}");
+            let is_from_outside = FROM_OUTSIDE.iter().any(|words| line.contains(words));
+            assert!(!compares || is_from_outside, "src/{name}:{n} decides based on text: {line}");
         }
     }
     assert!(checked > 25, "only {checked} source files were checked");

@@ -137,11 +137,11 @@ fn a_lost_answer_is_requested_again_and_then_treated_as_unknown() {
 
             let always = flash("dfu", answer, ALWAYS, error, |_| {});
             let outcome = &always.run.report.outcome;
-            let unknown_board = matches!(outcome, Outcome::Failed(failure) if matches!(failure.kind, FailureKind::UnknownBoard { .. }));
+            let is_unknown = matches!(outcome, Outcome::Failed(failure) if matches!(failure.kind, FailureKind::UnknownBoard { .. }));
             match answer {
                 // The board cannot be read, so the job fails.
                 Answer::Read(OTP) | Answer::Point(OTP) => {
-                    assert!(unknown_board && always.is_untouched(), "{answer:?} {error:?}: {outcome:?}");
+                    assert!(is_unknown && always.is_untouched(), "{answer:?} {error:?}: {outcome:?}");
                 }
                 // Without the memory map, the layout of the flash is unknown.
                 Answer::Name(4) => {
@@ -205,8 +205,8 @@ fn a_write_protected_drone_keeps_its_firmware_whichever_answer_is_lost() {
     }
 }
 
-/// A serial number that cannot be read at first, but is read when the job opens the device, must be reported. Only then
-/// can cfdfu keep the copy under this number and resume the flash.
+/// A serial number that cannot be read at first, but is read when the job opens the device, must be reported.
+/// Otherwise, cfdfu could not store the copy under this number or resume the flash.
 #[test]
 fn a_serial_number_that_is_readable_only_later_is_reported() {
     let flashed = flash("dfu", Answer::Name(3), 4, TransferError::Timeout, |_| {});
@@ -259,7 +259,7 @@ fn an_otp_in_an_unknown_format_counts_as_an_unknown_board() {
     assert_eq!(allowed.report.outcome, Outcome::Flashed);
 }
 
-/// The drone is still listed, but while its names are unknown, cfdfu must not send it the request to enter DFU mode.
+/// The drone is still listed, but while a name is unknown, cfdfu must not ask the drone to enter DFU mode.
 #[test]
 fn a_running_drone_whose_name_is_unreadable_is_not_sent_into_dfu_mode() {
     for error in ERRORS {

@@ -1,4 +1,4 @@
-//! The integration tests, which are built as one binary. The modules, grouped by what they test:
+//! The integration tests, which are built as one binary. The modules are grouped by what they test.
 //!
 //! The worker on the simulated chip:
 //!
@@ -6,25 +6,25 @@
 //! - `finding`: how a job selects its device and brings it into DFU mode and back
 //! - `fleet`: many drones at once
 //! - `isolation`: the drones of a batch do not affect each other
-//! - `health`: how cfdfu judges a drone after its start; the console
-//! - `lost`: answers that a check depends on, lost once or always
-//! - `hardware`: the claims in `docs` about the hardware, on the simulator and in recordings of real chips
-//! - `real_chips`: replays the behaviour seen in logs of real chips
-//! - `recordings`: checks the recordings of requests in `tests/recordings`
+//! - `health`: how cfdfu judges a drone after the start of its firmware; the console
+//! - `lost`: what happens if an answer that a check depends on is lost, once or always
+//! - `hardware`: the claims about the hardware in `docs`, on the simulator and in recordings of real chips
+//! - `real_chips`: the behaviour of real chips, as seen in logs
+//! - `recordings`: the recordings of requests in `tests/recordings`
 //! - `matrix`: every job with every fault at every transfer
-//! - `cuts`: the cable pulled or the job cancelled at any moment
-//! - `oracle`: the worker with an independent DFU device class
+//! - `cuts`: a cable pulled or a job cancelled at any moment
+//! - `oracle`: the worker with an independent implementation of a DFU device
 //! - `hostile`: devices and files with random content
-//! - `defects`: regression tests for the numbered defects found by attacking the binary
+//! - `defects`: the numbered defects that were found by attacking the binary
 //! - `speed`: upper limits on the time that whole jobs take on the simulated clock
 //!
 //! The command line, with the real binary:
 //!
 //! - `command_line`: exit status, messages and JSON of commands with `--demo`
 //! - `completions`: the completion scripts in real shells
-//! - `corpus`: valid and malformed image files in every format, and the message for each
+//! - `corpus`: valid and malformed image files in every format, and the message for each file
 //! - `json`: the `--json` output of every command against the schema in `docs`
-//! - `examples`: runs the files in `examples`
+//! - `examples`: the files in `examples`
 //! - `replay`: recordings, and devices that answer as recorded
 //! - `qualify`: `cfdfu qualify` on variants of the simulated chip
 //! - `releases`: official releases from a server that misbehaves
@@ -41,7 +41,7 @@
 //!
 //! The source:
 //!
-//! - `tables`: checks that every scenario, board and log line is complete
+//! - `tables`: the completeness of the scenarios, symptoms, boards and explanations of log lines
 //! - `layers`: which modules each source file may use, and which files may read the system clock
 //!
 //! Helpers:

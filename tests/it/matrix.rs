@@ -1,6 +1,6 @@
-//! Runs every job with every fault at each of its transfers. In all cases, the job ends in bounded time with a single
-//! report, and never reports success for wrong bytes. The bootloader is unchanged unless the job restores it. The
-//! firmware at 0x08004000 is complete, blank in its first word, or still unchanged. A read-only job changes nothing.
+//! Runs every job with every fault at each of the job's transfers. In all cases, the job ends in bounded time with a
+//! single report, and never reports success for wrong bytes. The bootloader is unchanged unless the job restores it.
+//! The firmware at 0x08004000 is complete, blank in its first word, or still unchanged. A read-only job changes nothing.
 //! Running the same job again on the same drone succeeds.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,8 @@ use cfdfu::usb::{Bus, CRAZYFLIE, Found, Id, ROM_DFU};
 
 use crate::support::{World, change_flash_task, firmware, flash_job, restore_job, run};
 
-/// The length of the image: sectors 1 and 2 and 1 KiB of sector 3, which requires every kind of step but few transfers.
+/// The length of the image, which covers sectors 1 and 2 and 1 KiB of sector 3: enough for every kind of step, with few
+/// transfers.
 const LEN: usize = 33 * 1024;
 const BLANK: [u8; 4] = [0xFF; 4];
 const LOADER_LEN: usize = 0x4000;
@@ -57,7 +58,7 @@ fn on_port_1(job: &Job) -> Job {
     Job { device: Selector::At("1-1".parse().unwrap()), ..job.clone() }
 }
 
-/// Returns the USB IDs of the drone on port 1; empty if the drone is not on the bus.
+/// Returns the USB ID of the drone on port 1, or no ID if the drone is not on the bus.
 fn modes_on_port_1(world: &World) -> Vec<Id> {
     let port_1 = |found: &Found| found.location == "1-1".parse().unwrap();
     world.bus.list().unwrap().iter().filter(|found| port_1(found)).map(|found| found.id).collect()
@@ -172,8 +173,8 @@ fn incomplete_firmware_cannot_boot(image: &[u8]) -> impl Fn(&[u8], &[u8], &Repor
     move |before, after, _, script| {
         assert!(after[..LOADER_LEN] == before[..LOADER_LEN], "{script:?}: the bootloader has changed");
         let head = &after[LOADER_LEN..LOADER_LEN + 4];
-        let whole = after[LOADER_LEN..].starts_with(image);
-        assert!(whole || head == BLANK || after == before, "{script:?}: incomplete firmware would boot");
+        let is_whole = after[LOADER_LEN..].starts_with(image);
+        assert!(is_whole || head == BLANK || after == before, "{script:?}: incomplete firmware would boot");
     }
 }
 
@@ -363,7 +364,7 @@ fn a_verify_of_a_different_image_fails_whatever_the_fault() {
 }
 
 /// The trials of `qualify` that only read or restart do not change the flash. The write trial never changes the
-/// firmware, and the report says so if test data may remain in the last sector.
+/// firmware, and its report states whether test data may remain in the last sector.
 #[test]
 fn trials_with_any_fault_keep_the_firmware_and_report_test_data() {
     let is_correct = |outcome: &Outcome| *outcome == Outcome::Identified;

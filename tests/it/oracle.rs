@@ -1,5 +1,6 @@
-//! Tests the worker with an independent DFU device: `usbd-dfu` on `usb-device`. This device interprets the standard in
-//! its own way, uses transfers of 128 bytes and pages of 1 KiB, and erases and writes between two polls.
+//! Tests the worker with an independent DFU device, built from the crates `usbd-dfu` and `usb-device`. This device
+//! interprets the standard in its own way, uses transfers of 128 bytes and pages of 1 KiB, and erases and writes
+//! between two polls.
 //!
 //! The device runs in its own thread. A small bus in this file carries the packets of control endpoint 0.
 
@@ -87,7 +88,7 @@ impl DFUMemIO for Memory {
     }
 }
 
-/// The packets on endpoint 0 of the device.
+/// The state of endpoint 0 between the host and the device.
 #[derive(Default)]
 struct Wire {
     reset: bool,
@@ -95,7 +96,7 @@ struct Wire {
     out: Option<(bool, Vec<u8>)>,
     /// Packets from the device.
     sent: VecDeque<Vec<u8>>,
-    /// The host has received a packet, but the device has not been notified yet.
+    /// Whether the host has received a packet, but the device has not been notified yet.
     taken: bool,
     stalled: bool,
 }
@@ -305,7 +306,7 @@ impl Transport for OracleTransport {
     }
 }
 
-/// A flash job for any board, because this device has no information about its board.
+/// Returns a flash job for any board, because this device has no information about its board.
 fn job(image: &[u8], mismatch: Mismatch) -> Job {
     change_flash_task(support::job(admission::flash(&parse(image), Overrides::default()).unwrap()), |task| {
         task.mismatch = mismatch;
@@ -343,8 +344,8 @@ fn an_independent_dfu_device_is_flashed_according_to_its_memory_map_and_poll_tim
     assert_eq!((report.outcome, report.verified), (Outcome::Unchanged, true));
 }
 
-/// Checks that the recording of this device in `tests/recordings` is up to date, and that a flash of the replayed
-/// recording has the same result as a flash of the device. `UPDATE=1` updates the recording.
+/// Checks that the recording of this device in `tests/recordings` is up to date, and that flashing the replayed device
+/// has the same result as flashing the device itself. `UPDATE=1` updates the recording.
 #[test]
 fn the_recording_of_an_independent_dfu_device_can_be_replayed() {
     let flash = Flash(Arc::new(Mutex::new(vec![0x5A; 64 * PAGE])));
@@ -360,7 +361,7 @@ fn the_recording_of_an_independent_dfu_device_can_be_replayed() {
     };
     let recorder = Recorder::start(clock.clone(), header, Arc::clone(&tape));
     let image = firmware("2026.08", 4096);
-    // A backup of the whole flash and the wait for a restart would make the recording ten times as long.
+    // A copy of the whole flash and the wait for a restart would make the recording ten times as long.
     let job = || {
         change_flash_task(job(&image, Mismatch::Allow), |task| {
             (task.keep, task.leave) = (Keep::No, Leave::Stay);
@@ -374,7 +375,7 @@ fn the_recording_of_an_independent_dfu_device_can_be_replayed() {
         std::fs::write(path, &text).unwrap();
     }
     let expected = std::fs::read_to_string(path).unwrap();
-    assert!(expected == text, "the recording is out of date: run UPDATE=1 cargo test oracle");
+    assert!(expected == text, "the recording is out of date: run `UPDATE=1 cargo test oracle`");
 
     let clock = Arc::new(FastClock::new());
     let lines = recording::parse(&text).unwrap();

@@ -2,8 +2,8 @@
 //! (`cargo insta review` shows the differences), and the README's pictures with the files in `screenshots`
 //! (`UPDATE=1 cargo test pictures` updates them).
 //!
-//! Most scenes are the result of real keys and jobs. A few contain made-up data, for example the rows of the picker,
-//! the answers from GitHub and some steps of the wizard.
+//! Most scenes are the result of real key presses and jobs. A few contain made-up data, for example the rows of the
+//! picker, the answers from GitHub and some steps of the wizard.
 
 use std::fs;
 use std::path::Path;
@@ -38,7 +38,7 @@ use crate::interface::{Interface, draw, text, theme};
 use crate::support::{SEED_LEN, World, firmware, parse};
 use crate::svg;
 
-/// The scenes of the README's pictures.
+/// Returns the scenes of the README's pictures.
 fn scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let mut ui = Interface::new("healthy");
@@ -80,7 +80,7 @@ fn scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
-/// Scenes with unusual boards, bootloaders and files.
+/// Returns scenes with unusual boards, bootloaders and files.
 fn board_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let mut ui = Interface::new("overwritten");
@@ -126,7 +126,7 @@ fn board_scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
-/// A list of releases as GitHub sends it.
+/// Returns a list of releases, parsed from JSON in GitHub's format.
 pub fn releases() -> ReleaseList {
     let asset = |tag: &str, platform: &str| {
         let name = format!("firmware-{platform}-{tag}.zip");
@@ -153,8 +153,8 @@ pub fn releases() -> ReleaseList {
     }
 }
 
-/// Scenes of the page of official releases: before the first request, with the list, during a download, and after
-/// errors.
+/// Returns scenes of the page of official releases: before the first request, with the list, during a download, and
+/// after errors.
 fn release_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let page = |scenario: &str, list: Option<ReleaseList>| {
@@ -213,7 +213,7 @@ fn release_scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
-/// Scenes with many drones.
+/// Returns scenes with many drones.
 fn batch_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let mut ui = Interface::new("fleet");
@@ -297,7 +297,7 @@ fn batch_scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
-/// Scenes with failures and long waits.
+/// Returns scenes with failures and long waits.
 fn trouble_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let mut ui = Interface::new("dfu");
@@ -360,7 +360,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
-/// Scenes that show the health that a drone reports.
+/// Returns scenes that show the health that a drone reports.
 fn health_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     for scenario in ["bad-deck", "asserting", "hung-start", "radio-silent"] {
@@ -488,7 +488,7 @@ fn the_pictures_in_the_readme_are_up_to_date() {
     }
 }
 
-/// Covers the scenes with the most content in other sizes and on simpler terminals. Also covers the picker, the wizard
+/// Covers the scenes with the most content, in other sizes and on simpler terminals. Also covers the picker, the wizard
 /// and the overlays.
 #[test]
 fn other_sizes_terminals_and_overlays_match_their_snapshots() {
@@ -543,7 +543,7 @@ fn other_sizes_terminals_and_overlays_match_their_snapshots() {
         ("explain", Overlay::Explain(meaning)),
     ];
     for (name, overlay) in overlays {
-        let app = App { over: Some(overlay), ..flashing.clone() };
+        let app = App { overlay: Some(overlay), ..flashing.clone() };
         check_screen(&format!("over-{name}"), &app, &theme(), (80, 24));
     }
 }
@@ -558,14 +558,14 @@ fn every_scene_in_the_readme_can_be_drawn_at_any_size_on_every_kind_of_terminal(
                     [(80, 24), (120, 40), (60, 16), (59, 16), (200, 60), (1, 1), (3, 10), (80, 5)]
                 {
                     let shown = text(&draw(&app, &theme, width, height));
-                    let too_small = width < 60 || height < 16;
-                    if too_small && width > 20 {
+                    let is_too_small = width < 60 || height < 16;
+                    if is_too_small && width > 20 {
                         assert!(
                             shown.contains("needs 60") || shown.contains("Do not unplug"),
                             "{name} at {width}×{height}:\n{shown}"
                         );
                     }
-                    if !too_small {
+                    if !is_too_small {
                         assert!(shown.contains("SIMULATED"), "{name} at {width}×{height}:\n{shown}");
                     }
                     if glyphs == Glyphs::Ascii {

@@ -17,8 +17,8 @@ fn plain_mode_asks_before_it_writes() {
     let plain = |answers: &str| folder.cfdfu("cf2.bin --demo --plain").input(answers).run();
     let Ran { code, out, .. } = plain("f\nw\n");
     assert_eq!(code, 0, "{out}");
-    for words in ["SIMULATED", "now: firmware 2025.02", "w: write", "Flashed and verified", "is running"] {
-        assert!(out.contains(words), "{words:?} is not in:\n{out}");
+    for text in ["SIMULATED", "now: firmware 2025.02", "w: write", "Flashed and verified", "is running"] {
+        assert!(out.contains(text), "{text:?} is not in:\n{out}");
     }
     assert!(!out.contains('\u{1b}'));
     // If the input ends before the answer, nothing is written.
@@ -60,7 +60,7 @@ fn plain_mode_finishes_writing_after_a_signal_or_the_end_of_input() {
         thread::sleep(Duration::from_secs(1));
         assert!(
             processor_time(pid) - before < 20,
-            "{signal:?}: busy for {} of 100 ticks",
+            "{signal:?}: used the processor for {} of 100 ticks",
             processor_time(pid) - before
         );
         assert_eq!(session.wait_for_exit(), 0, "{signal:?}: {}", session.screen());
@@ -102,7 +102,7 @@ fn plain_mode_stops_on_ctrl_c_without_asking() {
 }
 
 #[test]
-fn plain_mode_uses_the_drone_selected_with_device_and_writes_the_log_file() {
+fn plain_mode_uses_the_drone_selected_by_option_and_writes_the_log_file() {
     let mut session = Session::start(
         &["cf2.bin", "--demo=two", "--plain", "--device", "338133883034", "--log-file", "log.txt"],
         &[],

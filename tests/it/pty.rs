@@ -1,4 +1,4 @@
-//! Runs the real binary or a shell in a pseudo-terminal: presses keys and reads the screen.
+//! Runs the real binary or a shell in a pseudo-terminal, so that tests can press keys and read the screen.
 #![cfg(unix)]
 
 use std::io::{Read, Write};
@@ -13,7 +13,8 @@ use tempfile::TempDir;
 
 use crate::support::{SEED_LEN, firmware};
 
-/// The time to wait before confirming a plan, because a plan ignores keys until it has been shown for a while.
+/// The time to wait before confirming a plan, because the interface ignores keys until the plan has been shown for a
+/// while.
 pub const PLAN_DELAY: Duration = Duration::from_secs(1);
 /// The timeout for each wait. A whole flash takes about 7 s.
 pub const TIMEOUT: Duration = Duration::from_secs(120);
@@ -25,7 +26,7 @@ pub struct Session {
     pub bytes: Arc<Mutex<Vec<u8>>>,
     pub size: (u16, u16),
     pub dir: TempDir,
-    /// Stops the reader thread after its next read. Until then, this thread keeps the terminal open.
+    /// Stops the reader thread after its next read. Until then, the thread keeps the terminal open.
     pub closing: Arc<AtomicBool>,
 }
 
@@ -49,7 +50,7 @@ impl Session {
         Session::spawn(command, dir)
     }
 
-    /// Starts any program, and keeps `dir` until the session ends.
+    /// Runs `command` in a new pseudo-terminal, and keeps `dir` until the session ends.
     pub fn spawn(command: CommandBuilder, dir: TempDir) -> Session {
         let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
@@ -116,7 +117,7 @@ impl Session {
         self.parser().screen().contents()
     }
 
-    /// Waits until the screen shows these words.
+    /// Waits until the screen shows these words, and returns the screen.
     pub fn wait_for(&self, words: &str) -> String {
         let start = Instant::now();
         loop {

@@ -23,7 +23,7 @@ fn qualify(scenario: &str) -> (Folder, Ran) {
     (folder, ran)
 }
 
-/// Returns the assumption and the observation from each row of the report that has this verdict.
+/// Returns the assumption and the observation in each row of the report with this verdict.
 fn rows(report: &str, verdict: &str) -> Vec<(String, String)> {
     let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
     let rows = report.lines().map(cells).filter(|cells| cells.len() > 4 && cells[2] == verdict);
@@ -186,7 +186,7 @@ fn the_report_the_recording_and_the_backup_do_not_conflict() {
 
 /// Covers variants of the chip that no scenario provides.
 #[test]
-fn the_right_assumptions_fail_on_chip_variants_without_a_scenario() {
+fn only_the_expected_assumptions_fail_on_chip_variants_without_a_scenario() {
     type Change = fn(&mut SimDrone);
     let table: [(&str, Change, &[Assumption]); 7] = [
         ("as documented", |_| {}, &[]),

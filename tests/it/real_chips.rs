@@ -1,6 +1,6 @@
 //! Replays the behaviour of real STM32F405 and related chips, as reported in logs and forum threads. These sources are
-//! numbered R1 to R16, as in `tests/recordings/README.md`; only figures are taken from them. Some tests replay recorded
-//! transfers, and others run whole jobs on a simulated chip that behaves like the real one.
+//! numbered R1 to R16, as in `tests/recordings/README.md`; the tests use only figures from the sources. Some tests
+//! replay recorded transfers, and others run whole jobs on a simulated chip that behaves like the real one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -298,8 +298,8 @@ fn r15_after_manual_entry_a_reset_is_reported_as_not_booted() {
     assert_eq!(world.bus.list().unwrap()[0].id, ROM_DFU);
 }
 
-/// R16, dfu-util ticket 3: while it erases, the chip does not answer GETSTATUS for more than 5 s. Then the erase is
-/// complete.
+/// R16, dfu-util ticket 3: during an erase, the chip does not answer GETSTATUS for more than 5 s. After that time, the
+/// erase is complete.
 #[test]
 fn r16_the_job_waits_for_a_long_erase() {
     let world = prepare("slow", |_| {});
@@ -311,7 +311,7 @@ fn r16_the_job_waits_for_a_long_erase() {
 
 #[test]
 fn a_programming_width_without_effect_is_logged_and_the_flash_succeeds() {
-    for (switch, words) in [
+    for (switch, text) in [
         (Switch::NoEffect, "as slowly as at 8 bits"),
         (Switch::Refused, "does not accept a programming width"),
         (Switch::WriteOnly, "does not report the setting"),
@@ -319,7 +319,7 @@ fn a_programming_width_without_effect_is_logged_and_the_flash_succeeds() {
         let world = prepare("dfu", |drone| drone.traits.switch = switch);
         let run = flash(&world);
         assert_eq!(run.report.outcome, Outcome::Flashed, "{switch:?}");
-        assert!(is_logged(&run, words), "{switch:?}: {:#?}", run.events);
+        assert!(is_logged(&run, text), "{switch:?}: {:#?}", run.events);
         assert!(contains_image(&world, &firmware("2026.08", SEED_LEN)), "{switch:?}");
     }
     let plain = flash(&World::new("dfu"));
@@ -333,7 +333,7 @@ fn a_programming_width_without_effect_is_logged_and_the_flash_succeeds() {
     );
 }
 
-/// All later writes are also at 8 bits.
+/// All later writes also use 8 bits.
 #[test]
 fn a_write_that_failed_at_32_bits_is_repeated_at_8_bits() {
     let (_, whole, _) = flash_with_fault(None);
@@ -519,7 +519,7 @@ fn only_the_drone_on_the_selected_port_is_flashed_when_two_share_a_serial_number
     }
 }
 
-/// Another drone is plugged into the same port at various moments of the job. cfdfu recognises the other drone by its
+/// A different drone is plugged into the same port at various moments of the job. cfdfu recognises that drone by its
 /// serial number or, if it is a twin, by its new USB address.
 #[test]
 fn a_drone_plugged_in_instead_of_the_selected_one_is_not_written_to() {
@@ -539,9 +539,9 @@ fn a_drone_plugged_in_instead_of_the_selected_one_is_not_written_to() {
     }
 }
 
-/// A job that was started on one drone must not be resumed on another.
+/// A job that was started on one drone must not be resumed on a different drone.
 #[test]
-fn a_job_for_one_drone_refuses_another_on_the_same_port() {
+fn a_job_for_one_drone_refuses_a_different_drone_on_the_same_port() {
     let world = World::new("dfu");
     let before = world.flash();
     let job = Job { serial: Some("206437A1304E".to_owned()), ..job() };
@@ -554,7 +554,7 @@ fn a_job_for_one_drone_refuses_another_on_the_same_port() {
 
 /// udev grants access only after a short delay, and until then the serial number is unknown.
 #[test]
-fn another_drone_that_cannot_be_opened_at_first_is_not_written_to() {
+fn a_different_drone_that_cannot_be_opened_at_first_is_not_written_to() {
     for wait in [Duration::ZERO, Duration::from_secs(5)] {
         let world = World::new("dfu");
         let before = world.flash();
@@ -588,7 +588,7 @@ fn flash(world: &World) -> Run {
     world.run(job())
 }
 
-/// Returns the drones of a scenario. `change` is applied to the first drone before its ROM starts.
+/// Creates the drones of a scenario, and applies `change` to the first drone before its ROM starts.
 fn prepare(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
     let world = World::new(scenario);
     world.bus.with(0, |drone, now| {
@@ -602,8 +602,8 @@ fn prepare(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
     world
 }
 
-fn is_logged(run: &Run, words: &str) -> bool {
-    let is_match = |event: &Event| matches!(event, Event::Log(Level::Info | Level::Warning, entry) if entry.to_string().contains(words));
+fn is_logged(run: &Run, text: &str) -> bool {
+    let is_match = |event: &Event| matches!(event, Event::Log(Level::Info | Level::Warning, entry) if entry.to_string().contains(text));
     run.events.iter().any(is_match)
 }
 
@@ -625,7 +625,8 @@ fn flash_and_count(world: &World, script: Option<Script>) -> (Run, u64) {
     (run, faults.count())
 }
 
-/// Two drones whose chips differ only in the wafer number, which the serial number in DFU mode does not include.
+/// Creates two drones whose chips differ only in the wafer number, which the serial number in DFU mode does not
+/// include.
 fn twins(one: &str, two: &str) -> World {
     let clock = Arc::new(cfdfu::clock::FastClock::new());
     let mut drones = Scenario::by_name(one).unwrap().drones(clock.now());

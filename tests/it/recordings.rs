@@ -1,4 +1,5 @@
-//! Checks the files in `tests/recordings`: each is a complete recording, names its source, and contains no firmware.
+//! Checks the files in `tests/recordings`: each file is a complete recording, names its source, and contains no
+//! firmware.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,7 +15,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")
 }
 
-/// Returns the path and the text of every recording below this folder.
+/// Returns the path and the text of every recording in this folder and its subfolders.
 fn read_recordings(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -34,9 +35,9 @@ fn parse(path: &Path, text: &str) -> Vec<Line> {
     recording::parse(text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Returns the device, the duration in microseconds, and the result of a request; `None` for any other line.
-fn request(what: &Recorded) -> Option<(u32, u64, Option<&TransferResult>)> {
-    match what {
+/// Returns the device, the duration in microseconds, and the result of a request, or `None` for any other line.
+fn request(recorded: &Recorded) -> Option<(u32, u64, Option<&TransferResult>)> {
+    match recorded {
         Recorded::In { device, took, result, .. }
         | Recorded::Out { device, took, result, .. }
         | Recorded::Packet { device, took, result, .. } => Some((*device, *took, Some(result))),

@@ -1,5 +1,5 @@
-//! Fetches official releases from a local server that imitates the failures of real servers. Whatever the server does,
-//! nothing but the released file is written to a drone.
+//! Fetches official releases from a local server that imitates the failures of real servers. No matter what the server
+//! sends, cfdfu may write only the released file to a drone.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -19,20 +19,20 @@ use crate::github::{GitHub, Hashes, ServerBehaviour};
 use crate::support::{SEED_LEN, firmware};
 
 /// A folder with its own cache, and a server in place of GitHub.
-pub struct Desk {
+pub struct ReleaseFixture {
     pub folder: Folder,
     pub github: GitHub,
 }
 
-impl Desk {
+impl ReleaseFixture {
     /// Creates an empty cache, and a server with two releases.
-    pub fn new() -> Desk {
+    pub fn new() -> ReleaseFixture {
         let github = GitHub::new();
         github.add_firmware("2025.02", "cf2", archive("2025.02", "cf2"));
         github.add_firmware("2026.08", "cf2", archive("2026.08", "cf2"));
         github.add_firmware("2026.08", "cf21bl", archive("2026.08", "cf21bl"));
         github.add_loader("1.0", images::loader());
-        Desk { folder: Folder::new(), github }
+        ReleaseFixture { folder: Folder::new(), github }
     }
 
     pub fn cfdfu(&self, line: &str) -> Line {
@@ -47,7 +47,7 @@ impl Desk {
         self.cfdfu(line).run()
     }
 
-    /// The names of the files in the cache, except the files that contain hashes or lists.
+    /// Returns the names of the files in the cache, except the files that contain hashes or lists.
     pub fn kept(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.path("cache")];
@@ -77,7 +77,7 @@ fn archive(version: &str, platform: &str) -> Vec<u8> {
 
 #[test]
 fn a_release_is_listed_fetched_flashed_and_kept() {
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     let list = desk.run("releases").success();
     let rows: Vec<&str> = list.lines().collect();
     assert!(rows[0].starts_with("2026.08      2026-08-24  cf2 cf21bl") && rows.len() == 2, "{list}");
@@ -108,10 +108,10 @@ fn a_release_is_listed_fetched_flashed_and_kept() {
     assert!(desk.run("doctor").out.contains("`cfdfu fetch latest --board all` while you have one"));
 }
 
-/// Each drone gets the file for its board, and all get the same release.
+/// Each drone gets the file for its board, and all drones get the same release.
 #[test]
 fn a_fleet_with_two_kinds_of_board_gets_two_files() {
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     let ran = desk.run("flash --release latest --all --demo=fleet --json");
     let batch = ran.objects().pop().unwrap();
     assert_eq!((&batch["refused"], &batch["failed"]), (&0.into(), &0.into()), "{}{}", ran.out, ran.err);
@@ -119,7 +119,7 @@ fn a_fleet_with_two_kinds_of_board_gets_two_files() {
     assert_eq!(files, 2);
 }
 
-/// Each command ends with the right exit status and message, and keeps nothing except the start of a truncated file.
+/// Each command reports the expected exit status and message, and keeps nothing except the start of a truncated file.
 #[test]
 fn nothing_from_a_misbehaving_server_is_written_to_a_drone() {
     let foreign = ServerBehaviour::Redirect("http://127.0.0.1:9/file.zip".to_owned());
@@ -137,24 +137,27 @@ fn nothing_from_a_misbehaving_server_is_written_to_a_drone() {
         (ServerBehaviour::Endless, 65, "exceeds"),
         (ServerBehaviour::Other, 65, "SHA-256"),
     ];
-    for (manner, code, words) in cases {
+    for (behaviour, code, message) in cases {
         for command in
             ["fetch --board cf2", "flash --release latest --demo=dfu", "flash --release 2026.08 --demo=dfu"]
         {
-            let desk = Desk::new();
-            desk.github.set_file_behaviour(manner.clone());
+            let desk = ReleaseFixture::new();
+            desk.github.set_file_behaviour(behaviour.clone());
             let ran = desk.run(command);
             let text = ran.combined_output().split_whitespace().collect::<Vec<_>>().join(" ");
-            assert_eq!(ran.code, code, "{manner:?}: {command}: {text}");
-            assert!(text.contains(words), "{manner:?}: {command}: {text}");
-            assert!(!text.contains("Flashed") && !text.contains("Erase"), "{manner:?}: {text}");
+            assert_eq!(ran.code, code, "{behaviour:?}: {command}: {text}");
+            assert!(text.contains(message), "{behaviour:?}: {command}: {text}");
+            assert!(!text.contains("Flashed") && !text.contains("Erase"), "{behaviour:?}: {text}");
             let kept = desk.kept();
-            let may_continue = matches!(manner, ServerBehaviour::Cut(_));
-            assert!(kept.is_empty() || may_continue && command.starts_with("fetch"), "{manner:?}: {kept:?}");
+            let may_continue = matches!(behaviour, ServerBehaviour::Cut(_));
+            assert!(
+                kept.is_empty() || may_continue && command.starts_with("fetch"),
+                "{behaviour:?}: {kept:?}"
+            );
         }
     }
     // Requests for the list may fail in the same ways. If only the API fails, a file can still be fetched by its name.
-    for (manner, code) in [
+    for (behaviour, code) in [
         (ServerBehaviour::Redirect("https://example.org/".to_owned()), 65),
         (ServerBehaviour::Loop, 66),
         (ServerBehaviour::Page, 65),
@@ -162,11 +165,11 @@ fn nothing_from_a_misbehaving_server_is_written_to_a_drone() {
         (ServerBehaviour::Status(403, limit), 0),
         (ServerBehaviour::Status(500, ""), 0),
     ] {
-        let desk = Desk::new();
-        desk.github.set_list_behaviour(manner.clone());
-        assert_ne!(desk.run("releases").code, 0, "{manner:?}");
+        let desk = ReleaseFixture::new();
+        desk.github.set_list_behaviour(behaviour.clone());
+        assert_ne!(desk.run("releases").code, 0, "{behaviour:?}");
         let ran = desk.run("flash --release 2026.08 --demo=dfu");
-        assert_eq!(ran.code, code, "{manner:?}: {}", ran.combined_output());
+        assert_eq!(ran.code, code, "{behaviour:?}: {}", ran.combined_output());
         if code == 0 {
             assert!(ran.out.contains("only its structure could be checked"), "{}", ran.out);
             assert!(
@@ -178,15 +181,15 @@ fn nothing_from_a_misbehaving_server_is_written_to_a_drone() {
 }
 
 #[test]
-fn a_hash_decides_whether_a_file_is_the_published_one() {
+fn a_file_is_compared_with_its_published_hash_or_with_its_first_download() {
     for (hashes, code) in [(Hashes::UpperCase, 0), (Hashes::Missing, 0), (Hashes::Wrong, 65)] {
-        let desk = Desk::new();
+        let desk = ReleaseFixture::new();
         desk.github.set_hashes(hashes);
         assert_eq!(desk.run("fetch --board cf2").code, code, "{hashes:?}");
         assert_eq!(desk.kept().is_empty(), code != 0, "{hashes:?}");
     }
-    // Without a published hash, cfdfu remembers the first download and refuses a different file of the same name.
-    let desk = Desk::new();
+    // Without a published hash, cfdfu remembers the first download and refuses a different file with the same name.
+    let desk = ReleaseFixture::new();
     desk.github.set_hashes(Hashes::Missing);
     assert!(desk.run("fetch --board cf2").success().contains("only its structure"));
     fs::remove_file(
@@ -203,7 +206,7 @@ fn a_hash_decides_whether_a_file_is_the_published_one() {
     assert_eq!(ran.code, 65);
     assert!(ran.err.contains("has changed since it was first fetched"), "{}", ran.err);
     // A file that was damaged on disk is fetched again.
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     desk.run("fetch --board cf2").success();
     let path = desk.folder.path("cache/cfdfu/releases/crazyflie-release/2026.08/firmware-cf2-2026.08.zip");
     let mut bytes = fs::read(&path).unwrap();
@@ -219,40 +222,40 @@ fn an_interrupted_download_continues() {
     let whole = archive("2026.08", "cf2");
     let len = whole.len();
     for cut in [0, 1, len / 2, len - 1] {
-        for then in [ServerBehaviour::Good, ServerBehaviour::Whole, ServerBehaviour::OtherRange] {
-            let desk = Desk::new();
+        for next in [ServerBehaviour::Good, ServerBehaviour::Whole, ServerBehaviour::OtherRange] {
+            let desk = ReleaseFixture::new();
             desk.github.set_file_behaviour(ServerBehaviour::Cut(cut));
             assert_eq!(desk.run("fetch --board cf2").code, 66, "{cut}");
-            desk.github.set_file_behaviour(then.clone());
+            desk.github.set_file_behaviour(next.clone());
             desk.github.take_requests();
             desk.run("fetch --board cf2").success();
             let requests = desk.github.take_requests();
             let continues = requests.iter().any(|request| request.ends_with(&format!("range=bytes={cut}-")));
             assert_eq!(continues, cut > 0, "{cut} {requests:?}");
             let downloads = requests.iter().filter(|request| request.contains("/download/")).count();
-            assert!(downloads == 1 || then == ServerBehaviour::OtherRange, "{cut} {requests:?}");
-            assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"], "{cut} {then:?}");
+            assert!(downloads == 1 || next == ServerBehaviour::OtherRange, "{cut} {requests:?}");
+            assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"], "{cut} {next:?}");
         }
     }
-    // If the server refuses requests for a while, the bytes that were received before are kept.
-    for manner in [
+    // If the server refuses requests for a while, the bytes received earlier are kept.
+    for behaviour in [
         ServerBehaviour::Status(429, "retry-after: 60\r\n"),
         ServerBehaviour::Status(503, ""),
         ServerBehaviour::Loop,
     ] {
-        let desk = Desk::new();
+        let desk = ReleaseFixture::new();
         desk.github.set_file_behaviour(ServerBehaviour::Cut(len / 2));
         desk.run("fetch --board cf2");
-        desk.github.set_file_behaviour(manner.clone());
-        assert_eq!(desk.run("fetch --board cf2").code, 66, "{manner:?}");
+        desk.github.set_file_behaviour(behaviour.clone());
+        assert_eq!(desk.run("fetch --board cf2").code, 66, "{behaviour:?}");
         desk.github.set_file_behaviour(ServerBehaviour::Good);
         desk.github.take_requests();
         desk.run("fetch --board cf2").success();
         let requests = desk.github.take_requests();
-        assert!(requests[0].ends_with(&format!("range=bytes={}-", len / 2)), "{manner:?} {requests:?}");
+        assert!(requests[0].ends_with(&format!("range=bytes={}-", len / 2)), "{behaviour:?} {requests:?}");
     }
     // The file on the server is replaced after its first part was downloaded.
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     desk.github.set_file_behaviour(ServerBehaviour::Cut(len / 2));
     desk.run("fetch --board cf2");
     desk.github.set_file_behaviour(ServerBehaviour::Good);
@@ -264,7 +267,7 @@ fn an_interrupted_download_continues() {
 /// The server answers only after all four processes have sent their requests.
 #[test]
 fn four_processes_can_fetch_the_same_file_at_the_same_time() {
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     desk.run("releases").success();
     desk.github.take_requests();
     desk.github.set_file_behaviour(ServerBehaviour::Together(4));
@@ -282,7 +285,7 @@ fn four_processes_can_fetch_the_same_file_at_the_same_time() {
 /// cfdfu stops waiting after 20 s.
 #[test]
 fn a_download_fails_if_the_server_stops_sending() {
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     desk.github.set_file_behaviour(ServerBehaviour::Stalls(100_000));
     let started = Instant::now();
     let ran = desk.run("flash --release latest --demo=dfu");
@@ -296,7 +299,7 @@ fn a_download_fails_if_the_server_stops_sending() {
 #[cfg(unix)]
 #[test]
 fn a_full_disk_does_not_prevent_a_flash() {
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     desk.run("releases").success();
     let limited = |arguments: &str| {
         // The limit is in blocks of 512 bytes or 1 KiB, and the file is 243 kB long.
@@ -312,7 +315,7 @@ fn a_full_disk_does_not_prevent_a_flash() {
     assert_eq!(output.status.code(), Some(73), "{err}");
     assert!(err.contains("could not be kept") && err.contains("free space"), "{err}");
     assert_eq!(desk.kept(), Vec::<String>::new());
-    // The demo keeps no file, so this command uses the real bus. No drone has this serial number.
+    // The demo does not keep files, so this command uses the real bus. No drone has this serial number.
     let output = limited("flash --release 2026.08 --board cf2 --device no-such-drone --wait 0");
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(String::from_utf8_lossy(&output.stdout).contains("firmware-cf2-2026.08.zip"), "{err}");
@@ -354,10 +357,10 @@ fn a_proxy_receives_the_host_name_and_nothing_else() {
     );
 }
 
-/// The folder may be on a USB stick.
+/// The folder could be on a USB stick.
 #[test]
-fn a_computer_without_a_network_uses_a_folder() {
-    let desk = Desk::new();
+fn releases_in_a_folder_can_be_flashed_without_a_network() {
+    let desk = ReleaseFixture::new();
     desk.run("fetch --board all --to stick").success();
     desk.github.take_requests();
     let out = desk.run("flash --release latest --from stick --all --demo=fleet").success();
@@ -375,7 +378,7 @@ fn a_computer_without_a_network_uses_a_folder() {
 /// If the files in a folder are forged, the hashes beside them may be forged, too.
 #[test]
 fn the_hashes_in_a_folder_are_not_trusted() {
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     desk.run("fetch --board cf2 --to stick").success();
     let path = desk.folder.path("stick/crazyflie-release/2026.08/firmware-cf2-2026.08.zip");
     let forged = archive("2031.01", "cf2");
@@ -387,7 +390,7 @@ fn the_hashes_in_a_folder_are_not_trusted() {
     // If GitHub can be reached, its hash decides.
     desk.run("fetch 2026.08 --board cf2 --to stick").success();
     assert_eq!(fs::read(&path).unwrap(), archive("2026.08", "cf2"));
-    // If the path cannot be a folder, the command must fail rather than succeed without writing a file.
+    // If the path is not a folder, the command must fail rather than succeed without writing a file.
     desk.folder.write_file("occupied", "");
     assert_eq!(desk.run("fetch --board cf2 --to occupied").code, 73);
 }
@@ -395,14 +398,14 @@ fn the_hashes_in_a_folder_are_not_trusted() {
 #[test]
 fn a_file_that_is_not_an_image_or_has_the_wrong_checksum_is_refused() {
     // Without a list or a hash, only the structure of the file is checked.
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     desk.github.set_list_behaviour(ServerBehaviour::Status(500, ""));
     desk.github.set_file_behaviour(ServerBehaviour::Page);
     let ran = desk.run("fetch 2026.08 --board cf2");
     assert_eq!((ran.code, desk.kept()), (65, Vec::new()), "{}", ran.err);
     assert!(ran.err.contains("is not an image"), "{}", ran.err);
     // A checksum from the command line is also checked.
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     let flash = |sha256: &str| desk.run(&format!("flash --release 2026.08 --demo=dfu --sha256 {sha256}"));
     assert!(
         flash(&Sha256::of(&archive("2026.08", "cf2")).to_string()).success().contains("Flashed and verified")
@@ -417,7 +420,7 @@ fn a_file_that_is_not_an_image_or_has_the_wrong_checksum_is_refused() {
 
 #[test]
 fn a_token_is_sent_only_to_the_api() {
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     desk.cfdfu("fetch --board cf2").env("GITHUB_TOKEN", "secret").run().success();
     let requests = desk.github.take_requests();
     assert!(requests[0].ends_with(" token") && requests.len() == 2, "{requests:?}");
@@ -427,17 +430,17 @@ fn a_token_is_sent_only_to_the_api() {
     // The kept list is used, and the message explains why the list is not up to date.
     assert_eq!(ran.code, 0);
     assert!(ran.err.contains("status 401") && !ran.combined_output().contains("secret"), "{}", ran.err);
-    let ran = Desk::new().folder.cfdfu("releases").env("ALL_PROXY", "socks5://127.0.0.1:9").run();
+    let ran = ReleaseFixture::new().folder.cfdfu("releases").env("ALL_PROXY", "socks5://127.0.0.1:9").run();
     assert_eq!(ran.code, 66, "{}", ran.err);
     assert!(ran.err.contains("cfdfu supports only HTTP proxies"), "{}", ran.err);
 }
 
-/// An attempt to connect cannot be interrupted, but the command ends without waiting for the attempt.
+/// The server does not answer, but the command ends without waiting for an answer.
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_download_at_once_and_nothing_is_flashed() {
     for line in ["releases --json", "flash --release latest --demo=dfu --json"] {
-        let desk = Desk::new();
+        let desk = ReleaseFixture::new();
         desk.github.set_list_behaviour(ServerBehaviour::Silent);
         let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("cfdfu"));
         command.args(line.split(' ')).env("CFDFU_RELEASES_URL", &desk.github.address);

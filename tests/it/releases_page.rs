@@ -1,5 +1,6 @@
-//! Tests the picker's page of official releases: the real binary in a pseudo-terminal and with `--plain`, against a
-//! server in place of GitHub, and the interface with key presses and answers in the orders that a slow server causes.
+//! Tests the picker's page of official releases. Some tests run the real binary, in a pseudo-terminal or with
+//! `--plain`, against a server that replaces GitHub. Others send key presses and answers to the interface in the order
+//! in which they could arrive with a slow server.
 #![cfg(unix)]
 
 use std::fs;
@@ -21,7 +22,7 @@ use crate::github::{GitHub, ServerBehaviour};
 use crate::interface::Interface;
 use crate::pictures::releases;
 use crate::pty::Session;
-use crate::releases::Desk;
+use crate::releases::ReleaseFixture;
 use crate::support::{SEED_LEN, firmware, parse};
 
 const LIST: &str = "GET /repos/bitcraze/crazyflie-release/releases?per_page=30";
@@ -33,10 +34,10 @@ fn start_session(github: &GitHub, folder: &Folder, arguments: &[&str]) -> Sessio
     Session::start(arguments, &[("CFDFU_RELEASES_URL", &github.address), ("XDG_CACHE_HOME", &cache)])
 }
 
-/// No request is sent until a key press asks for it, and the demo keeps nothing.
+/// No request is sent until a key press asks for it, and the demo does not keep any files.
 #[test]
 fn a_release_is_listed_downloaded_and_flashed() {
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     let mut session = start_session(&desk.github, &desk.folder, &["--demo"]);
     session.wait_for("runs 2025.02");
     session.wait_for("243,176 bytes");
@@ -69,7 +70,7 @@ fn a_release_is_listed_downloaded_and_flashed() {
 /// The keys work even if the server does not answer.
 #[test]
 fn esc_stops_a_download_at_once() {
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     let mut session = start_session(&desk.github, &desk.folder, &["--demo"]);
     session.wait_for("runs 2025.02");
     session.press("i\t");
@@ -95,7 +96,7 @@ fn esc_stops_a_download_at_once() {
 /// Each stopped request may still be waiting for the server, so the number of such requests is limited.
 #[test]
 fn the_number_of_requests_to_a_silent_server_is_limited() {
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     desk.github.set_list_behaviour(ServerBehaviour::Silent);
     let mut session = start_session(&desk.github, &desk.folder, &["--demo"]);
     session.wait_for("runs 2025.02");
@@ -121,7 +122,7 @@ fn the_number_of_requests_to_a_silent_server_is_limited() {
 /// No drone is plugged in. After the first download, the next start needs no network.
 #[test]
 fn plain_mode_fetches_a_release_and_keeps_it() {
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     let plain = |input: &str| desk.cfdfu("--plain --device 9-9").input(input).run();
     let first = plain("i\nreleases\nq\nq\n").out;
     assert!(first.contains("It asks api.github.com which releases there are"), "{first}");
@@ -152,7 +153,7 @@ fn errors_of_the_server_are_explained_on_the_page() {
         (ServerBehaviour::Good, ServerBehaviour::Cut(1000), "was lost after"),
         (ServerBehaviour::Good, ServerBehaviour::Status(404, ""), "status 404"),
     ] {
-        let desk = Desk::new();
+        let desk = ReleaseFixture::new();
         desk.github.set_list_behaviour(list);
         desk.github.set_file_behaviour(file);
         let ran = desk.cfdfu("--plain --demo=none").input("i\nreleases\n\nv\n1\n\nq\nq\n").run();
@@ -165,7 +166,7 @@ fn errors_of_the_server_are_explained_on_the_page() {
 /// The folder is used instead of GitHub.
 #[test]
 fn a_folder_in_the_settings_is_listed_without_a_request() {
-    let desk = Desk::new();
+    let desk = ReleaseFixture::new();
     desk.run("fetch 2025.02 --board all --to mirror").success();
     desk.github.take_requests();
     let mirror = desk.folder.path("mirror");
@@ -225,8 +226,8 @@ fn an_answer_to_an_earlier_request_is_ignored() {
     assert!(matches!((&ui.app.screen, &ui.app.image), (Screen::Home, Slot::Ready(..))));
 }
 
-/// The list shows the file as kept, but the file has since been removed. The key that promised no download must not
-/// start one.
+/// The list shows the file as kept, but the file has been removed since. The first Enter must not start a download,
+/// because the page showed that the file is on this computer.
 #[test]
 fn a_kept_file_that_is_gone_is_downloaded_only_by_the_next_key_press() {
     let mut ui = open_page("healthy");
@@ -259,7 +260,7 @@ fn a_file_that_loads_late_does_not_close_the_page() {
     assert!(matches!(ui.effects.last(), Some(Effect::List(_))), "{:?}", ui.effects);
 }
 
-/// The command that `m` copies flashes the same file for the same board.
+/// The command that `m` copies flashes the same file as the interface, for the same board.
 #[test]
 fn the_copied_command_names_the_release_and_its_board() {
     let mut ui = Interface::new("dfu");

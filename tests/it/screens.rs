@@ -94,7 +94,7 @@ fn the_wizard_guides_a_beginner_through_a_recovery() {
 /// The board cannot be read, or the device may not be a Crazyflie, so a single key must not confirm the plan.
 #[test]
 fn an_unknown_board_is_flashed_only_after_a_typed_word() {
-    for (scenario, words) in [
+    for (scenario, phrase) in [
         ("unknown-board", "The board of this drone could not be read. To confirm, type unknown"),
         ("foreign", "This may not be a Crazyflie. To confirm, type unknown"),
     ] {
@@ -105,7 +105,7 @@ fn an_unknown_board_is_flashed_only_after_a_typed_word() {
         ui.press('f');
         ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
         let shown = text(&draw(&ui.app, &theme(), 80, 24));
-        assert!(shown.contains(words), "{shown}");
+        assert!(shown.contains(phrase), "{shown}");
         ui.press_enter();
         assert!(matches!(&ui.app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_))));
         assert!(ui.world.flash() == before);
@@ -139,9 +139,9 @@ fn an_undo_is_refused_on_a_twin_of_the_flashed_drone() {
     assert!(ui.world.flash() == before);
 }
 
-/// After the flash, cfdfu watches whether the drone stays up.
+/// After the flash, cfdfu checks for a while that the drone keeps running.
 #[test]
-fn a_key_skips_watching_the_drone_after_a_flash() {
+fn a_key_ends_the_wait_for_a_stable_start() {
     let mut ui = Interface::new("healthy");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.press('f');
@@ -170,15 +170,15 @@ fn a_drone_that_keeps_restarting_is_not_reported_as_ready_to_fly() {
 fn a_second_flash_of_the_same_image_finds_nothing_to_do() {
     let mut ui = Interface::new("healthy");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
-    for words in ["Flashed and verified", "Unchanged"] {
+    for phrase in ["Flashed and verified", "Unchanged"] {
         ui.press('f');
-        if words == "Flashed and verified" {
+        if phrase == "Flashed and verified" {
             ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
             ui.press('w');
         }
         ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
         let shown = text(&draw(&ui.app, &theme(), 80, 24));
-        assert!(shown.contains(words), "{shown}");
+        assert!(shown.contains(phrase), "{shown}");
         ui.press_enter();
         assert_eq!(ui.app.screen, Screen::Home);
     }
@@ -199,7 +199,7 @@ fn a_flash_interrupted_by_unplugging_resumes_when_the_drone_is_back() {
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
     assert!(shown.contains("connection dropped while") && shown.contains("Unplug USB"), "{shown}");
 
-    // Another drone is not mistaken for the interrupted one.
+    // A different drone is not mistaken for the interrupted one.
     let mut other = scan::list_devices(&World::new("two").bus).unwrap().remove(1);
     other.location.ports = vec![7];
     ui.send(Msg::Bus(BusState::Devices(vec![other])));
@@ -208,10 +208,10 @@ fn a_flash_interrupted_by_unplugging_resumes_when_the_drone_is_back() {
     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     ui.scan_bus();
     ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
-    assert!(matches!(ui.app.screen, Screen::Outcome(..)), "no key was needed");
+    assert!(matches!(ui.app.screen, Screen::Outcome(..)), "the job must resume without a key press");
     assert_eq!(ui.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 
-    // Undo restores the firmware from before the first attempt, not the incomplete firmware after it.
+    // Undo restores the firmware from before the first attempt, not the incomplete firmware from that attempt.
     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     ui.scan_bus();
     ui.confirm('u');
@@ -532,9 +532,9 @@ fn a_drone_that_may_not_be_a_crazyflie_is_flashed_only_from_its_row_and_after_a_
     assert_eq!(flash(&ui, 1)[0x4000..0x4000 + SEED_LEN], image);
 }
 
-/// The drone of the row is unplugged, so the key could only start a job on another drone.
+/// The drone of the row is unplugged, so the key could only start a job on a different drone.
 #[test]
-fn an_opened_row_does_not_flash_another_drone() {
+fn an_opened_row_does_not_flash_a_different_drone() {
     let mut ui = Interface::new("two");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.press('a');
@@ -719,7 +719,7 @@ fn a_job_that_started_on_a_running_drone_waits_if_the_drone_is_unplugged_while_f
     // The bus has not been scanned since, so the list still shows the unplugged drone.
     assert!(matches!(ui.app.screen, Screen::Wizard(_)) && ui.app.resume().is_some(), "{:?}", ui.app.screen);
     ui.scan_bus();
-    // If the resumed job is stopped, the drone is still half flashed.
+    // If the resumed job is stopped before it ends, the drone has no complete firmware.
     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     ui.scan_bus();
     assert!(ui.app.job().is_some());
@@ -842,7 +842,7 @@ fn a_plan_is_withdrawn_when_its_drone_is_unplugged() {
 
 /// The typed word confirms overwriting the bootloader, which this restore does not do.
 #[test]
-fn a_restore_that_does_not_change_the_bootloader_asks_for_no_typed_word() {
+fn a_restore_that_does_not_change_the_bootloader_needs_no_typed_word() {
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Loader, "loader.bin", &images::loader());
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
@@ -866,8 +866,8 @@ fn the_wizard_shows_when_to_plug_in_and_when_to_let_go() {
         ui.wait(Duration::from_millis(500));
         screens.push(text(&draw(&ui.app, &theme(), 80, 24)));
     }
-    let first = |words: &str| {
-        screens.iter().position(|shown| shown.contains(words)).unwrap_or_else(|| panic!("{words}"))
+    let first = |phrase: &str| {
+        screens.iter().position(|shown| shown.contains(phrase)).unwrap_or_else(|| panic!("{phrase}"))
     };
     assert!(first("Plug in USB in") < first("PLUG IN NOW"));
     assert!(first("PLUG IN NOW") < first("Let go in"));
@@ -1058,13 +1058,13 @@ fn a_narrow_screen_always_names_the_phase() {
     assert!(seen > 100, "{seen}");
 }
 
-/// While a job will take more than half a minute, the screen also shows the time of day at which it ends.
+/// While more than half a minute is left, the screen also shows the time of day at which the job ends.
 #[test]
 fn a_long_job_shows_the_time_of_day_at_which_it_ends() {
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.press('f');
-    // At 23:59:40 on the local clock, so that the job ends on the next day.
+    // The local time is 23:59:40, so the job ends on the next day.
     let began = ui.app.now;
     ui.send(Msg::TimeOfDay(Duration::from_secs(86_380)));
     let (mut long, mut short) = (0, 0);

@@ -1,5 +1,5 @@
-//! Runs five hundred flashes in a row in one interface, pulling the cable and stopping jobs at various moments. The
-//! interface must not get stuck, and its memory must not grow.
+//! Runs five hundred flashes in a row in one instance of the interface, and pulls the cable and stops jobs at various
+//! moments. The interface must not get stuck, and its memory use must not grow.
 
 use std::fs;
 use std::process::Command;
@@ -45,11 +45,11 @@ fn soak() {
     for n in 0..FLASHES {
         let image = &images[n as usize % 2];
         ui.choose(Which::Image, "cf2.bin", image);
-        let mishap = (n % 3 == 1).then_some((8 + n * 7 % 40, SimFault::Unplugged));
-        ui.world.bus.with(0, |drone, _| drone.traits.fault = mishap);
+        let fault = (n % 3 == 1).then_some((8 + n * 7 % 40, SimFault::Unplugged));
+        ui.world.bus.with(0, |drone, _| drone.traits.fault = fault);
         ui.press('f');
         let mut asked_to_stop = n % 5 != 2;
-        // Twenty rounds of these actions must end the job.
+        // The job must end within twenty rounds of these actions.
         for _ in 0..20 {
             match &ui.app.screen {
                 Screen::Job(_) => {
@@ -79,9 +79,9 @@ fn soak() {
             }
         }
         assert!(matches!(ui.app.screen, Screen::Outcome(..) | Screen::Home), "flash {n} is stuck");
-        let whole = ui.world.flash()[0x4000..].starts_with(image);
-        done += u32::from(whole);
-        stopped += u32::from(!whole);
+        let is_flashed = ui.world.flash()[0x4000..].starts_with(image);
+        done += u32::from(is_flashed);
+        stopped += u32::from(!is_flashed);
         // Return to the home screen, with the drone in DFU mode.
         if matches!(ui.app.screen, Screen::Outcome(..)) {
             ui.send(Msg::Key(Key::Enter));
@@ -101,7 +101,7 @@ fn soak() {
     println!("{done} flashed, {lost} disconnects, {stopped} stopped or failed");
     assert!(done > 350 && lost > 40 && stopped > 80, "{done} {lost} {stopped}");
     if let (Some(early), Some(late)) = (early, resident_memory()) {
-        println!("{} kB after 100 flashes, {} kB after {FLASHES}", early / 1024, late / 1024);
+        println!("{} KiB after 100 flashes, {} KiB after {FLASHES}", early / 1024, late / 1024);
         assert!(late < early + 2 * 1024 * 1024, "memory grew from {early} to {late} bytes");
     }
 }

@@ -60,7 +60,7 @@ fn no_job_takes_longer_than_its_limit_on_the_simulated_chip() {
     }
 }
 
-/// The chip needs the maximum times given in its data sheet.
+/// The simulated chip takes the maximum times given in its data sheet.
 #[test]
 fn a_job_waits_for_a_slow_chip() {
     for compare in [Compare::First, Compare::Skip] {
@@ -101,10 +101,10 @@ fn flashing_the_same_batch_again_takes_no_longer_than_its_limit() {
         // cfdfu watches a drone for three seconds before the drone counts as running.
         ("running before and after", 8.0, measure_same_batch_again("healthy", Leave::Start)),
     ];
-    for (what, limit, took) in &rows {
-        println!("eight drones, the same batch again, {what}: {took:.2} s, limit {limit} s");
+    for (mode, limit, took) in &rows {
+        println!("eight drones, the same batch again, {mode}: {took:.2} s, limit {limit} s");
     }
-    for (what, limit, took) in rows {
-        assert!(took <= limit, "eight drones, {what}: {took:.2} s");
+    for (mode, limit, took) in rows {
+        assert!(took <= limit, "eight drones, {mode}: {took:.2} s, but the limit is {limit} s");
     }
 }

@@ -28,7 +28,7 @@ impl World {
         World { bus: Scenario::by_name(scenario).unwrap().bus(clock.clone()), clock }
     }
 
-    /// The contents of the first drone's flash; empty if there is no drone.
+    /// Returns the contents of the first drone's flash; empty if there is no drone.
     pub fn flash(&self) -> Vec<u8> {
         self.bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap_or_default()
     }
@@ -38,8 +38,8 @@ impl World {
     }
 }
 
-/// Finds a program that a test needs but that may not be installed. Prints a note if the program is missing, so the
-/// test only has to return. `tests/all` lists missing programs, and `tests/all --strict` fails if there are any.
+/// Finds a program that a test needs but that may not be installed. Prints a note if the program is missing, so that
+/// the test only has to return. `tests/all` lists missing programs, and `tests/all --strict` fails if any is missing.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
@@ -63,7 +63,7 @@ pub fn wait_for_outcome(worker: &Worker) -> Option<Outcome> {
     })
 }
 
-/// Runs a job to its end, and checks that its only report is the last event.
+/// Runs a job to its end, and checks that the worker reports the end exactly once, as the last event.
 pub fn run(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, job: Job) -> Run {
     let worker = Worker::spawn(bus, clock);
     worker.commands.send(Command::Run(Box::new(job))).unwrap();

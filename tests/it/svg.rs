@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
+/// The width and the height of a cell.
 const CELL: (u16, u16) = (8, 17);
 /// The background and text colours of a dark terminal.
 pub const DARK: (&str, &str) = ("#16181d", "#d6d8dc");

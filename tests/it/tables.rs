@@ -57,7 +57,7 @@ fn the_documentation_lists_the_symptoms_of_the_wizard_and_the_help() {
     for (name, head, rows) in files {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
         let text = fs::read_to_string(&path).unwrap();
-        let start = text.find(head).unwrap_or_else(|| panic!("{name} has no such table")) + head.len();
+        let start = text.find(head).unwrap_or_else(|| panic!("{name}: the table was not found")) + head.len();
         let end = start + text[start..].find("\n\n").unwrap() + 1;
         if std::env::var_os("UPDATE").is_some() {
             fs::write(&path, format!("{}{rows}{}", &text[..start], &text[end..])).unwrap();
@@ -67,7 +67,7 @@ fn the_documentation_lists_the_symptoms_of_the_wizard_and_the_help() {
     }
 }
 
-/// The wizard explains each answer with a row of the table, except [`Leds::Other`], which fits no row.
+/// The wizard explains each answer with a row of the table, except for [`Leds::Other`], which has no row.
 #[test]
 fn every_answer_in_the_wizard_has_one_row_in_the_table_of_symptoms() {
     for leds in
@@ -89,7 +89,7 @@ fn no_two_scenarios_have_the_same_name() {
 
 /// For a board without a platform, cfdfu could not suggest an image or recognise the platform of the board's own image.
 #[test]
-fn firmware_for_any_board_has_the_platform_of_that_board() {
+fn firmware_for_each_board_has_the_platform_of_that_board() {
     for board in BOARDS {
         let bytes = images::firmware("2026.08", &[(board.code, board.name)], images::FIRMWARE_MIN);
         let Content::Firmware(firmware) = Content::of(&bytes) else { panic!("{board:?}") };

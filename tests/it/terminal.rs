@@ -26,7 +26,7 @@ fn a_session_flashes_while_the_window_is_resized_and_restores_the_terminal() {
     thread::sleep(Duration::from_millis(300));
     let before = session.sent();
     thread::sleep(Duration::from_secs(2));
-    assert_eq!(session.sent(), before, "an idle interface writes nothing");
+    assert_eq!(session.sent(), before, "an idle interface wrote to the terminal");
 
     session.press("f");
     session.confirm_plan();
@@ -124,7 +124,7 @@ fn closing_the_terminal_does_not_stop_the_flash() {
         assert!(processor_time(pid) - before < 20, "busy for {} of 100 ticks", processor_time(pid) - before);
     }
     assert_eq!(session.wait_for_exit(), 0);
-    // The remaining erasing and writing takes about 3.5 s.
+    // Erasing and writing the rest of the image takes about 3.5 s.
     assert!(closed.elapsed() > Duration::from_secs(2), "the flash ended when the terminal was closed");
 }
 
@@ -143,12 +143,12 @@ fn without_colour_the_keys_are_still_in_reverse_video() {
     session.wait_for("Crazyflie 2.x, running");
     session.wait_for("243,176 bytes");
     let text = String::from_utf8_lossy(&session.bytes.lock().unwrap()).into_owned();
-    assert!(text.contains("\u{1b}[7m"), "reverse video is used");
-    assert!(!text.contains("38;5"), "no colour is used");
+    assert!(text.contains("\u{1b}[7m"), "reverse video must be used");
+    assert!(!text.contains("38;5"), "no colour may be used");
     let parser = session.parser();
     let screen = parser.screen();
     let last = (0..80).find(|&col| screen.cell(23, col).is_some_and(|cell| cell.contents() == "E"));
-    assert!(screen.cell(23, last.unwrap()).unwrap().inverse(), "the key is reversed on the screen");
+    assert!(screen.cell(23, last.unwrap()).unwrap().inverse(), "the key must be in reverse video");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn simple_terminals_receive_only_characters_and_escapes_that_they_support() {
     dumb.wait_for("Enter: start");
     dumb.press("q\n");
     assert_eq!(dumb.wait_for_exit(), 0);
-    assert!(!dumb.bytes.lock().unwrap().contains(&0x1b), "no escape sequence is sent to a dumb terminal");
+    assert!(!dumb.bytes.lock().unwrap().contains(&0x1b), "a dumb terminal must receive no escape sequence");
 }
 
 /// Covers the full-screen interface, `--plain` and `--json`.
@@ -235,11 +235,11 @@ fn the_console_ends_after_a_key_or_its_time_limit_and_restores_the_terminal() {
             session.press(key);
         }
         assert_eq!(session.wait_for_exit(), 0, "{key:?}");
-        assert_ne!(settings(&session), during, "echo and line mode are on again");
+        assert_ne!(settings(&session), during, "echo and line mode must be on again");
     }
 }
 
-/// The button is first released too early.
+/// In the first attempt, the button is released too early.
 #[test]
 fn a_drone_that_does_not_start_is_recovered_with_the_wizard() {
     let mut session = Session::start(&["cf2.bin", "--demo=dead"], &[]);
@@ -295,7 +295,8 @@ fn a_flash_interrupted_by_unplugging_resumes_when_the_drone_is_back() {
     session.wait_for("Download");
     session.press("P");
     session.wait_for("connection dropped while");
-    // Hold the button while plugging in, which brings the drone back into DFU mode. The job then resumes without a key.
+    // Hold the button while plugging in the drone, so that it returns to DFU mode. The job then resumes without a key
+    // press.
     session.press("BP");
     thread::sleep(Duration::from_millis(5300));
     session.press("B");
@@ -325,7 +326,7 @@ fn settings_are_used_and_an_invalid_settings_file_is_reported_and_ignored() {
     session.press("q");
 }
 
-/// A machine that runs the tests has no drone, and often no USB.
+/// The computer that runs the tests has no drone, and often no USB.
 #[test]
 fn one_key_opens_the_doctor_when_no_drone_is_found() {
     let mut session = Session::start(&[], &[]);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs in the VM (see boot). Checks over a real USB stack how cfdfu recognises boards, bootloaders and firmware, and
+# Runs in the VM (see boot). Checks over a real USB stack how cfdfu recognises boards, bootloaders and firmware. Also
 # flashes files made by other tools (dfuse-pack, dfu-suffix, objcopy, zip) with cfdfu and with dfu-util.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
@@ -77,7 +77,7 @@ check "the old firmware is flashed again" "$cfdfu" flash old.bin --no-leave --no
 check "dfu-util flashes the same .dfu" dfu-util -a 0 -D parts.dfu
 check "cfdfu verifies what dfu-util wrote" "$cfdfu" verify parts.dfu
 check "the drone contains the same bytes as the image" contains new.bin
-check "restore-bootloader restores a whole backup" prints "every part of the backup" 0 sh -c "'$cfdfu' restore-bootloader whole.bin --no-leave && '$cfdfu' verify whole.bin && echo every part of the backup"
+check "restore-bootloader restores a backup of the whole flash" prints "every part of the backup" 0 sh -c "'$cfdfu' restore-bootloader whole.bin --no-leave && '$cfdfu' verify whole.bin && echo every part of the backup"
 stop
 
 echo "== disconnected while flashing"
@@ -117,8 +117,8 @@ check "list reports a GD32 by name" prints "a GigaDevice GD32 in DFU mode" 69 "$
 check "the GD32 is still in DFU mode" lsusb -d 28e9:0189
 stop
 start other-chip
-check "flash refuses another STM32" prints "not a Crazyflie" 69 "$cfdfu" flash new.bin
-check "identify refuses another STM32" prints "not a Crazyflie" 69 "$cfdfu" identify
+check "flash refuses an STM32 that is not a Crazyflie" prints "not a Crazyflie" 69 "$cfdfu" flash new.bin
+check "identify refuses an STM32 that is not a Crazyflie" prints "not a Crazyflie" 69 "$cfdfu" identify
 stop
 
 summary

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Makes the captures in tests/recordings: the real dfu-util reads and flashes the simulated
 # drone, and usbmon captures the transfers, as text and through tcpdump. tests/all does not run this script, because the
-# captures change only if the script does. Needs dfu-util and tcpdump. Prints the captures as a base64-encoded .tar.gz:
+# captures change only if the script does. Needs dfu-util and tcpdump. Prints the captures as a base64-encoded .tar.gz,
+# which these commands unpack:
 #   tests/vm/boot tests/vm/capture.sh >log
 #   sed -n '/^BEGIN CAPTURES/,/^END CAPTURES/{//!p}' log | base64 -di | tar -xz -C tests/recordings
 # shellcheck source=tests/vm/lib.sh
@@ -35,7 +36,7 @@ kill $reader
 wait $dumper $reader 2>/dev/null
 cat tcpdump.log
 
-# dfu-util sends the image in blocks of 2048 bytes, each with its address.
+# dfu-util sends the image in blocks of 2048 bytes, and sets the address before each block.
 blocks=$((size / 2048))
 check "the text capture contains the DFU_DNLOAD of every block" sh -c "
   full=\$(grep -c ' S Co:[0-9:]* s 21 01 [0-9a-f]* 0000 0800 ' $text); rest=\$(grep -c ' S Co:[0-9:]* s 21 01 [0-9a-f]* 0000 $(printf %04x $((size % 2048))) ' $text)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Regression tests for defects that were found by attacking the release binary and that only
-# a kernel's USB stack can reproduce; tests/it/defects.rs has the others and explains the defect numbers, such as H2.
+# a kernel's USB stack can reproduce. tests/it/defects.rs contains the tests for the other defects, and explains the
+# defect numbers, such as H2.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -40,7 +41,7 @@ plug_back_in() {
 echo "== undo"
 start dfu
 check "2026.04 is flashed over 2025.02" "$cfdfu" flash old.bin --no-leave
-check "H2: an undo ends with status 74 when the drone is unplugged" exits 74 unplug_after "Download" "$cfdfu" undo
+check "H2: undo exits with status 74 when the drone is unplugged" exits 74 unplug_after "Download" "$cfdfu" undo
 plug_back_in
 check "H2: the next undo resumes the interrupted one" prints "Flashed and verified" 0 "$cfdfu" undo
 check "H2: the drone contains its previous firmware again" prints "2025.02" 0 "$cfdfu" identify

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Checks the simulated drone on a real USB stack with lsusb, the real dfu-util and cfdfu.
-# Ends with a table of the times of both tools on the same chip and the number of passed and failed checks.
+# Ends by printing the times of both tools on the same chip and the number of passed and failed checks.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -16,9 +16,9 @@ check "flash enters DFU mode, flashes, verifies, and reports that the drone is r
 check "flash keeps a copy of the previous firmware" sh -c "'$cfdfu' inspect state/cfdfu/undo/*/*.bin | grep 'firmware 2025.02'"
 check "the drone is running again" lsusb -d 0483:5740
 check "verify succeeds with the flashed image" "$cfdfu" verify new.bin
-check "verify fails with another image" exits 1 "$cfdfu" verify old.bin
+check "verify fails with a different image" exits 1 "$cfdfu" verify old.bin
 check "a second flash changes nothing" sh -c "'$cfdfu' flash new.bin --json | grep '\"outcome\":\"unchanged\"'"
-check "a drone that is unplugged while flashing is reported as disconnected" sh -c "rm -f log; (wait_for_text log Download; echo unplug >orders) & '$cfdfu' flash old.bin --full >log 2>&1; status=\$?; cat log; [ \$status -eq 74 ] && grep -q 'the device disconnected' log"
+check "a drone that is unplugged during a flash is reported as disconnected" sh -c "rm -f log; (wait_for_text log Download; echo unplug >orders) & '$cfdfu' flash old.bin --full >log 2>&1; status=\$?; cat log; [ \$status -eq 74 ] && grep -q 'the device disconnected' log"
 check "without a drone, flash exits with 69" exits 69 "$cfdfu" flash old.bin
 echo dfu >&3
 check "the drone is in DFU mode, entered by hand" wait_for_device 0483:df11
@@ -35,13 +35,13 @@ check "dfu-util -l prints the four memories of the simulated drone" sh -c "
   grep -qF 'alt=3, name=\"@Device Feature/0xFFFF0000/01*004 e\"' list"
 check "cfdfu flashes an image" "$cfdfu" flash new.bin --no-leave
 check "dfu-util -U reads the same bytes back" sh -c "dfu-util -a 0 -s 0x08004000:$size -U up.bin && cmp up.bin new.bin"
-check "dfu-util -D flashes another image" dfu-util -a 0 -s 0x08004000 -D old.bin
+check "dfu-util -D flashes a different image" dfu-util -a 0 -s 0x08004000 -D old.bin
 check "cfdfu verifies what dfu-util wrote" "$cfdfu" verify old.bin
 check "a backup by cfdfu contains the same bytes" sh -c "'$cfdfu' backup all.bin && dd if=all.bin bs=16384 skip=1 status=none | head -c $size | cmp - old.bin"
-check "a flash is recorded, and a flash of the replayed recording sends the same requests" sh -c "
+check "a flash is recorded, and a flash of the replayed drone sends the same requests" sh -c "
   '$cfdfu' flash new.bin --no-leave --record flash.jsonl && '$cfdfu' flash new.bin --no-leave --demo=replay:flash.jsonl >log 2>&1
   status=\$?; tail -n 5 log; [ \$status -eq 0 ] && grep -q '^Replay: ' log && ! grep -q '^Not in the recording' log"
-# Times in emulation mean nothing, so the check ignores the assumption about the time of a read.
+# Times measured in emulation are meaningless, so the check ignores the assumption about the time of a read.
 check "qualify reads the drone and reports which assumptions hold" sh -c "
   '$cfdfu' qualify && cat cfdfu-qualify.md && [ \$(grep -c '| holds |' cfdfu-qualify.md) -ge 8 ] &&
   ! grep '| does not hold |' cfdfu-qualify.md | grep -v '^| Reading 2048 bytes takes'"
@@ -56,7 +56,7 @@ check "SIGINT stops a flash at a safe point" sh -c "
 check "SIGTERM lets the flash finish" sh -c "
   rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & wait_for_text log Erase; kill -TERM \$!; wait \$!; status=\$?; cat log
   [ \$status -eq 0 ] && '$cfdfu' verify old.bin"
-check "restore-bootloader writes bootloader and firmware" "$cfdfu" restore-bootloader loader.bin --firmware new.bin
+check "restore-bootloader writes the bootloader and the firmware" "$cfdfu" restore-bootloader loader.bin --firmware new.bin
 stop
 
 start healthy 0483:5740
@@ -72,7 +72,7 @@ check "a flash continues when its terminal hangs up, and the next start reports 
   keys never |
     timeout 120 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >log 2>&1 &
   wait_for_text ilog 'Erase '; pkill -HUP -f 'ilog new.bin\$'; wait_for_text state/cfdfu/last-run.json 'Flashed and verified'
-  # Until the flash has exited, the next start waits for it instead of reporting the result.
+  # While the flashing process is still running, the next start waits for it instead of reporting the result.
   while pkill -0 -f 'ilog new.bin\$'; do sleep 0.1; done
   cat state/cfdfu/last-run.json; grep -q 'Flashed and verified' state/cfdfu/last-run.json &&
   timeout 60 '$cfdfu' --plain </dev/null | grep 'ended while you were away: Flashed and verified'"

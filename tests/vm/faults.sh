@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Checks faults over a real USB stack: an unplugged drone, signals, a terminal that hangs up,
-# killed processes, full disks. After every interrupted flash, the same command must complete it.
+# killed processes and full disks. After an interrupted flash, running the same command again must complete it.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -66,7 +66,7 @@ check "a backup never overwrites an existing file" sh -c "
   echo precious >mine.bin; '$cfdfu' backup mine.bin; [ \$? -eq 73 ] && grep -q precious mine.bin"
 stop
 
-echo "== what the documentation claims about dfu-util, on the same chip"
+echo "== the documentation's claims about dfu-util, on the same chip"
 head -c 1024 new.bin >short.bin
 start dfu
 check "after dfu-util is killed while flashing, the bootloader would start incomplete firmware" sh -c "
@@ -102,7 +102,7 @@ echo "== the doctor"
 start dfu
 check "doctor names the process that has the drone open" sh -c "
   rm -f theirs; dfu-util -a 0 -s 0x08004000 -D old.bin >theirs 2>&1 & holder=\$!; wait_for_text theirs Erase
-  '$cfdfu' doctor >log; kill \$holder; wait; cat log; grep -q \"dfu-util (process \$holder) has it open\" log"
+  '$cfdfu' doctor >log; kill \$holder; wait; cat log; grep -q \"uses the drone: dfu-util (process \$holder)\" log"
 stop
 mkdir -p /etc/udev/rules.d && rm -f /etc/udev/rules.d/70-cfdfu.rules
 check "udev --install installs the rules" sh -c "

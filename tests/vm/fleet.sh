@@ -8,7 +8,7 @@
 "$cfdfu" demo-image new.bin
 "$cfdfu" demo-image old.bin --version 2026.04
 
-# port_contains PORT FILE: succeeds if dfu-util reads the file from the drone in DFU mode on this port.
+# port_contains PORT FILE: succeeds if dfu-util reads the contents of the file from the drone in DFU mode on this port.
 port_contains() {
   rm -f "chip-$1.bin"
   dfu-util -p "$1" -a 0 -s 0x08004000:"$(stat -c %s "$2")" -U "chip-$1.bin" >/dev/null && cmp "chip-$1.bin" "$2"
@@ -79,7 +79,7 @@ seconds "$cfdfu" flash new.bin --all --expect 8 --no-leave
 cp out batch.log
 check "a second run of the same batch writes nothing" grep -q "8 drones: 8 unchanged" batch.log
 echo "one drone ${one} s, eight drones ${eight} s, the same batch again ${took} s, ${memory} KiB for each additional drone"
-# With LOOP=1, dfu-util is measured as well. It flashes one drone after the other, which takes five minutes.
+# With LOOP=1, also measure dfu-util, which flashes one drone after the other. This takes five minutes.
 if [ -n "${LOOP:-}" ]; then
   loop() { for n in 1 2 3 4 5 6 7 8; do dfu-util -p "1-$n" -a 0 -s 0x08004000 -D old.bin || return 1; done; }
   seconds loop
@@ -101,8 +101,8 @@ check "all eight drones are in DFU mode again" wait_for_count 8 0483:df11
 check "the same batch flashes the three drones" prints "8 drones: 3 flashed, 5 unchanged" 0 "$cfdfu" flash old.bin --all --expect 8 --no-leave
 
 # The same batch receives SIGTERM, SIGKILL, SIGINT and SIGHUP in turn. Each run continues where the last one stopped,
-# and an undo restores the previous firmware of all drones. An erase takes a second or more, so one second later all
-# drones have begun and none has finished.
+# and an undo restores the previous firmware of all drones. An erase takes a second or more, so one second after the
+# last of the running jobs begins to erase, none of them has finished.
 "$cfdfu" flash new.bin --all --expect 8 --no-leave --jobs 4 >term.log 2>&1 &
 batch=$!
 all_show term.log erase 1 2 3 4 && sleep 1 && kill -TERM $batch
@@ -124,7 +124,7 @@ wait $batch
 check "after SIGKILL, the same batch starts again, and SIGINT stops the batch" [ $? -eq 75 ]
 check "the batch reports the drones that were stopped" grep -q "stopped" int.log
 
-# Suspend the batch, as Ctrl-Z would, while other instances run, so that it cannot end before they do on a fast machine.
+# Suspend the batch, as Ctrl-Z would, while other instances run, so that the batch cannot end first on a fast computer.
 "$cfdfu" flash new.bin --all --expect 8 --no-leave --byte-mode >hup.log 2>&1 &
 batch=$!
 all_show hup.log Unchanged 1 2 3 4 && all_show hup.log write 5 6 7 8 && kill -STOP $batch

@@ -1,12 +1,12 @@
-# Shared by the jobs in the VM: counts checks, and plugs the simulated drone into the guest's own USB.
-# Each job works in its own folder in memory. The binary is copied to memory as well, because the jobs also run it as
-# another user, who may have no access to the folder of the checkout.
+# Functions that the jobs in the VM share. They count checks, and plug the simulated drone into the guest's own USB.
+# Each job works in its own folder in memory. The binary is also copied to memory, because the jobs also run the binary
+# as a different user, who may have no access to the folder of the checkout.
 # shellcheck shell=bash
 set -u
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 work=/dev/shm/$(basename "$0" .sh)
 cfdfu=/dev/shm/bin/cfdfu
-# This pipe is always empty: reading from it with a time limit is a pause that starts no program.
+# This pipe is always empty: a read from the pipe with a time limit is a pause that starts no program.
 [ -p /dev/shm/never ] || mkfifo /dev/shm/never
 # Use the static program of packaging/wheel or the program of `cargo build --release`, whichever is newer.
 newest=$(cd "$here/../../target" && ls -t {x86_64-unknown-linux-musl/,}release/cfdfu 2>/dev/null | head -1)
@@ -14,10 +14,10 @@ mkdir -p "$work" /dev/shm/bin && cp "$here/../../target/$newest" "$cfdfu" && cd 
 passed=0
 failed=0
 
-# wait_for_text FILE TEXT: waits up to two minutes for the text, an extended regular expression, to appear in the file. The
-# jobs wait for text instead of a fixed time because the speed of the machine varies. `wait_for_text` is a program on the PATH
-# so that checks can call it in `sh -c`. It starts no programs while it waits: in emulation, these programs would use
-# most of a core.
+# wait_for_text FILE TEXT: waits up to two minutes for the text, an extended regular expression, to appear in the file.
+# The jobs wait for text instead of a fixed time because the speed of the machine varies. `wait_for_text` is a program
+# on the PATH so that checks can call it in `sh -c`. While it waits, `wait_for_text` starts no programs: in emulation,
+# such programs would use most of a core.
 cat >/dev/shm/bin/wait_for_text <<'END'
 #!/bin/bash
 exec {never}<>/dev/shm/never
@@ -45,7 +45,7 @@ printf q
 sleep 1
 printf q
 END
-# plain TEXT ARGUMENT…: runs the plain interface until it prints the text. The output is also in the file `plain`.
+# plain TEXT ARGUMENT…: runs the plain interface until it prints the text. Also writes the output to the file `plain`.
 cat >/dev/shm/bin/plain <<'END'
 #!/bin/sh
 rm -f plain
@@ -58,7 +58,7 @@ END
 chmod +x /dev/shm/bin/*
 PATH=$PATH:/dev/shm/bin
 
-# check NAME COMMAND…: counts and prints one check. It passes if the command succeeds.
+# check NAME COMMAND…: counts and prints one check. The check passes if the command succeeds.
 check() {
   local name=$1
   shift
@@ -80,8 +80,8 @@ exits() {
   [ $? -eq "$status" ]
 }
 
-# prints TEXT STATUS COMMAND…: succeeds if the command exits with this status and prints the text. The output is also in
-# the file `printed`.
+# prints TEXT STATUS COMMAND…: succeeds if the command exits with this status and prints the text. Also writes the
+# output to the file `printed`.
 prints() {
   local text=$1 status=$2
   shift 2
@@ -118,8 +118,8 @@ stop() {
   exec 3>&-
 }
 
-# devices ID: sets `found` to the number of USB devices with this ID that programs can use: devices that are configured
-# and have a device file. Like `wait_for_text`, this function starts no programs.
+# devices ID: sets `found` to the number of USB devices with this ID that programs can use, which
+# are configured and have a device file. Like `wait_for_text`, this function starts no programs.
 devices() {
   local device vendor product bus number config
   found=0
@@ -150,7 +150,7 @@ wait_for_device() { devices_are "$1" -gt 0; }
 # wait_for_count N ID: waits until there are N devices with this ID.
 wait_for_count() { devices_are "$2" -eq "$1"; }
 
-# seconds COMMAND…: runs the command and sets `took` to its wall time.
+# seconds COMMAND…: runs the command and sets `took` to the wall time in seconds.
 # shellcheck disable=SC2034
 seconds() {
   local from=$EPOCHREALTIME

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Checks how cfdfu handles the quirks of real chips and buses over a real USB stack: equal
 # serial numbers, a loose cable, a drone that stops answering, a late or missed entry into DFU mode, a drone that keeps
-# restarting or stays dark after the flash, a failed self-test, and a board that cannot be read. Also checks the
-# console, and releases without a network.
+# restarting or stays dark after the flash, a failed self-test, and a board that cannot be read. Also checks the console
+# and, without a network, the commands that need releases.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -52,7 +52,7 @@ check "flash waits for a drone that is late to enter DFU mode" prints "Flashed a
 stop
 start old 0483:5740
 after 'too old to enter DFU mode' unplug dfu
-check "with firmware that is too old, flash waits for DFU mode entered by hand" prints "Flashed and verified" 0 "$cfdfu" flash new.bin --wait 60
+check "with firmware that is too old, flash waits until DFU mode is entered by hand" prints "Flashed and verified" 0 "$cfdfu" flash new.bin --wait 60
 wait $!
 stop
 
@@ -96,7 +96,7 @@ stop
 # The VM has no network.
 echo "== without a network"
 check "fetch reports that the server cannot be reached" prints "api.github.com cannot be reached" 66 "$cfdfu" fetch 2026.08 --board cf2
-check "the advice is to fetch the release on another computer" grep -q "cfdfu fetch --to FOLDER" printed
+check "the advice is to fetch the release on a different computer" grep -q "cfdfu fetch --to FOLDER" printed
 check "flash --offline reports that the release is not kept" prints "not kept on this computer" 66 "$cfdfu" flash --release 2026.08 --board cf2 --offline
 mkdir -p stick/crazyflie-release
 check "flash --from reports that the folder has no release" prints "not kept" 66 "$cfdfu" flash --release latest --board cf2 --from stick

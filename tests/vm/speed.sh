@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs in the VM (see boot). Measures the wall times of dfu-util and cfdfu, from exec to exit and without the wait for
-# the reboot, for the same jobs on the same simulated chip. Prints "ROW job|dfu-util|cfdfu", "SIZE bytes|dfu-util|cfdfu"
-# and "COST user system KiB" for benches/speed, which adds the chip's own time. SIZES lists more image sizes in KiB.
+# Runs in the VM (see tests/vm/boot). Measures the wall times of dfu-util and cfdfu for the same jobs on the same
+# simulated chip, from exec to exit and without the wait for the reboot. Prints "ROW job|dfu-util|cfdfu",
+# "SIZE bytes|dfu-util|cfdfu" and "COST user system KiB" for benches/speed, which adds the chip's own time. The
+# environment variable SIZES lists additional image sizes in KiB.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -14,7 +15,7 @@ full=1032192
 # changed.bin differs from new.bin in one byte of the last sector.
 cp new.bin changed.bin && printf '\001' | dd of=changed.bin bs=1 seek=$((size - 1)) conv=notrunc status=none
 
-# dfu FILE and ours FILE OPTION…: flash with dfu-util and with cfdfu, and set `took` to the wall time.
+# dfu FILE: flashes with dfu-util. ours FILE OPTION…: flashes with cfdfu. Both set `took` to the wall time.
 dfu() { seconds dfu-util -a 0 -s 0x08004000 -D "$1"; }
 ours() {
   local file=$1
@@ -22,7 +23,7 @@ ours() {
   seconds "$cfdfu" flash "$file" --no-leave --allow-mismatch "$@"
 }
 
-# row JOB DFU-FILE OUR-FILE OPTION…: measures dfu-util, then cfdfu, and prints the row.
+# row JOB DFU-FILE OUR-FILE OPTION…: measures a job with dfu-util and then with cfdfu, and prints the row.
 row() {
   local job=$1 theirs=$2
   shift 2

@@ -14,9 +14,9 @@ pub(super) fn identify(app: &mut App) -> Option<Effect> {
     let is_identified = devices.identified.as_ref().is_some_and(|it| it.device == *device);
     // Another instance that waits for a drone takes precedence.
     let is_awaited = devices.other_instances.iter().any(|other| other.port.is_empty());
-    let busy =
+    let is_busy =
         app.detached || devices.is_identifying() || devices.instance_using_selected().is_some() || is_awaited;
-    if !needs_board(&app.screen) || is_identified || busy || is_blinking {
+    if !needs_board(&app.screen) || is_identified || is_busy || is_blinking {
         return None;
     }
     let device = device.clone();
@@ -26,8 +26,8 @@ pub(super) fn identify(app: &mut App) -> Option<Effect> {
     Some(Effect::Identify(Box::new(job)))
 }
 
-/// Whether the screen needs the drone's board. No job runs on these screens. The page of releases chooses the file for
-/// the board.
+/// Whether the screen needs the drone's board, as the page of releases does to choose the file. No job runs on such a
+/// screen.
 fn needs_board(screen: &Screen) -> bool {
     matches!(screen, Screen::Home | Screen::Releases(_))
 }
@@ -58,7 +58,8 @@ pub(super) fn on_event(app: &mut App, event: Event) {
 pub(super) fn ended(app: &mut App) {
     let is_blinking = app.is_blinking();
     match &mut app.devices.identified {
-        // An identify that was cancelled for the blinking has no result. Drop it, so that it runs again afterwards.
+        // An identify that was cancelled so that the LEDs can blink has no result. Drop the entry, so that the device
+        // is identified again afterwards.
         Some(identified) if needs_board(&app.screen) && (identified.known.is_some() || !is_blinking) => {
             identified.is_under_way = false;
         }
@@ -68,8 +69,8 @@ pub(super) fn ended(app: &mut App) {
 
 /// Logs what is wrong with the drone, and marks the goal that fixes it.
 fn diagnose(app: &mut App, identity: &Identity) {
-    let Some(words) = report::diagnosis(identity) else { return };
-    app.log.push(app.now, Level::Warning, &words);
+    let Some(diagnosis) = report::diagnosis(identity) else { return };
+    app.log.push(app.now, Level::Warning, &diagnosis);
     if identity.loader.is_some_and(Loader::is_missing) && app.screen == Screen::Home {
         if !app.goal_is_explicit {
             app.goal = Goal::Restore;

@@ -1,9 +1,9 @@
-//! Runs a batch in the interface: identifies all drones, shows the plan, and flashes the drones. Each message goes to
-//! the [`Fleet`], and this module translates the effects of the fleet into effects of the interface.
+//! Runs a batch in the interface: identifies the drones, shows the plan, and flashes the drones. This module passes
+//! each message to the [`Fleet`] and translates the effects of the fleet into effects of the interface.
 
 use std::time::Duration;
 
-use super::job::follow;
+use super::job::apply_event;
 use crate::app::batch::{BatchStage, BatchView, RowJob};
 use crate::app::keys::BatchAction;
 use crate::app::progress::Progress;
@@ -27,14 +27,14 @@ pub(super) fn act(app: &mut App, action: BatchAction) -> Vec<Effect> {
     match action {
         BatchAction::Begin => begin(app),
         BatchAction::Write => write(app),
-        BatchAction::StopRow => on_selected(app, FleetMsg::StopRow),
-        BatchAction::RerunRow => on_selected(app, FleetMsg::Rerun),
+        BatchAction::StopRow => send_for_selected(app, FleetMsg::StopRow),
+        BatchAction::RerunRow => send_for_selected(app, FleetMsg::Rerun),
         BatchAction::WaitForMore => wait_for_more(app),
         BatchAction::Open => open(app),
     }
 }
 
-/// Identifies all drones for the plan. The file is read again, because it may have changed since it was chosen.
+/// Identifies the drones for the plan. Reads the image file again, because it may have changed since it was chosen.
 fn begin(app: &mut App) -> Vec<Effect> {
     if let Some(why) = keys::why_not_all(app) {
         app.notify(why);
@@ -51,7 +51,7 @@ fn begin(app: &mut App) -> Vec<Effect> {
         before = Some(Box::new(std::mem::replace(&mut app.image, loading)));
         effects.push(Effect::Reread(which, path));
     }
-    app.over = None;
+    app.overlay = None;
     (app.goal, app.goal_is_explicit) = (Goal::Flash, true);
     app.log.follow();
     let drones = fleet::participants(app.devices.list()).iter().map(Device::drone).collect();
@@ -61,7 +61,7 @@ fn begin(app: &mut App) -> Vec<Effect> {
     effects
 }
 
-/// Handles a file that cannot be read again: the batch flashes what was read when the file was chosen.
+/// Handles an image file that cannot be read again: the batch flashes the image that was read when the file was chosen.
 pub(super) fn on_not_reread(app: &mut App, which: Which) -> Vec<Effect> {
     if let Screen::Batch(view) = &mut app.screen
         && let Some(before) = view.before.take()
@@ -71,7 +71,7 @@ pub(super) fn on_not_reread(app: &mut App, which: Which) -> Vec<Effect> {
     Vec::new()
 }
 
-/// The policy of a fleet that consists of exactly these drones.
+/// Returns the policy of a fleet that consists of exactly these drones.
 fn policy(planned: Vec<DroneAt>, job: Job) -> Policy {
     Policy {
         job,
@@ -117,7 +117,7 @@ pub(super) fn pass_devices(app: &mut App) -> Vec<Effect> {
 
 /// Stops all jobs at their next safe points.
 pub(super) fn stop(app: &mut App) -> Vec<Effect> {
-    app.over = None;
+    app.overlay = None;
     if let Some(view) = app.batch_mut() {
         view.stopping = true;
     }
@@ -125,7 +125,7 @@ pub(super) fn stop(app: &mut App) -> Vec<Effect> {
 }
 
 /// Sends a message about the selected row to the fleet.
-fn on_selected(app: &mut App, msg: fn(usize) -> FleetMsg) -> Vec<Effect> {
+fn send_for_selected(app: &mut App, msg: fn(usize) -> FleetMsg) -> Vec<Effect> {
     let Some(view) = app.batch_mut() else { return Vec::new() };
     let msg = msg(view.at);
     if let FleetMsg::Rerun(_) = &msg {
@@ -143,7 +143,7 @@ fn wait_for_more(app: &mut App) -> Vec<Effect> {
     apply(app, FleetMsg::WaitForMore(devices))
 }
 
-/// Opens the selected row: its running job, or the outcome once the job has ended. Esc returns to the table.
+/// Opens the selected row: shows the running job, or the outcome once the job has ended. Esc returns to the table.
 fn open(app: &mut App) -> Vec<Effect> {
     let Screen::Batch(view) = &app.screen else { return Vec::new() };
     if view.why_not_open().is_some() {
@@ -159,8 +159,8 @@ fn open(app: &mut App) -> Vec<Effect> {
     Vec::new()
 }
 
-/// Replaces the opened row on the screen: with the outcome once the job has ended, or with the table if the drone is
-/// lost.
+/// Replaces the screen of the opened row: with the outcome once the job has ended, or with the table if the row can no
+/// longer be opened, for example because the drone is lost.
 fn follow_row(app: &mut App) {
     match std::mem::replace(&mut app.screen, Screen::Home) {
         Screen::Row(mut view) if view.why_not_open().is_some() => {
@@ -180,7 +180,7 @@ fn follow_row(app: &mut App) {
     }
 }
 
-/// The outcome of the selected row, once the row's job has ended.
+/// Returns the outcome of the selected row, or `None` until the row's job has ended.
 fn outcome(view: &BatchView, now: Duration) -> Option<(Box<Report>, JobFacts)> {
     let row = view.fleet.rows.get(view.at).filter(|row| row.is_final())?;
     let facts = view.job().map_or_else(|| JobFacts::new(Source::Chosen), |job| job.view.facts.clone());
@@ -202,9 +202,9 @@ pub(super) fn on_event(app: &mut App, id: usize, event: Event) -> Vec<Effect> {
             // Drop the flash contents: keeping the contents of many drones would need too much memory.
             Event::Ready(preview) => {
                 let preview = Box::new(Preview { before: None, ..*preview });
-                follow(&mut job.view, &mut job.map, now, Event::Ready(preview));
+                apply_event(&mut job.view, &mut job.map, now, Event::Ready(preview));
             }
-            event => follow(&mut job.view, &mut job.map, now, event),
+            event => apply_event(&mut job.view, &mut job.map, now, event),
         }
     }
     match (&event, device) {
@@ -222,7 +222,7 @@ pub(super) fn on_event(app: &mut App, id: usize, event: Event) -> Vec<Effect> {
 }
 
 /// Handles the end of a row's job.
-pub(super) fn ended(app: &mut App, id: usize, ended: Ended) -> Vec<Effect> {
+pub(super) fn on_end(app: &mut App, id: usize, ended: Ended) -> Vec<Effect> {
     let Ended { report, next, undo, others, .. } = ended;
     let now = app.now;
     for other in &others {
@@ -232,7 +232,7 @@ pub(super) fn ended(app: &mut App, id: usize, ended: Ended) -> Vec<Effect> {
     if let Some(view) = app.batch_mut().filter(|view| view.stage == BatchStage::Flashing) {
         view.facts_mut(id).undo = Some(Undo::of(undo));
         if let Some(job) = view.job_mut(id) {
-            // Drop the preview to free memory: it may hold the last reference to the plan's bytes.
+            // Free memory: the preview may hold the last reference to the plan's bytes.
             (job.view.facts.preview, job.view.waiting) = (None, None);
             for other in &others {
                 job.log.push(now, Level::Warning, &other.to_string());
@@ -324,8 +324,8 @@ fn update_fleet(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
                 app.notice = Some((report::FAILED_ALIKE.to_owned(), now + NOTICE));
             }
             FleetEffect::End => {
-                if app.over == Some(Overlay::AskStop) {
-                    app.over = None;
+                if app.overlay == Some(Overlay::AskStop) {
+                    app.overlay = None;
                     app.rhythm.closed_question = Some(now);
                 }
                 effects.extend(end(view, app.detached, now, &mut app.exit));
@@ -343,7 +343,7 @@ fn update_fleet(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
     effects
 }
 
-/// Ends a stage of the batch once all of its jobs have ended.
+/// Ends the current stage of the batch. Called once all jobs of the stage have ended.
 fn end(view: &mut BatchView, detached: bool, now: Duration, exit: &mut Option<report::Exit>) -> Vec<Effect> {
     match view.stage {
         BatchStage::Identifying if detached => vec![Effect::Quit],

@@ -1,6 +1,6 @@
 //! The console of the running drone in the interface: opens the console, collects its lines, and closes it. The console
-//! starts with the lines that earlier jobs have read, because the drone sends each line only once. The console's job
-//! switches the drone's link back to the radio before the job ends, so the screen stays open until then.
+//! starts with the lines that earlier jobs have read, because the drone sends each line only once. Before the console's
+//! job ends, it switches the drone's link back to the radio, so the screen stays open until the job has ended.
 
 use crate::app::log::Log;
 use crate::app::{App, ConsoleView, Effect, Screen, log};
@@ -19,7 +19,6 @@ pub(super) fn open(app: &mut App) -> Vec<Effect> {
         None => (app.devices.console_start, app.now, Log::default()),
     };
     log.follow();
-    // Start with the lines that earlier jobs have read.
     let dropped = app.log.pushed() - app.log.lines().len();
     for line in app.log.lines().iter().skip(from.saturating_sub(dropped)) {
         if let Some(entry @ LogEntry::Console(text)) = &line.entry {
@@ -70,7 +69,7 @@ pub(super) fn on_event(app: &mut App, event: Event) {
 }
 
 /// Returns to the screen from which the console was opened. If the console could not be read, notifies the user.
-pub(super) fn ended(app: &mut App, report: &Report) -> Vec<Effect> {
+pub(super) fn on_end(app: &mut App, report: &Report) -> Vec<Effect> {
     match std::mem::replace(&mut app.screen, Screen::Home) {
         Screen::Console(mut view) => {
             app.screen = std::mem::replace(&mut view.behind, Screen::Home);
@@ -89,7 +88,7 @@ pub(super) fn ended(app: &mut App, report: &Report) -> Vec<Effect> {
     if app.detached { vec![Effect::Quit] } else { Vec::new() }
 }
 
-/// Why the console of the selected drone cannot be opened; `None` if it can.
+/// Returns why the console of the selected drone cannot be opened; `None` if it can be opened.
 pub(in crate::app) fn why_not(app: &App) -> Option<String> {
     match app.devices.selected() {
         None => Some("no running Crazyflie".to_owned()),

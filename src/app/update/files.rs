@@ -43,7 +43,7 @@ pub(super) fn choose_entry(app: &mut App) -> Vec<Effect> {
     vec![Effect::Load(which, path)]
 }
 
-/// Chooses a file, and remembers the previously chosen file in case the new file is refused.
+/// Marks a file as loading, and remembers the previously chosen file in case the new file is refused.
 pub(super) fn begin_loading(app: &mut App, which: Which, file: ChosenFile) {
     let before = mem::replace(slot(app, which), Slot::Loading(file));
     if let (Some(picker), Slot::Ready(..)) = (picker(app, which), &before) {
@@ -51,7 +51,7 @@ pub(super) fn begin_loading(app: &mut App, which: Which, file: ChosenFile) {
     }
 }
 
-/// The picker for this kind of file, on the screen or behind the page of releases.
+/// Returns the picker for this kind of file, on the screen or behind the page of releases.
 fn picker(app: &mut App, which: Which) -> Option<&mut Picker> {
     match &mut app.screen {
         Screen::Pick(picking, _, picker) if *picking == which => Some(picker),
@@ -103,9 +103,9 @@ pub(super) fn on_loaded(
             }
         }
         Err(problem) => {
-            let words = format!("{problem}. {}", problem.advice.on_screen());
-            app.log.push(app.now, Level::Warning, &words);
-            app.notify(words);
+            let message = format!("{problem}. {}", problem.advice.on_screen());
+            app.log.push(app.now, Level::Warning, &message);
+            app.notify(message);
             let before = picker(app, which).and_then(|picker| picker.before.take());
             *slot(app, which) = before.map_or(Slot::Bad(path, problem), |before| *before);
         }
@@ -113,8 +113,8 @@ pub(super) fn on_loaded(
     None
 }
 
-/// Replaces an image whose file has changed on disk. Returns the goal to restart with the new content, unless the job
-/// was stopped in the meantime.
+/// Replaces an image whose file has changed on disk. Returns the goal of the job to restart with the new content, or
+/// `None` if the job was stopped in the meantime or the new content is refused.
 pub(super) fn on_changed(
     app: &mut App,
     which: Which,

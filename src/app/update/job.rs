@@ -24,9 +24,9 @@ use crate::supervise::{Ended, Next};
 
 /// Begins a job, or first asks for what is missing: a file, or a drone in DFU mode.
 pub(super) fn begin(app: &mut App, goal: Goal, source: Source) -> Vec<Effect> {
-    app.over = None;
+    app.overlay = None;
     app.goal_is_explicit = true;
-    // A restore remains the goal, and starts after the wizard.
+    // If the goal is a restore, the wizard does not change the goal, and then starts the restore.
     if goal == Goal::Recover {
         if app.goal != Goal::Restore {
             app.goal = Goal::Recover;
@@ -53,7 +53,7 @@ pub(super) fn begin(app: &mut App, goal: Goal, source: Source) -> Vec<Effect> {
     start(app, source)
 }
 
-/// Starts a job that writes the backup to the drone from which the backup was read.
+/// Starts a job that writes the backup to the drone from which it was read.
 pub(super) fn undo(app: &mut App) -> Vec<Effect> {
     let Some(Undo::Ready(backup)) = app.undo().cloned() else {
         let why = app.why_no_undo().unwrap_or_default();
@@ -68,8 +68,8 @@ pub(super) fn undo(app: &mut App) -> Vec<Effect> {
         app.notify(why);
         return Vec::new();
     }
-    if let Some(at) = app.devices.list().iter().position(|device| backup.drone.is(device)) {
-        app.devices.select(at);
+    if let Some(index) = app.devices.list().iter().position(|device| backup.drone.is(device)) {
+        app.devices.select(index);
     }
     begin(app, goal, Source::Undo(backup))
 }
@@ -79,7 +79,7 @@ pub(super) fn retry(app: &mut App) -> Vec<Effect> {
     begin(app, app.goal, source_of(app))
 }
 
-/// What the job on the screen writes.
+/// Returns what the job on the screen writes.
 pub(super) fn source_of(app: &App) -> Source {
     match &app.screen {
         Screen::Wizard(WizardView { aim: Aim::Begin(source), .. }) => source.clone(),
@@ -115,8 +115,8 @@ pub(super) fn advance_wizard(
         (Move::Arrived, Aim::Begin(source)) => {
             let source = source.clone();
             let is_in_dfu = |device: &Device| device.mode == Mode::Dfu;
-            let at = app.devices.list().iter().position(is_in_dfu).unwrap_or(0);
-            app.devices.select(at);
+            let index = app.devices.list().iter().position(is_in_dfu).unwrap_or(0);
+            app.devices.select(index);
             let goal = app.goal_of_wizard();
             let mut effects = vec![Effect::Bell(1)];
             effects.extend(begin(app, goal, source));
@@ -145,7 +145,7 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
     };
     let (change, expected) = match &source {
         Source::Chosen => (Change::Flash, Vec::new()),
-        Source::Undo(backup) => (Change::Undo, expected(app, backup)),
+        Source::Undo(backup) => (Change::Undo, expected_pieces(app, backup)),
     };
     let task = match image {
         Ok(image) => {
@@ -165,8 +165,8 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
     vec![Effect::Start(job)]
 }
 
-/// What must still be on the drone for this undo to be safe. After an interrupted undo, nothing is required.
-fn expected(app: &App, backup: &Backup) -> Vec<Piece> {
+/// Returns what must still be on the drone for this undo to be safe. After an interrupted undo, nothing is required.
+fn expected_pieces(app: &App, backup: &Backup) -> Vec<Piece> {
     match app.undo() {
         Some(Undo::Ready(last)) if last.image == backup.image && last.drone.may_be(&backup.drone) => {
             last.expected.clone()
@@ -175,15 +175,15 @@ fn expected(app: &App, backup: &Backup) -> Vec<Piece> {
     }
 }
 
-/// Resumes the job of a lost drone once that drone is back. Another drone is refused.
+/// Resumes the job of a lost drone once that drone is back. Any other drone is refused.
 fn resume_job(app: &mut App, resume: Resume) -> Vec<Effect> {
     let Resume { drone, job, facts, .. } = resume;
     let is_back = |device: &Device| device.mode == Mode::Dfu && drone.is(device);
-    let Some(at) = app.devices.list().iter().position(is_back) else {
+    let Some(index) = app.devices.list().iter().position(is_back) else {
         app.notify("This is a different drone or port. Plug the original back in, or press Esc.");
         return Vec::new();
     };
-    app.devices.select(at);
+    app.devices.select(index);
     app.log.push(app.now, Level::Info, "The drone is back: carrying on with the job");
     show_job(app, facts, Confirm::Go);
     vec![Effect::Bell(1), Effect::Resume(job)]
@@ -202,19 +202,19 @@ fn show_job(app: &mut App, facts: JobFacts, confirm: Confirm) {
 /// A key press that follows another within this time does not confirm a plan. A held key repeats about every 30 ms.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Whether a key press is too early to confirm the plan on the screen. If so, notifies the user.
+/// Returns whether a key press comes too early to confirm the plan on the screen, and notifies the user in that case.
 pub(super) fn is_too_soon(app: &mut App) -> bool {
-    let too_soon = app.until_read(app.now).is_some() || app.rhythm.gap < PAUSE;
-    if too_soon {
+    let is_too_soon = app.until_read(app.now).is_some() || app.rhythm.gap < PAUSE;
+    if is_too_soon {
         app.notify("Nothing has been written. Read the plan, then press the key again.");
     }
-    too_soon
+    is_too_soon
 }
 
 pub(super) fn write(app: &mut App) -> Vec<Effect> {
-    let asks = app.job().is_some() && app.is_asking();
+    let is_asking = app.job().is_some() && app.is_asking();
     // A typed word is deliberate, so it needs no delay.
-    if !asks || keys::required_word(app).is_none() && is_too_soon(app) {
+    if !is_asking || keys::required_word(app).is_none() && is_too_soon(app) {
         return Vec::new();
     }
     if let Screen::Job(view) = &mut app.screen {
@@ -245,7 +245,7 @@ pub(super) fn require_drone(app: &mut App) -> Vec<Effect> {
 }
 
 pub(super) fn stop(app: &mut App) -> Vec<Effect> {
-    app.over = None;
+    app.overlay = None;
     match &mut app.screen {
         Screen::Job(view) if !view.stopping || matches!(view.stage, Stage::Asking(_)) => {
             view.stopping = true;
@@ -265,7 +265,7 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
                     // From here on, the flash no longer matches what was identified.
                     app.devices.identified = None;
                 }
-                follow(view, &mut app.devices.map, app.now, event);
+                apply_event(view, &mut app.devices.map, app.now, event);
             }
         }
     }
@@ -273,7 +273,7 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
 }
 
 /// Applies an event to the view of its job, which may be the job of a row in a batch.
-pub(super) fn follow(view: &mut JobView, map: &mut SectorMap, now: Duration, event: Event) {
+pub(super) fn apply_event(view: &mut JobView, map: &mut SectorMap, now: Duration, event: Event) {
     match event {
         Event::Sector { index, state } => {
             if let Some(sector) = map.get_mut(index) {
@@ -310,32 +310,32 @@ fn on_ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
     let now = app.now;
     let detached = app.detached;
     let Screen::Job(view) = &mut app.screen else { return Vec::new() };
-    let resumed = view.confirm == Confirm::Go;
-    if resumed && let Some(confirmed) = &view.facts.preview {
+    let is_resumed = view.confirm == Confirm::Go;
+    if is_resumed && let Some(confirmed) = &view.facts.preview {
         // The user has already confirmed the board.
         preview.board = confirmed.board;
     }
-    if !resumed && !preview.work.is_empty() {
+    if !is_resumed && !preview.work.is_empty() {
         view.stage = Stage::Asking(Confirmation { shown: now, ..Confirmation::default() });
     }
     let stopping = view.stopping || detached;
-    follow(view, &mut app.devices.map, now, Event::Ready(preview));
+    apply_event(view, &mut app.devices.map, now, Event::Ready(preview));
     require_drone(app);
     // The user has already stopped the job, or the terminal is gone. Nothing has been written, so stop here.
-    if stopping && !resumed { stop(app) } else { Vec::new() }
+    if stopping && !is_resumed { stop(app) } else { Vec::new() }
 }
 
 /// Handles the end of a job, and closes the stop question.
 pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
     let Ended { report, drone, others, next, undo, .. } = ended;
-    if app.over == Some(Overlay::AskStop) {
-        app.over = None;
+    if app.overlay == Some(Overlay::AskStop) {
+        app.overlay = None;
     }
     // If an identify is still running, `background_identify::ended` decides whether its result is kept.
     if !app.devices.is_identifying() {
         app.devices.identified = None;
     }
-    app.exit = Some(report::exit(&report));
+    app.exit = Some(report::exit_status(&report));
     app.devices.record_radio_chip(&report.health.radio_chip);
     app.undo = Undo::of(undo);
     for other in others {

@@ -1,4 +1,4 @@
-//! The page of official releases: asks the shell for a list or a file, and handles the answers.
+//! Updates the page of official releases: asks the shell for a list or a file, and handles the answers.
 
 use std::mem;
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ pub(super) fn act(app: &mut App, action: ReleasesAction) -> Vec<Effect> {
         ReleasesAction::Open => open(app),
         ReleasesAction::Close => close(app),
         ReleasesAction::Stop => stop(app).into_iter().collect(),
-        action => on_page(app, action).map(|effect| ask(app, effect)).into_iter().collect(),
+        action => act_on_page(app, action).map(|effect| ask(app, effect)).into_iter().collect(),
     }
 }
 
-/// Replaces the picker with the page of releases, which starts with the list kept on this computer.
+/// Replaces the picker with the page of releases, which first shows the list kept on this computer.
 fn open(app: &mut App) -> Vec<Effect> {
     match mem::replace(&mut app.screen, Screen::Home) {
         Screen::Pick(which, then, picker) => {
@@ -57,7 +57,7 @@ pub(super) fn stop(app: &mut App) -> Option<Effect> {
     is_running.then(|| ask(app, ReleasesEffect::Stop))
 }
 
-fn on_page(app: &mut App, action: ReleasesAction) -> Option<ReleasesEffect> {
+fn act_on_page(app: &mut App, action: ReleasesAction) -> Option<ReleasesEffect> {
     let board = app.devices.board_code().map(str::to_owned);
     let Screen::Releases(view) = &mut app.screen else { return None };
     match action {
@@ -95,13 +95,13 @@ fn on_page(app: &mut App, action: ReleasesAction) -> Option<ReleasesEffect> {
     }
 }
 
-/// Numbers a request, so that a late answer to an earlier request is not mistaken for the answer to this one.
+/// Numbers a request, so that a late answer to an earlier request is not mistaken for the answer to this request.
 fn ask(app: &mut App, effect: ReleasesEffect) -> Effect {
     app.release_requests += 1;
     Effect::Releases(app.release_requests, effect)
 }
 
-/// Handles an answer. Returns the goal that was waiting for the file.
+/// Handles an answer. Returns the goal that was waiting for the file, if any.
 pub(super) fn on_message(app: &mut App, number: u32, msg: ReleasesMsg) -> Option<Goal> {
     let Screen::Releases(view) = &mut app.screen else { return None };
     if number != app.release_requests {
@@ -153,7 +153,7 @@ fn on_failed(app: &mut App, problem: Problem) {
 }
 
 /// Handles a fetched file like a file chosen in the picker: a file that cannot be flashed is refused. Returns the goal
-/// that was waiting for the file.
+/// that was waiting for the file, if any.
 fn on_arrived(app: &mut App, (tag, name, part): (String, String, Part), file: FetchedFile) -> Option<Goal> {
     let Screen::Releases(view) = &mut app.screen else { return None };
     let which = view.which;

@@ -76,7 +76,7 @@ fn the_wizard_opens_while_the_file_is_still_being_read() {
 }
 
 #[test]
-fn the_marked_goal_depends_on_what_is_plugged_in() {
+fn the_suggested_goal_depends_on_what_is_plugged_in() {
     assert_eq!(app(1).goal, Goal::Flash);
     assert_eq!(app(0).goal, Goal::Recover);
 }
@@ -98,7 +98,7 @@ fn a_drone_is_identified_once_and_restore_is_suggested_if_its_bootloader_is_miss
     assert!(notice_of(&app).contains("Press b to restore it"));
     assert!(app.devices.known().is_some());
     assert_eq!(update(&mut app, Duration::ZERO, plugged_in.clone()), [], "the drone is already identified");
-    // After a reconnect, the device may be another drone.
+    // After a reconnect, the device may be a different drone.
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![])));
     assert!(app.devices.known().is_none());
     assert_eq!(update(&mut app, Duration::ZERO, plugged_in).len(), 1);
@@ -154,7 +154,7 @@ fn an_unavailable_key_shows_the_reason_and_does_nothing() {
 }
 
 #[test]
-fn a_job_without_a_file_opens_the_picker() {
+fn starting_a_job_without_a_file_opens_the_picker() {
     let mut app = app(1);
     assert!(matches!(press(&mut app, Key::Char('f'))[..], [Effect::List(_)]));
     assert!(matches!(app.screen, Screen::Pick(Which::Image, Some(Goal::Flash), _)));
@@ -174,7 +174,7 @@ fn a_pasted_path_is_loaded() {
 }
 
 #[test]
-fn a_late_listing_does_not_appear_in_another_folder() {
+fn a_late_listing_of_a_different_folder_is_ignored() {
     let mut app = app(1);
     press(&mut app, Key::Char('i'));
     let entry = Entry { path: "/elsewhere/x.bin".into(), kind: EntryKind::Folder, size: 0, age: None };
@@ -210,7 +210,7 @@ fn a_writing_job_is_stopped_only_after_confirmation() {
     for key in [Key::Char('q'), Key::CtrlC] {
         let mut app = app_while_writing();
         assert_eq!(press(&mut app, key), []);
-        assert_eq!(app.over, Some(Overlay::AskStop));
+        assert_eq!(app.overlay, Some(Overlay::AskStop));
         // Further key presses change nothing.
         assert_eq!(press(&mut app, Key::CtrlC), []);
         assert_eq!(press(&mut app, Key::Char('q')), []);
@@ -220,7 +220,7 @@ fn a_writing_job_is_stopped_only_after_confirmation() {
     }
     let mut app = app_while_writing();
     assert_eq!(press(&mut app, Key::Esc), []);
-    assert_eq!(app.over, None);
+    assert_eq!(app.overlay, None);
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn the_stop_question_closes_when_the_job_ends() {
     let mut app = app_while_writing();
     press(&mut app, Key::Char('q'));
     update(&mut app, Duration::ZERO, ended(Outcome::Flashed, false));
-    assert_eq!(app.over, None);
+    assert_eq!(app.overlay, None);
     assert!(matches!(app.screen, Screen::Outcome(..)));
 }
 
@@ -264,7 +264,7 @@ fn the_command_line_names_the_selected_drone_if_there_are_several() {
     assert!(!command_line(&app).contains("--device"));
 }
 
-/// After the user lets go of the button too early, Enter starts the job, and the drone enters DFU mode by itself. The
+/// After the user releases the button too early, Enter starts the job, and the drone enters DFU mode by itself. The
 /// job must still be an undo, not a flash of the chosen file.
 #[test]
 fn an_undo_remains_an_undo_after_the_wizard() {

@@ -70,7 +70,7 @@ fn done() -> ScriptedAnswer {
     St(0, 0, State::DnloadIdle)
 }
 
-/// A machine whose device is in dfuIDLE.
+/// Returns a machine whose device is in dfuIDLE.
 fn ready(quirks: Quirks) -> Machine {
     let mut machine = Machine::new(0, 2048, quirks);
     let (_, result) = run(&mut machine, Operation::Recover, vec![St(0, 0, State::DfuIdle)]);
@@ -83,7 +83,7 @@ fn write(address: u32, len: usize) -> Operation {
 }
 
 #[test]
-fn the_error_that_the_rom_reports_at_first_is_cleared_once_and_logged() {
+fn the_initial_error_of_the_rom_is_cleared_once_and_logged() {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
     let answers = vec![St(10, 0, State::Error), Ack, St(0, 0, State::DfuIdle)];
     let (steps, result) = run(&mut machine, Operation::Recover, answers);
@@ -203,12 +203,12 @@ fn the_rom_is_polled_after_its_poll_timeout_once_it_has_answered_unexpectedly() 
         (Fail(TransferError::Timeout), PollReason::Unanswered),
         (busy(), PollReason::Busy),
     ];
-    for (odd, why) in cases {
+    for (answer, reason) in cases {
         let mut machine = ready(STM32F405_ROM);
-        let (steps, result) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), odd, done()]);
+        let (steps, result) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), answer, done()]);
         assert_eq!(steps, ["DNLOAD 0 erase", "GETSTATUS", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
         assert_eq!(result, Ok(0));
-        assert_eq!(machine.take_notes(), [Note::ObeyingPoll(why)]);
+        assert_eq!(machine.take_notes(), [Note::ObeyingPoll(reason)]);
         let (steps, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), done()]);
         assert_eq!(steps, ["DNLOAD 0 erase", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
     }
@@ -283,7 +283,7 @@ fn a_leave_request_succeeds_without_an_answer() {
 }
 
 #[test]
-fn an_invalid_status_block_is_an_error() {
+fn an_invalid_answer_to_getstatus_is_an_error() {
     for garbage in [&[][..], &[0; 5], &[0, 0, 0, 0, 99, 0], &[0xFF; 6]] {
         let mut machine = ready(STM32F405_ROM);
         machine.begin(Operation::Erase(BASE));

@@ -1,5 +1,5 @@
-//! Random sequences of flashes, restores and undos, each interrupted at a random point, on a chip with small sectors.
-//! An undo must restore the image that last ran on the drone, or report why it cannot.
+//! Tests random sequences of flashes, restores and undos on a chip with small sectors. Some of these changes are
+//! interrupted at a random point. An undo must restore the image that last ran on the drone, or report why it cannot.
 
 use proptest::prelude::*;
 
@@ -43,7 +43,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// An action and, if it is interrupted, the number of bytes erased and written before the interruption.
+/// Generates an action and, if it is interrupted, the number of bytes erased and written before the interruption.
 fn step() -> impl Strategy<Value = (Action, Option<usize>)> {
     (action(), prop::option::of(0..1500usize))
 }
@@ -117,7 +117,7 @@ struct ModelMemory {
     broken: Both<bool>,
     /// Which parts the last change wrote to.
     changed: Both<bool>,
-    /// Another program has written to the flash since the last change.
+    /// Whether another program has written to the flash since the last change.
     changed_since: bool,
     /// What an interrupted undo had to restore.
     undoing: Option<Box<ModelMemory>>,
@@ -145,7 +145,7 @@ impl ModelMemory {
         }
     }
 
-    /// An undo may refuse if there is no copy of a part that the last change wrote to.
+    /// Returns whether an undo may refuse, because there is no copy of a part that the last change wrote to.
     fn may_refuse(&self) -> bool {
         self.undoing.is_none() && (0..2).any(|n| self.changed[n] && self.before[n].is_none())
     }
@@ -263,7 +263,7 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100_000))]
     #[test]
-    fn an_undo_restores_what_last_ran_or_reports_an_error(actions in prop::collection::vec(step(), 1..12)) {
+    fn an_undo_restores_the_image_that_last_ran_or_fails(actions in prop::collection::vec(step(), 1..12)) {
         run(actions);
     }
 }

@@ -1,6 +1,7 @@
 //! The containers of binary captures: pcap (libpcap's pcap-savefile) and pcapng (draft-ietf-opsawg-pcapng).
 //!
-//! A killed capture program leaves an incomplete last packet. Such a file is read up to that packet.
+//! If the capture program was killed, the last packet in the file may be incomplete. Such a file is read up to that
+//! packet.
 
 use super::{ByteOrder, CaptureEvent, CaptureSource, Pairing, usbmon, usbpcap};
 use crate::recording::RecordingError;
@@ -20,7 +21,7 @@ const BYTE_ORDER_MAGIC: u32 = 0x1A2B_3C4D;
 /// again after them.
 const BLOCK_HEADER: usize = 8;
 const BLOCK_END: usize = 4;
-/// The interface option if_tsresol, which contains the resolution of the timestamps.
+/// The code of the interface option if_tsresol, which contains the resolution of the timestamps.
 const RESOLUTION: u16 = 9;
 
 /// Link types: usbmon with a header of 48 or 64 bytes, and USBPcap (tcpdump.org/linktypes.html).
@@ -62,7 +63,7 @@ fn wrong_link(number: u16) -> RecordingError {
     ))
 }
 
-/// Returns the byte order of a pcap file and the number of its time units in a microsecond.
+/// Returns the byte order of a pcap file, and the number of the file's time units in a microsecond.
 fn pcap_kind(bytes: &[u8]) -> Option<(ByteOrder, u32)> {
     [ByteOrder::Little, ByteOrder::Big].into_iter().find_map(|order| match order.u32(bytes, 0) {
         Some(MICROSECONDS) => Some((order, 1)),
@@ -75,7 +76,7 @@ pub(super) fn is_pcap(bytes: &[u8]) -> bool {
     pcap_kind(bytes).is_some()
 }
 
-/// Reports the events of a pcap file.
+/// Reports the events of a pcap file to `pairing`.
 pub(super) fn read_pcap<'a>(
     bytes: &'a [u8],
     pairing: &mut Pairing<'a>,
@@ -116,14 +117,14 @@ struct CaptureInterface {
     limit: usize,
 }
 
-/// Reports the events of a pcapng file.
+/// Reports the events of a pcapng file to `pairing`.
 pub(super) fn read_pcapng<'a>(
     bytes: &'a [u8],
     pairing: &mut Pairing<'a>,
 ) -> Result<CaptureSource, RecordingError> {
     let damaged = |rest: &[u8]| {
-        let at = bytes.len().saturating_sub(rest.len());
-        RecordingError::Capture(format!("the block at byte {at} is damaged"))
+        let offset = bytes.len().saturating_sub(rest.len());
+        RecordingError::Capture(format!("the block at byte {offset} is damaged"))
     };
     let mut order = ByteOrder::Little;
     let mut interfaces: Vec<CaptureInterface> = Vec::new();
@@ -147,13 +148,13 @@ pub(super) fn read_pcapng<'a>(
         let contents = block.get(BLOCK_HEADER..length - BLOCK_END).unwrap_or_default();
         match kind {
             INTERFACE => {
-                let interface = interface(contents, order).ok_or_else(|| damaged(rest))?;
+                let interface = parse_interface(contents, order).ok_or_else(|| damaged(rest))?;
                 source = source.or(LinkType::of(interface.number).map(LinkType::source));
                 interfaces.push(interface);
             }
             ENHANCED_PACKET | SIMPLE_PACKET => {
                 let (number, time, packet) =
-                    packet(kind, contents, order, &interfaces).ok_or_else(|| damaged(rest))?;
+                    parse_packet(kind, contents, order, &interfaces).ok_or_else(|| damaged(rest))?;
                 if let Some(event) = LinkType::of(number).and_then(|link| link.parse(packet, order, time)) {
                     pairing.report(event);
                 }
@@ -165,7 +166,7 @@ pub(super) fn read_pcapng<'a>(
     source.ok_or_else(|| wrong_link(interfaces.first().map_or(0, |it| it.number)))
 }
 
-fn interface(contents: &[u8], order: ByteOrder) -> Option<CaptureInterface> {
+fn parse_interface(contents: &[u8], order: ByteOrder) -> Option<CaptureInterface> {
     let (number, limit) = (order.u16(contents, 0)?, order.size(contents, 4)?);
     let mut interface = CaptureInterface { number, resolution: 6, limit };
     let mut options = contents.get(8..)?;
@@ -184,7 +185,7 @@ fn interface(contents: &[u8], order: ByteOrder) -> Option<CaptureInterface> {
 }
 
 /// Returns the link type, the time and the contents of a packet.
-fn packet<'a>(
+fn parse_packet<'a>(
     kind: u32,
     contents: &'a [u8],
     order: ByteOrder,
@@ -201,12 +202,12 @@ fn packet<'a>(
     let interface = interfaces.get(order.size(contents, 0)?)?;
     let time = u64::from(order.u32(contents, 4)?) << 32 | u64::from(order.u32(contents, 8)?);
     let packet = contents.get(20..)?.get(..order.size(contents, 12)?)?;
-    Some((interface.number, Some(microseconds(time, interface.resolution)), packet))
+    Some((interface.number, Some(to_microseconds(time, interface.resolution)), packet))
 }
 
 /// Converts a timestamp to microseconds. Its unit is a negative power of 10, or of 2 if the highest bit of `resolution`
 /// is set.
-fn microseconds(time: u64, resolution: u8) -> u64 {
+fn to_microseconds(time: u64, resolution: u8) -> u64 {
     let power = u32::from(resolution & 0x7F);
     let base: u128 = if resolution & 0x80 == 0 { 10 } else { 2 };
     // If the power overflows, the unit is too small for any clock, and the time becomes 0.

@@ -1,5 +1,5 @@
-//! Tests of the converters. One table of transfers is written in every format, and each file must convert to the same
-//! recording. Captures of the real dfu-util are in tests/recordings.
+//! Tests the converters from captures to recordings. One table of transfers is written in every capture format, and
+//! each file must convert to the same recording. Captures of the real dfu-util are in tests/recordings.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use super::ByteOrder::{Big, Little};
 use super::*;
 use crate::recording::HexBytes;
 
-/// A transfer. The answer to a failed transfer is a Linux URB status.
+/// A transfer. If the transfer fails, the answer is the Linux URB status.
 struct Step {
     address: u8,
     request: StepRequest,
@@ -29,7 +29,7 @@ const BEGAN: u64 = 3_575_914_555;
 const INTERVAL: u64 = 1000;
 const TOOK: u64 = 250;
 
-/// A device descriptor with ST's vendor ID and this product ID.
+/// Returns a device descriptor with ST's vendor ID and this product ID.
 fn descriptor(product: u16) -> Vec<u8> {
     let [low, high] = product.to_le_bytes();
     vec![0x12, 0x01, 0x00, 0x01, 0, 0, 0, 0x40, 0x83, 0x04, low, high, 0x00, 0x22, 1, 2, 3, 1]
@@ -68,7 +68,7 @@ fn steps() -> Vec<Step> {
     ]
 }
 
-/// The recording of `steps()`. For data longer than `limit`, the recording contains only the length.
+/// Returns the recording of `steps()`. For data longer than `limit`, the recording contains only the length.
 fn expected(program: &str, system: &str, limit: usize) -> Vec<Line> {
     let moved = |data: &[u8]| {
         if data.len() > limit {
@@ -134,7 +134,7 @@ fn json_lines(lines: &[Line]) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The steps with the times at which they begin and end.
+/// Returns the steps with the times at which they begin and end.
 fn timed() -> impl Iterator<Item = (u64, u64, Step)> {
     steps().into_iter().zip(0..).map(|(step, n)| (BEGAN + n * INTERVAL, BEGAN + n * INTERVAL + TOOK, step))
 }
@@ -146,7 +146,7 @@ fn is_input(request: &StepRequest) -> bool {
     }
 }
 
-/// The data sent, the data received, the number of bytes requested and the number of bytes transferred.
+/// Returns the data sent, the data received, the number of bytes requested and the number of bytes transferred.
 fn traffic(step: &Step) -> (Vec<u8>, Vec<u8>, usize, usize) {
     let sent = match &step.request {
         StepRequest::Control(_, data) | StepRequest::Bulk(_, data) => data.clone(),
@@ -165,7 +165,7 @@ fn traffic(step: &Step) -> (Vec<u8>, Vec<u8>, usize, usize) {
     (sent, received, requested, moved)
 }
 
-fn text() -> String {
+fn usbmon_text() -> String {
     let data = |data: &[u8], marker: char| {
         if data.is_empty() {
             return format!(" {marker}");
@@ -226,7 +226,7 @@ fn size32(order: ByteOrder, size: usize) -> [u8; 4] {
 
 type Packets = Vec<(u64, Vec<u8>)>;
 
-/// Packets as usbmon writes them, with a header of this length.
+/// Returns packets as usbmon writes them, with headers of this length.
 fn usbmon_packets(order: ByteOrder, header: usize) -> Packets {
     let packet = |phase: u8, at: u64, step: &Step, length: usize, data: &[u8]| {
         let (kind, endpoint, setup) = match &step.request {
@@ -259,7 +259,8 @@ fn usbmon_packets(order: ByteOrder, header: usize) -> Packets {
     timed().flat_map(both).collect()
 }
 
-/// Packets as USBPcap writes them. Versions before 1.5 write separate packets for the data of control transfers.
+/// Returns packets as USBPcap writes them. USBPcap before version 1.5 writes the data of control transfers to separate
+/// packets.
 fn usbpcap_packets(separate_data: bool) -> Packets {
     let order = Little;
     let packet = |step: &Step, is_answer: bool, stage: Option<u8>, data: &[u8]| {
@@ -355,7 +356,7 @@ fn pcapng(order: ByteOrder, link: u16, options: &[u8], blocks: impl Iterator<Ite
     file
 }
 
-/// A pcapng file whose timestamps have this resolution.
+/// Returns a pcapng file whose timestamps have this resolution.
 fn enhanced(order: ByteOrder, link: u16, resolution: Option<u8>, packets: &Packets) -> Vec<u8> {
     let mut options = Vec::new();
     if let Some(resolution) = resolution {
@@ -378,7 +379,7 @@ fn enhanced(order: ByteOrder, link: u16, resolution: Option<u8>, packets: &Packe
     pcapng(order, link, &options, blocks)
 }
 
-/// A pcapng file of packets without timestamps.
+/// Returns a pcapng file of packets without timestamps.
 fn simple(order: ByteOrder, link: u16, packets: &Packets) -> Vec<u8> {
     let block = |(_, packet): &(u64, Vec<u8>)| {
         pcapng_block(order, 3, &[&size32(order, packet.len())[..], packet].concat())
@@ -388,7 +389,7 @@ fn simple(order: ByteOrder, link: u16, packets: &Packets) -> Vec<u8> {
 
 #[test]
 fn usbmon_text_is_converted() {
-    assert_eq!(parse(text().as_bytes()).unwrap(), expected("usbmon capture", "linux", 32));
+    assert_eq!(parse(usbmon_text().as_bytes()).unwrap(), expected("usbmon capture", "linux", 32));
 }
 
 #[test]
@@ -542,7 +543,7 @@ fn a_capture_of_too_many_devices_is_refused() {
 }
 
 #[test]
-fn a_different_descriptor_at_the_same_address_is_another_device() {
+fn a_different_descriptor_at_the_same_address_means_a_different_device() {
     let descriptor = |at: u64, product: &str| {
         format!(
             "a {at} S Ci:1:005:0 s 80 06 0100 0000 0012 18 <\n\
@@ -555,7 +556,7 @@ fn a_different_descriptor_at_the_same_address_is_another_device() {
 }
 
 #[test]
-fn other_files_are_refused_with_a_reason() {
+fn files_that_are_not_usable_captures_are_refused_with_a_reason() {
     let refused = |bytes: &[u8], reason: &str| {
         assert_eq!(parse(bytes).unwrap_err().to_string(), reason);
     };
@@ -596,10 +597,10 @@ fn a_recording_is_parsed_without_conversion() {
     assert_eq!(parse(text.as_bytes()).unwrap(), lines);
 }
 
-/// A valid file in each format.
+/// Returns a valid file in each format.
 fn seeds() -> Vec<Vec<u8>> {
     vec![
-        text().into_bytes(),
+        usbmon_text().into_bytes(),
         pcap(Little, 1_000_000, 189, &usbmon_packets(Little, 48)),
         pcap(Big, 1_000_000_000, 220, &usbmon_packets(Big, 64)),
         enhanced(Big, 220, Some(0x94), &usbmon_packets(Big, 64)),
@@ -625,12 +626,12 @@ proptest! {
         seed in 0..7_usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
         cut in prop::option::of(any::<prop::sample::Index>()),
-        beginning: bool,
+        is_in_headers: bool,
     ) {
         let mut file = seeds()[seed].clone();
         for (at, byte) in changes {
             // Damage in the headers at the beginning has the most effect.
-            let end = if beginning { 300 } else { file.len() };
+            let end = if is_in_headers { 300 } else { file.len() };
             file[at.index(end)] = byte;
         }
         if let Some(cut) = cut {
@@ -652,7 +653,7 @@ proptest! {
     }
 
     #[test]
-    fn any_line_of_text_is_refused_or_converted(
+    fn random_lines_of_usbmon_text_are_refused_or_converted(
         lines in prop::collection::vec("[ab] [0-9]{1,12} [SCE] [CBIZX][io]:[0-9]{1,3}:00[0-9]:[0-9] (s|-|-32|0:8|0) ([0-9a-f]{2,4} ){0,5}[0-9]{0,5} ?[=<>]?( [0-9a-f]{1,8}){0,9}", 0..20),
     ) {
         check_result(parse(lines.join("\n").as_bytes()));

@@ -1,5 +1,5 @@
-//! The formats of Linux's usbmon: the text of `/sys/kernel/debug/usb/usbmon/*u`, and the binary header of the packets
-//! that tcpdump and Wireshark save (kernel documentation, usb/usbmon).
+//! Parses the two formats of Linux's usbmon: the text of `/sys/kernel/debug/usb/usbmon/*u`, and the binary header of
+//! the packets that tcpdump and Wireshark save (kernel documentation, usb/usbmon).
 //!
 //! The text contains at most 32 bytes of each transfer. For longer data, the recording contains only the length.
 
@@ -13,7 +13,7 @@ const TEXT_PERIOD: u64 = 4096 * 1_000_000;
 const CONTROL: u8 = 2;
 const BULK: u8 = 3;
 
-/// Whether a line looks like usbmon text.
+/// Returns whether a line looks like usbmon text.
 pub(super) fn is_text(line: &str) -> bool {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (time, phase, address) = (words.next(), words.next(), words.next());
@@ -78,7 +78,7 @@ fn parse_line(line: &str) -> Result<Option<CaptureEvent<'_>>, &'static str> {
         },
         "C" | "E" => {
             let code = status.split(':').next().and_then(|code| code.parse().ok());
-            CapturePhase::Complete(outcome(code.ok_or("not the status of a USB transfer")?))
+            CapturePhase::Complete(parse_status(code.ok_or("not the status of a USB transfer")?))
         }
         _ => return Err("not a usbmon event type"),
     };
@@ -95,7 +95,7 @@ fn parse_line(line: &str) -> Result<Option<CaptureEvent<'_>>, &'static str> {
     Ok(Some(CaptureEvent { tag: tag.as_bytes(), at, bus, device, endpoint, phase, payload }))
 }
 
-/// Parses `Ci:1:005:0`: the kind, the bus, the device and the endpoint.
+/// Parses an address such as `Ci:1:005:0` into the kind, the bus, the device and the endpoint.
 fn parse_address(word: &str) -> Result<(&str, u8, u8, u8), &'static str> {
     let mut fields = word.split(':');
     let kind = fields.next().unwrap_or_default();
@@ -127,7 +127,7 @@ fn parse_data(word: &str) -> Result<impl Iterator<Item = u8>, &'static str> {
 }
 
 /// Converts a URB status of Linux (driver-api/usb/error-codes) to the error that libusb reports for it.
-fn outcome(status: i32) -> Result<(), TransferError> {
+fn parse_status(status: i32) -> Result<(), TransferError> {
     Err(match status {
         0 => return Ok(()),
         // EPIPE.
@@ -162,7 +162,7 @@ pub(super) fn parse_packet(
         }
         (b'S', BULK) => CapturePhase::Bulk,
         (b'C' | b'E', CONTROL | BULK) => {
-            CapturePhase::Complete(outcome(i32::from_ne_bytes(order.u32(packet, 28)?.to_ne_bytes())))
+            CapturePhase::Complete(parse_status(i32::from_ne_bytes(order.u32(packet, 28)?.to_ne_bytes())))
         }
         _ => return None,
     };

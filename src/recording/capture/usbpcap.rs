@@ -1,4 +1,4 @@
-//! The header of the packets that USBPcap captures on Windows (desowin.org/usbpcap/captureformat.html).
+//! Parses the packets that USBPcap captures on Windows (desowin.org/usbpcap/captureformat.html).
 //!
 //! USBPcap saves the complete data of every transfer, but not the transfers that assign an address to a device.
 
@@ -23,7 +23,7 @@ pub(super) fn parse_packet(packet: &[u8], at: u64) -> Option<CaptureEvent<'_>> {
     let byte = |at: usize| packet.get(at).copied();
     let mut data = packet.get(usize::from(order.u16(packet, 0)?)..)?;
     let mut length = order.size(packet, 23)?;
-    let result = outcome(order.u32(packet, 10)?);
+    let result = parse_status(order.u32(packet, 10)?);
     let is_answer = byte(16)? & 1 != 0;
     let phase = match (byte(22)?, is_answer) {
         (CONTROL, _) => match byte(27)? {
@@ -41,7 +41,7 @@ pub(super) fn parse_packet(packet: &[u8], at: u64) -> Option<CaptureEvent<'_>> {
         (BULK, true) => CapturePhase::Complete(result),
         _ => return None,
     };
-    // The completion of a transfer to the device does not contain its length.
+    // The completion of a transfer to the device does not contain the length of the transfer.
     let is_unknown = matches!(phase, CapturePhase::Complete(_)) && length == 0;
     let data = data.get(..length).unwrap_or(data);
     Some(CaptureEvent {
@@ -56,7 +56,7 @@ pub(super) fn parse_packet(packet: &[u8], at: u64) -> Option<CaptureEvent<'_>> {
 }
 
 /// Converts a USBD_STATUS (Windows SDK, usb.h). The two highest bits of an error are set.
-fn outcome(status: u32) -> Result<(), TransferError> {
+fn parse_status(status: u32) -> Result<(), TransferError> {
     Err(match status {
         0..0x8000_0000 => return Ok(()),
         // STALL_PID and ENDPOINT_HALTED.

@@ -121,7 +121,7 @@ fn requests_in_the_wrong_state_are_stalled() {
 }
 
 #[test]
-fn a_write_protected_sector_accepts_every_request_and_stays_unchanged() {
+fn a_write_protected_sector_stays_unchanged_without_an_error() {
     let mut chip = Chip::new();
     chip.memory.flash.place(0x0800_4000, &[0x12; 4]);
     chip.memory.options[8] = 0b1111_1101;
@@ -141,7 +141,7 @@ fn a_read_protected_chip_gives_err_vendor() {
     assert_eq!(chip.status(), [ERR_VENDOR, 0, 10]);
     chip.out(4, 0, &[]);
     assert_eq!(chip.erase(0x0800_4000).0, [ERR_VENDOR, 0, 10]);
-    // With `late_refusal`, the ROM refuses only when bytes are read.
+    // With `late_refusal`, the ROM refuses when bytes are read, not when the pointer is set.
     chip.out(4, 0, &[]);
     chip.rom.late_refusal = true;
     chip.point_to(0x0800_4000);

@@ -10,7 +10,7 @@ use cfdfu::usb::{CRAZYFLIE, Id, ROM_DFU, Setup, TransferError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shown {
     Text(String),
-    /// One or more measurements of one duration.
+    /// One or more measurements of the same duration.
     Times(Vec<Duration>),
 }
 
@@ -123,8 +123,8 @@ impl Op {
         self.error().is_none() && self.answers.iter().any(is_done)
     }
 
-    /// The time that the chip was busy: from the answer dfuDNBUSY to the next answer. `None` if the host paused for
-    /// longer than the chip was busy.
+    /// Returns the time for which the chip was busy: from the answer dfuDNBUSY to the next answer. Returns `None` if
+    /// the host paused for longer than the chip was busy.
     fn work(&self) -> Option<Duration> {
         let [busy, done, ..] = self.answers[..] else { return None };
         let is_work = busy.result.ok()?.state == BUSY && done.result.ok()?.is_done();
@@ -132,7 +132,7 @@ impl Op {
         (is_work && waited_for_chip && done.end > done.at).then(|| micros(done.end.saturating_sub(busy.end)))
     }
 
-    /// The reaction of the device as text: the error, and the answers until the device is no longer busy.
+    /// Returns the reaction of the device as text: the error, and the answers until the device is no longer busy.
     fn reaction(&self) -> String {
         let is_last = |answer: &Answer| answer.result.is_ok_and(|status| status.state != BUSY);
         let count = self.answers.iter().position(is_last).map_or(self.answers.len(), |last| last + 1);
@@ -219,7 +219,7 @@ impl Tracker {
     }
 }
 
-/// The DFU requests of a recording, in order.
+/// Returns the DFU requests of a recording, in order.
 fn ops(lines: &[Line]) -> Vec<Op> {
     let mut ops: Vec<Op> = Vec::new();
     let mut trackers: Vec<Tracker> = Vec::new();
@@ -301,7 +301,7 @@ fn status_seen(moved: &TransferResult) -> Result<StatusSeen, TransferError> {
     }
 }
 
-/// The reaction to the first request that `select` accepts.
+/// Shows the reaction to the first request that `select` accepts.
 fn reaction_to(lines: &[Line], select: impl Fn(&Op) -> bool) -> Option<Shown> {
     let op = ops(lines).into_iter().find(|op| select(op))?;
     let reaction = op.reaction();
@@ -310,7 +310,7 @@ fn reaction_to(lines: &[Line], select: impl Fn(&Op) -> bool) -> Option<Shown> {
 
 // ---- descriptors
 
-/// The number and the ID of each device that was opened.
+/// Returns the number and the ID of each device that was opened.
 fn opened(lines: &[Line]) -> Vec<(u32, Id)> {
     let mut present: &[Appearance] = &[];
     let mut opened = Vec::new();
@@ -327,7 +327,7 @@ fn opened(lines: &[Line]) -> Vec<(u32, Id)> {
     opened
 }
 
-/// The descriptors of this kind that were read from a device with this ID, each with its index.
+/// Returns the descriptors of this kind that were read from a device with this ID, each with its index.
 fn descriptors(lines: &[Line], id: Id, kind: u8) -> Vec<(u8, Vec<u8>)> {
     let opened = opened(lines);
     let read = |line: &Line| match &line.what {
@@ -352,12 +352,12 @@ fn strings(lines: &[Line], id: Id) -> Vec<(u8, String)> {
     descriptors(lines, id, 3).into_iter().filter(|(index, _)| *index > 0).map(text).collect()
 }
 
-/// The DFU functional descriptor.
+/// Returns the DFU functional descriptor.
 fn functional(lines: &[Line]) -> Option<[u8; 9]> {
     descriptors(lines, ROM_DFU, 2).iter().find_map(|(_, bytes)| {
         let mut rest = &bytes[..];
         while let &[len, kind, ..] = rest {
-            // A length of less than 2 would loop forever.
+            // With a length of less than 2, the loop might never end.
             let (this, after) = rest.split_at_checked(usize::from(len).max(2))?;
             if kind == 0x21 {
                 return this.try_into().ok();
@@ -398,7 +398,7 @@ pub fn alternate_names(lines: &[Line]) -> Option<Shown> {
     (!names.is_empty()).then(|| Shown::Text(names.join(", ")))
 }
 
-/// The product string. The system trims the names that it provides, but keeps inner spaces.
+/// Shows the product string. The system trims the names that it provides, but keeps inner spaces.
 pub fn product(lines: &[Line]) -> Option<Shown> {
     let read = strings(lines, ROM_DFU).into_iter().find(|(index, _)| *index == 2).map(|(_, text)| text);
     let product = read.or_else(|| names(lines, ROM_DFU).map(|names| names.0))?;
@@ -406,7 +406,7 @@ pub fn product(lines: &[Line]) -> Option<Shown> {
     Shown::text(format!("`{product}`, {spaces} spaces"))
 }
 
-/// The product and the serial number that the system provides.
+/// Returns the product and the serial number that the system provides.
 fn names(lines: &[Line], id: Id) -> Option<(String, String)> {
     lines.iter().find_map(|line| match &line.what {
         Recorded::Devices { devices } => {
@@ -422,7 +422,7 @@ fn serial(lines: &[Line], id: Id) -> Option<String> {
     read.or_else(|| names(lines, id).map(|names| names.1)).filter(|serial| !serial.is_empty())
 }
 
-/// Whether the serial number in DFU mode is computed from the unique ID. A redacted recording does not show this,
+/// Shows whether the serial number in DFU mode is computed from the unique ID. A redacted recording is not evidence,
 /// because its serial numbers were replaced.
 pub fn serials(lines: &[Line]) -> Option<Shown> {
     if matches!(&lines.first()?.what, Recorded::Start(header) if header.redacted) {
@@ -451,7 +451,7 @@ pub fn protected_serial(lines: &[Line]) -> Option<Shown> {
 
 // ---- requests
 
-/// The first GETSTATUS, if no request other than GETSTATE precedes it.
+/// Shows the answer to the first GETSTATUS, if no request other than GETSTATE precedes it.
 pub fn first_status(lines: &[Line]) -> Option<Shown> {
     let ops = ops(lines);
     let first = ops.first().filter(|op| matches!(op.kind, Kind::Status | Kind::GetState))?;
@@ -489,8 +489,8 @@ pub fn selects(lines: &[Line]) -> Option<Shown> {
     }
 }
 
-/// The answer to a GETSTATE between a DNLOAD and its first GETSTATUS. After an erase command, also whether the flash
-/// was erased.
+/// Shows the answer to a GETSTATE between a DNLOAD and its first GETSTATUS. After an erase command, also shows whether
+/// the flash was erased.
 pub fn get_state(lines: &[Line]) -> Option<Shown> {
     let ops = ops(lines);
     let pair = ops.windows(2).find(|pair| {
@@ -528,7 +528,7 @@ pub fn address_poll(lines: &[Line]) -> Option<Shown> {
     polls(lines, |kind| matches!(kind, Kind::SetAddress(_)))
 }
 
-/// The second GETSTATUS after an erase or a write, if it was sent without a pause.
+/// Shows the answers to the second GETSTATUS after an erase or a write, if that request was sent without a pause.
 pub fn eager_status(lines: &[Line]) -> Option<Shown> {
     let ops = ops(lines);
     let downloads = ops.iter().filter(|op| matches!(op.kind, Kind::Erase(_) | Kind::Write { .. }));
@@ -560,8 +560,8 @@ pub fn address_zero(lines: &[Line]) -> Option<Shown> {
     reaction_to(lines, |op| op.kind == Kind::SetAddress(0))
 }
 
-/// Shows that blocks of this length are at the address in the formula: the written bytes are read back from the same
-/// address under another block number.
+/// Shows that blocks of this length are written to the address in the formula: the written bytes are read back from the
+/// same address under another block number.
 fn numbering(lines: &[Line], is_len: impl Fn(usize) -> bool) -> Option<Shown> {
     let ops = ops(lines);
     let found = ops.iter().any(|write| {
@@ -634,7 +634,7 @@ fn sector_len(address: u32) -> u32 {
     }
 }
 
-/// The times to erase sectors of `KIB` KiB.
+/// Shows the times to erase sectors of `KIB` KiB.
 pub fn erases<const KIB: u32, const WIDE: bool>(lines: &[Line]) -> Option<Shown> {
     let is_wanted = |op: &&Op| {
         matches!(op.kind, Kind::Erase(at) if in_flash(at) && sector_len(at) == KIB) && op.wide == WIDE
@@ -642,7 +642,7 @@ pub fn erases<const KIB: u32, const WIDE: bool>(lines: &[Line]) -> Option<Shown>
     Shown::times(ops(lines).iter().filter(is_wanted).filter_map(Op::work))
 }
 
-/// The times to write blocks of 2048 bytes, from the first request to the last answer.
+/// Shows the times to write blocks of 2048 bytes, from the first request to the last answer.
 pub fn blocks<const WIDE: bool>(lines: &[Line]) -> Option<Shown> {
     let is_wanted = |op: &&Op| {
         matches!(op.kind, Kind::Write { address, .. } if in_flash(address))
@@ -661,7 +661,7 @@ pub fn reads(lines: &[Line]) -> Option<Shown> {
 
 // ---- memories
 
-/// The reaction to a write of 03FFFFFF to 0xFFFF0000, and the bytes that are read back.
+/// Shows the reaction to a write of 03FFFFFF to 0xFFFF0000, and the bytes that are read back.
 pub fn width(lines: &[Line]) -> Option<Shown> {
     let ops = ops(lines);
     let is_cell = |kind: Kind| {
@@ -728,7 +728,7 @@ pub fn option_bytes(lines: &[Line]) -> Option<Shown> {
     })
 }
 
-/// The first request that is answered with errVENDOR.
+/// Shows the first request that is answered with errVENDOR.
 pub fn protection(lines: &[Line]) -> Option<Shown> {
     let ops = ops(lines);
     let op = ops.iter().find(|op| op.last().is_some_and(|last| last.status == 0x0B))?;
@@ -754,8 +754,8 @@ fn rom_byte(lines: &[Line]) -> Option<u8> {
     })
 }
 
-/// Whether an erase and a write in a write-protected sector report an error, and whether reads before and after them
-/// differ.
+/// Shows whether an erase and a write in a write-protected sector report an error, and whether reads before and after
+/// them differ.
 pub fn write_protection(lines: &[Line]) -> Option<Shown> {
     const STARTS: [u32; 5] = [0x0800_0000, 0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000];
     let options = options(lines)?;
@@ -775,7 +775,7 @@ pub fn write_protection(lines: &[Line]) -> Option<Shown> {
 
 // ---- entering and leaving
 
-/// The requests to enter DFU mode: the time at which each was sent, and its error.
+/// Returns the requests to enter DFU mode: the time at which each request was sent, and its error.
 fn entries(lines: &[Line]) -> Vec<(u64, Option<ErrorName>)> {
     let entry = |line: &Line| match &line.what {
         Recorded::Out { setup, result, .. } => {
@@ -787,7 +787,7 @@ fn entries(lines: &[Line]) -> Vec<(u64, Option<ErrorName>)> {
     lines.iter().filter_map(entry).collect()
 }
 
-/// The devices that appear after this time and were not present before.
+/// Returns the devices that appear after this time and were not present before, each with its time.
 fn appearances(lines: &[Line], after: u64) -> Vec<(u64, Appearance)> {
     let mut before: Vec<Appearance> = Vec::new();
     let mut new = Vec::new();
@@ -834,12 +834,12 @@ pub fn entry_place(lines: &[Line]) -> Option<Shown> {
     });
     let running = running.next_back()?;
     let (_, rom) = first_of(lines, sent, ROM_DFU)?;
-    let port = if running.port == rom.port { "same port" } else { "another port" };
+    let port = if running.port == rom.port { "same port" } else { "different port" };
     let address = if running.address == rom.address { "same address" } else { "new address" };
     Shown::text(format!("{port}, {address}"))
 }
 
-/// The time at which the recording ends.
+/// Returns the time at which the recording ends.
 fn end(lines: &[Line]) -> Option<u64> {
     lines.last().map(|line| match line.what {
         Recorded::Wait { took } => line.at + took,
@@ -863,7 +863,7 @@ pub fn leave_answer(lines: &[Line]) -> Option<Shown> {
 
 const FIRMWARE: u32 = 0x0800_4000;
 
-/// The last request to leave: the time of its last answer, and the requested address.
+/// Returns the last request to leave: the time of its last answer, and the requested address.
 fn leave(lines: &[Line]) -> Option<(u64, u32)> {
     ops(lines).iter().rev().find_map(|op| match op.kind {
         Kind::Leave(address) => Some((op.answers.last().map_or(op.end, |answer| answer.end), address)),
@@ -871,8 +871,8 @@ fn leave(lines: &[Line]) -> Option<(u64, u32)> {
     })
 }
 
-/// The first device that appears after the request to leave. To show that no device appears, the recording must
-/// continue for more than 10 s.
+/// Shows the first device that appears after the request to leave. Shows that no device appears only if the recording
+/// continues for more than 10 s.
 fn device_after(lines: &[Line], left: u64) -> Option<Shown> {
     match appearances(lines, left).first() {
         Some((_, seen)) => Shown::text(seen.id().to_string()),
@@ -881,7 +881,7 @@ fn device_after(lines: &[Line], left: u64) -> Option<Shown> {
     }
 }
 
-/// The device that appears after the request to start the firmware. Recordings of other ROM versions are ignored.
+/// Shows the device that appears after the request to start the firmware. Ignores recordings of other ROM versions.
 pub fn start<const VERSION: u8>(lines: &[Line]) -> Option<Shown> {
     let (left, address) = leave(lines)?;
     let is_wanted = address == FIRMWARE && rom_byte(lines) == Some(VERSION);
@@ -894,7 +894,7 @@ pub fn start_time(lines: &[Line]) -> Option<Shown> {
     Some(Shown::Times(vec![micros(at - left)]))
 }
 
-/// The device that appears after a request to leave for an address other than the start of the firmware.
+/// Shows the device that appears after a request to leave for an address other than the start of the firmware.
 pub fn reset<const BY_HAND: bool>(lines: &[Line]) -> Option<Shown> {
     let (left, address) = leave(lines)?;
     let is_wanted =
@@ -902,7 +902,7 @@ pub fn reset<const BY_HAND: bool>(lines: &[Line]) -> Option<Shown> {
     if is_wanted { device_after(lines, left) } else { None }
 }
 
-/// Whether the first sector of the firmware was erased and its first word has not been written since.
+/// Returns whether the first sector of the firmware was erased and its first word has not been written since.
 fn first_word_is_blank(lines: &[Line]) -> bool {
     let change = |op: &Op| match op.kind {
         Kind::Erase(FIRMWARE) => Some(true),
@@ -945,7 +945,7 @@ mod tests {
         }
     }
 
-    /// The host did not pause after the first answer, so the chip sent the second answer as soon as it was done.
+    /// The host did not pause after the first answer, so the chip sent the second answer as soon as the erase was done.
     #[test]
     fn the_time_of_an_erase_is_measured_between_two_answers() {
         let erase = r#"
@@ -1007,7 +1007,7 @@ mod tests {
         assert_eq!(text(address_poll(&lines)), "dfuDNBUSY, 104 ms");
     }
 
-    /// Contains the requests from the thread td-p/341906, and a refused CLRSTATUS.
+    /// The lines contain the requests from the thread td-p/341906, and a refused CLRSTATUS.
     #[test]
     fn refusals_are_shown_with_the_status_that_follows() {
         let lines = recording(
@@ -1051,7 +1051,8 @@ mod tests {
         assert_eq!(text(entry_place(&lines)), "same port, new address");
     }
 
-    /// The answer to the request to leave is dfuMANIFEST, and the firmware appears after 1.5 s, or never.
+    /// The answer to the request to leave is dfuMANIFEST. The firmware appears after 1.5 s in one recording and never in
+    /// the others.
     #[test]
     fn the_answer_to_a_request_to_leave_and_the_next_device_are_shown() {
         let leave = r#"

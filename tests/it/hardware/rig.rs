@@ -1,5 +1,5 @@
-//! Sends single requests to a simulated drone and records them, so that the values of the simulator and of real chips
-//! come from the same kind of file.
+//! Sends single requests to a simulated drone and records them, so that the values of the simulator can be read from a
+//! recording, just like those of real chips.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Rig {
         sim.with(0, |drone, now| {
             change(drone);
             if drone.identity().is_some_and(|(id, _)| id != (CRAZYFLIE.vendor, CRAZYFLIE.product)) {
-                // The ROM reads its traits when it starts.
+                // The simulated ROM reads the drone's traits only when it starts.
                 drone.cut_power(now);
                 drone.power_on_by_hand(now);
             }
@@ -56,8 +56,8 @@ impl Rig {
         Rig { bus, clock: RecordedClock::new(clock, recorder), tape, last: Mutex::default() }
     }
 
-    /// Returns the recording. The recorder writes a wait only with the next request, so this function sends one more
-    /// request first.
+    /// Returns the recording. The recorder writes a wait only together with the next request, so this function first
+    /// opens the last device once more.
     pub fn lines(&self) -> Vec<Line> {
         if let Some(found) = &*self.last.lock().unwrap() {
             self.bus.open(found).ok();
@@ -80,7 +80,7 @@ impl Rig {
         }
     }
 
-    /// Reads the list of devices for this long.
+    /// Keeps reading the list of devices until `time` has passed.
     pub fn watch(&self, time: Duration) {
         self.wait_for(Id { vendor: 0, product: 0 }, time);
     }
