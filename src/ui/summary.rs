@@ -20,7 +20,7 @@ use crate::usb::descriptor::clean;
 
 pub(super) fn draw_drone(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     if let Some((device, facts)) = app.opened_drone() {
-        return draw_card(frame, area, "Drone", row_lines(app, device, facts, theme), theme);
+        return draw_card(frame, area, "Drone", row_lines(app, device, facts, area.width, theme), theme);
     }
     let title = match app.devices.list().len() {
         0 | 1 => "Drone".to_owned(),
@@ -79,7 +79,13 @@ pub(super) fn draw_drone(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &T
 }
 
 /// Describes the drone of an opened row.
-fn row_lines<'a>(app: &App, device: &Device, facts: Option<&DroneFacts>, theme: &Theme) -> Vec<Line<'a>> {
+fn row_lines<'a>(
+    app: &App,
+    device: &Device,
+    facts: Option<&DroneFacts>,
+    width: u16,
+    theme: &Theme,
+) -> Vec<Line<'a>> {
     let waiting = app.job().is_some_and(|view| view.waiting.is_some());
     let name = match device.mode {
         _ if waiting => theme.text("restarting …"),
@@ -94,11 +100,9 @@ fn row_lines<'a>(app: &App, device: &Device, facts: Option<&DroneFacts>, theme: 
         |board| format!("{} {}", board.code, board.name()),
     );
     let dot = Span::styled(format!("{} ", theme.dot), if waiting { theme.faint } else { theme.good });
-    vec![
-        Line::from(vec![dot, Span::styled(name, theme.strong), Span::raw(radio)]),
-        Line::from(format!("  {id} on port {location}")),
-        Line::from(format!("  {last}")),
-    ]
+    let mut head = Line::from(vec![dot, Span::styled(name, theme.strong)]);
+    push_whole(&mut head, [Span::raw(radio)], usize::from(width.saturating_sub(super::FRAME)));
+    vec![head, Line::from(format!("  {id} on port {location}")), Line::from(format!("  {last}"))]
 }
 
 fn device_lines<'a>(app: &App, device: &Device, width: u16, theme: &Theme) -> Vec<Line<'a>> {
