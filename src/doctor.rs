@@ -78,7 +78,8 @@ pub struct Symptoms {
     pub udev: bool,
     /// The groups of this session.
     pub groups: Vec<String>,
-    /// The groups that list this user in `/etc/group`. The user joined those that are missing from `groups` after login.
+    /// The groups that list this user in `/etc/group`. Groups that are missing from `groups` were
+    /// joined after login.
     pub enrolled: Vec<String>,
     pub root: bool,
     /// This is an SSH session.
@@ -249,7 +250,7 @@ fn check_drones(symptoms: &Symptoms) -> Check {
 
 fn check_access(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
     let holders = drone.holders.join(", ");
-    let close_holders = || format!("Close every other program that uses the drone: {holders}.");
+    let close_holders = || format!("Close every other program that is using the drone: {holders}.");
     let Some((permission, why)) = &drone.open_error else {
         let found = format!("{} on port {}", drone.id, drone.place);
         if drone.holders.is_empty() {
@@ -280,8 +281,8 @@ fn check_firmware(answers: &Answers) -> Check {
     let Answers { place, version, board, health } = answers;
     let Some(version) = version else {
         let found = format!("the drone on port {place} does not answer");
-        let remedy = "Close any program that uses the drone, such as cfclient. If both blue LEDs stay lit, the \
-            firmware hangs: take the decks off, and switch the drone off and on.";
+        let remedy = "Close any program that is using the drone, such as cfclient. If both blue LEDs stay lit, the \
+            firmware has hung: take the decks off, and switch the drone off and on.";
         return check("firmware", Verdict::Doubtful, found, remedy);
     };
     let board = board.as_deref().unwrap_or("the drone");
@@ -298,7 +299,8 @@ fn check_firmware(answers: &Answers) -> Check {
             "Take the decks off, and switch the drone off and on. Then run `cfdfu doctor` to see which part fails."
         }
         _ if health.radio_chip == RadioChip::Silent => {
-            "If the drone does not connect over radio, update the radio chip with cfclient over radio."
+            "If the drone does not connect over radio, start its radio bootloader (hold the button for 1.5 to 5 s while you \
+             switch it on), and update the radio chip with cfclient."
         }
         _ => return check("firmware", Verdict::Good, found, ""),
     };
@@ -310,11 +312,11 @@ fn check_firmware(answers: &Answers) -> Check {
 fn driver_remedy(id: Id) -> &'static str {
     if id == ROM_DFU {
         "Its driver is not WinUSB. Run Zadig (zadig.akeo.ie), choose Options > List All Devices, select \
-         `STM32  BOOTLOADER` and the driver WinUSB, and click Replace Driver. Then plug the drone in again."
+         `STM32  BOOTLOADER` and the WinUSB driver, and click Replace Driver. Then plug the drone in again."
     } else {
         "Its driver is not WinUSB. Enter DFU mode by hand instead: the drone is then a different USB device. Or run \
-         Zadig (zadig.akeo.ie), choose Options > List All Devices, select interface 0 of the Crazyflie and the driver \
-         WinUSB, and click Replace Driver (cfclient can then no longer reach the drone over USB)."
+         Zadig (zadig.akeo.ie), choose Options > List All Devices, select interface 0 of the Crazyflie and the WinUSB \
+         driver, and click Replace Driver. cfclient can then no longer reach the drone over USB."
     }
 }
 
@@ -379,7 +381,7 @@ fn check_hub(hub: &Hub) -> Option<Check> {
         return Some(check(
             "hub",
             Verdict::Bad,
-            format!("{counted}, which has switched off a port {times} because of too much current"),
+            format!("{counted}, which has switched off a port {times} because it drew too much current"),
             "Use a hub with a stronger power supply, or plug fewer drones into this hub. Charge the batteries first.",
         ));
     }
@@ -387,7 +389,7 @@ fn check_hub(hub: &Hub) -> Option<Check> {
         return Some(check(
             "hub",
             Verdict::Doubtful,
-            format!("{counted}, which has no power supply of its own"),
+            format!("{counted}, which has no power supply plugged in"),
             format!(
                 "Plug in the hub's power supply: together the drones may draw {:.1} A while they charge.",
                 f64::from(u32::try_from(*drones).unwrap_or(u32::MAX)) * CHARGING_CURRENT
@@ -399,9 +401,9 @@ fn check_hub(hub: &Hub) -> Option<Check> {
             "hub",
             Verdict::Good,
             format!(
-                "{counted} share one full-speed wire: together they take about {times:.1} times as long as one"
+                "{counted} share one full-speed link: together they take about {times:.1} times as long as one"
             ),
-            "Plug some drones into another hub, which does not share this wire.",
+            "Plug some drones into a hub that does not share this link.",
         )
     })
 }
@@ -413,8 +415,8 @@ fn check_controller(bus: u8, running: usize) -> Option<Check> {
             "controller",
             Verdict::Doubtful,
             format!("{running} running drones on USB bus {bus}"),
-            "Some controllers serve only about 15 running drones. If others do not appear, plug them into another \
-             controller, or flash them after these.",
+            "Some controllers support only about 15 running drones. If further drones do not appear, plug them into \
+             another controller, or flash them later.",
         )
     })
 }
@@ -427,7 +429,7 @@ fn check_guest(symptoms: &Symptoms) -> Option<Check> {
         "Pass through both 0483:5740 and 0483:df11: in DFU mode, the drone is a different USB device."
     };
     let verdict = if symptoms.drones.is_empty() { Verdict::Doubtful } else { Verdict::Good };
-    Some(check("this computer", verdict, format!("cfdfu runs in {guest}"), remedy))
+    Some(check("this computer", verdict, format!("cfdfu is running in {guest}"), remedy))
 }
 
 fn check_kernel_log(symptoms: &Symptoms) -> Check {
@@ -445,8 +447,8 @@ fn check_kernel_log(symptoms: &Symptoms) -> Check {
             let line = lines.last().cloned().unwrap_or_default();
             let remedy = match line.as_str() {
                 line if line.contains("Not enough host controller resources") => {
-                    "The USB controller has no room for another device: some serve only about 15 running drones. Plug \
-                     the others into another controller, or flash them after these."
+                    "The USB controller has no room for another device. Some controllers support only about 15 running \
+                     drones. Plug the remaining drones into another controller, or flash them later."
                 }
                 line if line.contains("over-current") => {
                     "A port drew too much current. Use a hub with a stronger power supply."
@@ -608,7 +610,7 @@ mod tests {
                 .contains("udev --install")
         );
         let held = drone(Some((false, "busy".to_owned())), vec!["dfu-util (process 7)".to_owned()]);
-        assert!(verdict(&held, "opens").1.contains("uses the drone: dfu-util (process 7)"));
+        assert!(verdict(&held, "opens").1.contains("is using the drone: dfu-util (process 7)"));
         let wsl = Symptoms { guest: Some("WSL".to_owned()), ..empty.clone() };
         assert!(verdict(&wsl, "this computer").1.contains("usbipd"));
         let kernel = |line: &str| Symptoms { kernel: Some(vec![line.to_owned()]), ..empty.clone() };
@@ -644,7 +646,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hub_is_judged_by_its_power_supply_and_its_number_of_drones() {
+    fn a_hub_is_judged_by_its_power_supply_and_the_number_of_drones() {
         let with =
             |hub: Hub| Symptoms { hubs: vec![Hub { place: "1-1".to_owned(), ..hub }], ..Symptoms::default() };
         let weak = Hub { drones: 6, is_self_powered: Some(false), ..Hub::default() };

@@ -48,7 +48,7 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub device: Selector,
-    /// The serial number that the drone must have, if this job follows an earlier job of the same drone. A different
+    /// The serial number that the drone must have, if this job follows an earlier job on the same drone. A different
     /// drone on the same port is not touched.
     pub serial: Option<String>,
     /// How long to wait for the device to appear.
@@ -239,7 +239,7 @@ pub enum Compare {
     Skip,
 }
 
-/// Whether to read a backup for an undo before anything is overwritten.
+/// Whether to save a backup for an undo before anything is overwritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     /// Read every sector of the plan completely, which takes half a second for a firmware image.
@@ -272,8 +272,7 @@ pub struct Preview {
     pub platform_change: Option<PlatformChange>,
     /// The contents of the bootloader's sector, if the job does not write that sector.
     pub loader: Option<Loader>,
-    /// The result of the board check. Unless it is [`BoardCheck::Passed`], the user must press more than one key to
-    /// confirm.
+    /// The result of the board check. Unless it is [`BoardCheck::Passed`], the user must type a word to confirm.
     pub board: BoardCheck,
     /// For an undo: the drone does not hold the data that the last change wrote, so another program has changed the
     /// drone since.
@@ -673,7 +672,7 @@ impl Report {
 pub enum Boot {
     /// The job did not restart the drone.
     NotAsked,
-    /// The drone started, but was unplugged, or the user skipped the check that it keeps running.
+    /// The drone started, but then it was unplugged, or the user skipped the wait for a stable start.
     NotWatched,
     /// The drone started and was still running a few seconds later.
     StaysUp,
@@ -697,7 +696,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the outcome of a job whose drone is used by another instance of cfdfu.
+    /// Returns the outcome of a job whose drone is in use by another instance of cfdfu.
     pub(crate) fn held(drone: DroneState) -> Outcome {
         Outcome::Failed(Failure { kind: FailureKind::Held, place: None, drone })
     }

@@ -133,14 +133,14 @@ pub(crate) fn describe_restart(report: &Report) -> Option<String> {
         }
         (Boot::StaysUp, _) if report.health.is_silent() => health::SILENT.to_owned(),
         (Boot::StaysUp, Some(version)) if report.health.is_unproven() => {
-            format!("Your Crazyflie runs {version}. {}", health::UNPROVEN)
+            format!("Your Crazyflie is running {version}. {}", health::UNPROVEN)
         }
         (Boot::NotWatched, _) if report.health.is_unproven() => health::NOT_WATCHED.to_owned(),
         (_, Some(version)) => {
-            let tested = if report.health.has_passed() { ", self-test passed" } else { "" };
+            let tested = if report.health.has_passed() { " and passed its self-test" } else { "" };
             let chip = radio_chip(&report.health.radio_chip, Some(version));
             let end = chip.unwrap_or_else(|| "Ready to fly!".to_owned());
-            format!("Your Crazyflie runs {version}{tested}. {end}")
+            format!("Your Crazyflie is running {version}{tested}. {end}")
         }
         (Boot::StaysUp | Boot::NotWatched, None) => {
             "Your Crazyflie is running again. Ready to fly!".to_owned()
@@ -150,8 +150,8 @@ pub(crate) fn describe_restart(report: &Report) -> Option<String> {
     Some(text)
 }
 
-/// Why a batch does not start its remaining drones.
-pub(crate) const FAILED_ALIKE: &str = "The first three drones failed in the same way, so no more drones are started. Check the \
+/// Why a batch skips its remaining drones.
+pub(crate) const FAILED_ALIKE: &str = "The first three drones failed in the same way, so the remaining drones were skipped. Check the \
                                        image, the hub and the cables, then try again.";
 
 /// Formats a count with its noun, as in `1 byte` or `1,024 bytes`.
@@ -190,14 +190,14 @@ pub(crate) fn not_running(report: &Report) -> Option<Problem> {
 /// Returns the advice about a drone that cfdfu did not see start after a flash.
 pub(crate) fn advice_if_not_seen(report: &Report) -> &'static str {
     if report.rom.is_some_and(RomVersion::starts_without_ccm) {
-        "One last step: unplug USB and the battery, then switch the drone on. cfdfu did not see it start, which is normal with \
-         this chip's boot ROM."
+        "cfdfu did not see the drone start, which is normal with this chip's boot ROM. One last step: unplug USB and the \
+         battery, plug the battery in again, and switch the drone on."
     } else if report.by_hand {
-        "One last step: unplug USB and the battery, then switch the drone on. cfdfu did not see it start, which is normal \
-         after entering DFU mode by hand."
+        "cfdfu did not see the drone start, which is normal after entering DFU mode by hand. One last step: unplug USB and \
+         the battery, plug the battery in again, and switch the drone on."
     } else if report.outcome == Outcome::Unchanged {
         // An earlier flash already wrote the complete image, so flashing the image again cannot help.
-        "The flash is complete and verified, and cfdfu did not see the drone start. Unplug USB and the battery, take off the \
+        "The flash is complete and verified, but cfdfu did not see the drone start. Unplug USB and the battery, take off the \
          decks, then switch the drone on. If it still does not start, the fault is elsewhere: update the radio chip over \
          radio with cfclient, and if that changes nothing, suspect the hardware."
     } else {
@@ -212,7 +212,7 @@ const LOST: &str =
     "The drone has no working firmware right now, but nothing is broken and what is already written is kept.";
 
 /// Advice for a flash that was resumed several times without progress.
-pub(crate) const STUCK: &str = "The connection keeps dropping, and the flash makes no progress. Check the cable, and plug the \
+pub(crate) const STUCK: &str = "The connection keeps dropping, and the flash is making no progress. Check the cable, and plug the \
     drone in without a hub.";
 
 /// Advice after a successful flash of a drone without a bootloader. Flashing firmware does not restore the bootloader.
@@ -220,7 +220,7 @@ pub(crate) const WITHOUT_LOADER: &str = "The bootloader is missing, so the drone
     run `cfdfu restore-bootloader LOADER` (b in the interface). LOADER is cf2loader-1.0.bin from \
     github.com/bitcraze/crazyflie2-stm-bootloader/releases.";
 
-/// Returns the known facts about a drone, as rows of a label and a text.
+/// Returns the known facts about a drone, as pairs of a label and a value.
 pub(crate) fn fact_rows(info: &DeviceInfo) -> Vec<(&'static str, String)> {
     match info {
         DeviceInfo::InDfu(identity) => {
@@ -237,7 +237,10 @@ pub(crate) fn fact_rows(info: &DeviceInfo) -> Vec<(&'static str, String)> {
                 None => unknown(),
                 Some(it) if it.read => "read-protected: nothing can be read or written".to_owned(),
                 Some(it) if it.sectors.is_empty() => "none".to_owned(),
-                Some(it) => format!("write-protected: sector {}", sectors(it).join(", ")),
+                Some(it) => {
+                    let plural = if it.sectors.len() == 1 { "" } else { "s" };
+                    format!("write-protected: sector{plural} {}", sectors(it).join(", "))
+                }
             };
             vec![
                 ("board", identity.board.as_ref().map_or_else(unknown, Board::to_string)),
@@ -319,7 +322,7 @@ pub(crate) fn describe_restore(written: &[Segment]) -> Option<String> {
     let has_firmware =
         segment_at(FIRMWARE_BASE).is_some_and(|it| !is_blank(&it.data[..it.data.len().min(4)]));
     let starts = if has_firmware {
-        "The bootloader is back. The drone starts when it is switched on and"
+        "The bootloader is back. The drone starts when it is switched on, and it"
     } else {
         "The bootloader is back. If the drone has no working firmware, flash it now. The drone"
     };
@@ -353,16 +356,16 @@ pub(crate) fn drone_state(state: DroneState) -> &'static str {
              while it has power, and what is already written is kept."
         }
         DroneState::WithoutLoader => {
-            "The drone's bootloader is incomplete right now. Run the restore again. If the drone has left DFU mode, enter \
-             DFU mode by hand. That always works, because DFU mode is in the chip's ROM."
+            "The drone's bootloader is incomplete right now. If the drone is no longer in DFU mode, enter \
+             it by hand: this always works, because DFU mode is in the chip's ROM. Then run the restore again."
         }
         DroneState::TestData => {
             "The firmware is unchanged, but the last sector of the flash may contain test data. No firmware uses that \
              sector."
         }
         DroneState::Mixed => {
-            "The flash is partly overwritten, although the start of the firmware is intact. Do not switch the drone on; \
-             flash it again."
+            "The flash is partly overwritten, but the start of the firmware is intact, so the drone might start it. Do not \
+             switch the drone on; flash it again."
         }
         DroneState::Flashed => "The flash holds the complete image.",
     }
@@ -382,8 +385,8 @@ pub fn failure_problem(failure: &Failure) -> Problem {
 
 #[allow(clippy::too_many_lines, reason = "a table, one row per kind")]
 fn failure_kind(kind: &FailureKind) -> Problem {
-    /// The interface's remedy for entering DFU mode by hand.
-    const R_BY_HAND: &str = "Press r: cfdfu guides you into DFU mode by hand.";
+    /// The remedy `by_hand`, as worded in the interface.
+    const R_BY_HAND: &str = "Press r, and cfdfu shows you how to enter DFU mode by hand.";
     let by_hand = format!("Enter DFU mode by hand: {ENTER_BY_HAND}.");
     let new = |exit, problem_kind, advice: &str| Problem::new(exit, problem_kind, kind).advise(advice);
     match kind {
@@ -403,24 +406,26 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             ProblemKind::NotRunning,
             "Restart the drone, then run `cfdfu console` again. `cfdfu list` shows its mode.",
         )
-        .in_interface("Only the running firmware prints. Switch the drone off and on, or flash it."),
+        .in_interface("Only running firmware has a console. Switch the drone off and on, or flash it."),
         FailureKind::NoReply => new(
             Exit::Device,
             ProblemKind::NoReply,
-            "Close any program that uses the drone, such as cfclient, or switch the drone off and on.",
+            "Close any program that is using the drone, such as cfclient, or switch the drone off and on.",
         ),
         FailureKind::NothingToUndo(_) => new(
             Exit::NoInput,
             ProblemKind::NoCopy,
-            "Undo needs the copy that a flash keeps unless you pass --no-undo. Flash the firmware you want instead.",
-        ),
+            "Undo needs the previous firmware, which a flash keeps unless you pass --no-undo. Instead, flash the firmware \
+             that you want.",
+        )
+        .in_interface("Undo needs the previous firmware, which a flash keeps. Instead, flash the firmware that you want."),
         FailureKind::Refused(refusal) => self::refusal(refusal),
         FailureKind::NoDevice => new(
             Exit::NoDevice,
             ProblemKind::NoDevice,
             &format!(
                 "Plug in the Crazyflie with a cable that carries data. If it does not start, enter DFU mode by hand: \
-                 {ENTER_BY_HAND}. Then run this again. --wait SECS waits for the drone."
+                 {ENTER_BY_HAND}. Then run the command again. With --wait SECS, cfdfu waits for the drone."
             ),
         )
         .in_interface("Plug in the Crazyflie with a cable that carries data. If it does not start, press r."),
@@ -435,7 +440,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             ProblemKind::NotInDfu,
             "Omit --no-enter to let cfdfu switch the drone to DFU mode.",
         )
-        .in_interface("Press t: cfdfu switches the drone to DFU mode.")
+        .in_interface("Press t to switch the drone to DFU mode.")
         .or(by_hand)
         .in_interface(R_BY_HAND),
         FailureKind::Several(devices) => {
@@ -462,7 +467,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::Held => new(
             Exit::Device,
             ProblemKind::DeviceBusy,
-            "Close the other program (dfu-util, another cfdfu, a virtual machine), then run this again.",
+            "Close the other program (dfu-util, another cfdfu, a virtual machine), then try again.",
         ),
         FailureKind::Open(error) => new(Exit::Device, ProblemKind::CannotOpen, open_advice(*error)),
         FailureKind::TooOld => {
@@ -476,7 +481,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::DidNotEnter { now: None, .. } => new(
             Exit::Device,
             ProblemKind::NoDfu,
-            "Run this again with --wait 60 to wait longer for DFU mode.",
+            "Run the command again with --wait 60 to wait longer for DFU mode.",
         )
         .in_interface("Press t to try again.")
         .or(by_hand)
@@ -505,7 +510,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         )
         .in_interface(
             "On the wrong board, the firmware would stop at startup and the drone would look dead. Plug the drone in again \
-             and press t. If its board still cannot be read, a typed word confirms the flash.",
+             and press t. If its board still cannot be read, you can confirm the flash by typing a word.",
         ),
         FailureKind::NotACrazyflie { loader } => new(
             Exit::Image,
@@ -516,23 +521,23 @@ fn failure_kind(kind: &FailureKind) -> Problem {
                      LOADER --firmware IMAGE`."
                 }
                 _ => {
-                    "Nothing was changed, because the contents of the device would be lost. If it is a Crazyflie, restore \
+                    "Nothing was changed, because flashing would overwrite the contents of the device. If it is a Crazyflie, restore \
                      its bootloader as well: `cfdfu restore-bootloader LOADER --firmware IMAGE --allow-mismatch`."
                 }
             },
         )
         .in_interface(
-            "Nothing was changed, because the contents of the device would be lost. If it is a Crazyflie, press t: cfdfu \
-             shows the plan and asks for a typed word. Afterwards, restore its bootloader as well.",
+            "Nothing was changed, because flashing would overwrite the contents of the device. If it is a Crazyflie, press t. cfdfu \
+             shows the plan and asks you to type a word. Afterwards, restore its bootloader as well.",
         ),
         FailureKind::ChangedSince => new(
             Exit::Image,
             ProblemKind::ChangedSince,
-            "An undo restores the state before that flash, and would overwrite what the other program wrote. To undo \
+            "An undo would restore the state before cfdfu's last flash and overwrite what the other program wrote. To undo \
              anyway: `cfdfu undo --allow-mismatch`.",
         )
         .in_interface(
-            "An undo restores the state before that flash, and would overwrite what the other program wrote. Press t, read \
+            "An undo would restore the state before cfdfu's last flash and overwrite what the other program wrote. Press t, read \
              the plan, and type the word to undo anyway.",
         ),
         FailureKind::NotErased(_) => new(
@@ -562,12 +567,12 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             Exit::Device,
             ProblemKind::ReadProtected,
             "The chip can be neither read nor flashed until the protection is removed, which erases everything, including \
-             the bootloader. cfdfu does not remove it. Use `dfu-util -a 0 -s :unprotect:force` or STM32CubeProgrammer, \
+             the bootloader. cfdfu does not remove the protection. Use `dfu-util -a 0 -s :unprotect:force` or STM32CubeProgrammer, \
              then `cfdfu restore-bootloader`.",
         )
         .in_interface(
             "The chip can be neither read nor flashed until the protection is removed, which erases everything, including \
-             the bootloader. cfdfu does not remove it. Use STM32CubeProgrammer, then restore the bootloader here: Esc, b.",
+             the bootloader. cfdfu does not remove the protection. Use STM32CubeProgrammer, then restore the bootloader here: Esc, b.",
         ),
         FailureKind::WriteProtected(_) => new(
             Exit::Device,
@@ -578,12 +583,12 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::Dfu(error) if error.is_disconnect() => new(
             Exit::Device,
             ProblemKind::Vanished,
-            "Plug the drone back in, in DFU mode, and run the job again. Finished parts are skipped.",
+            "Bring the drone back into DFU mode, then run the job again. Finished parts are skipped.",
         ),
         FailureKind::Dfu(DfuError::Silent(_)) => new(
             Exit::Device,
             ProblemKind::Silent,
-            "The drone is still on the bus. Unplug USB and the battery, enter DFU mode again, and run the job again. Finished \
+            "The drone is still connected. Unplug USB and the battery, enter DFU mode again, and run the job again. Finished \
              parts are skipped.",
         ),
         FailureKind::Dfu(DfuError::Transfer {
@@ -592,7 +597,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             Exit::Device,
             ProblemKind::Wire,
             "The cause is usually a cable, a hub or a port. Use a short cable without a hub, or another port. Unplug USB \
-             and battery, enter DFU mode again, and run the job again. Finished parts are skipped.",
+             and the battery, enter DFU mode again, and run the job again. Finished parts are skipped.",
         ),
         FailureKind::Dfu(_) => new(
             Exit::Device,
@@ -606,21 +611,21 @@ fn failure_kind(kind: &FailureKind) -> Problem {
              (plug the drone in without a hub).",
         ),
         FailureKind::Differs { .. } => {
-            new(Exit::Differs, ProblemKind::Differs, "To flash it, run `cfdfu flash IMAGE`.")
+            new(Exit::Differs, ProblemKind::Differs, "To flash the image, run `cfdfu flash IMAGE`.")
         }
         FailureKind::OutOfRange(_) => {
-            new(Exit::Image, ProblemKind::OutOfRange, "A Crazyflie's flash spans 0x08000000 … 0x080FFFFF.")
+            new(Exit::Image, ProblemKind::OutOfRange, "A Crazyflie's flash spans 0x08000000 to 0x080FFFFF.")
         }
         FailureKind::WorkerDied(_) => new(
             Exit::Defect,
             ProblemKind::Defect,
-            "This is a bug in cfdfu. Please report it with the text above.",
+            "This is a bug in cfdfu. Please report it, and include the text above.",
         )
-        .in_interface("This is a bug in cfdfu, not your fault. Press s to save a report for us."),
+        .in_interface("This is a bug in cfdfu, not your fault. Press s to save a bug report."),
     }
 }
 
-/// Returns the advice if these devices are plugged in, but no Crazyflie is.
+/// Returns the advice for when these devices are plugged in but no Crazyflie is.
 pub(crate) fn about_others(others: &[Other]) -> String {
     const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
     let px4 = format!(
@@ -653,7 +658,7 @@ pub(crate) fn about_others(others: &[Other]) -> String {
 fn open_advice(error: TransferError) -> &'static str {
     match error {
         TransferError::NotSupported | TransferError::NotFound => {
-            "Another driver is bound to the device (Windows needs WinUSB). The doctor shows the remedy."
+            "Another driver is bound to the device (Windows needs WinUSB). `cfdfu doctor` shows the remedy."
         }
         TransferError::Io | TransferError::Timeout => {
             "The cause is usually a cable, a hub or a port. Use a short cable without a hub, or another port."

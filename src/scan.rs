@@ -56,8 +56,8 @@ fn other(bus: &dyn Bus, found: &Found) -> Result<Option<Other>, TransferError> {
     }
 }
 
-/// A cache for repeated scans. The names of a device can be read only after opening it, so cfdfu reads them only once.
-/// The read is repeated only while the device cannot be opened (udev may not have granted access yet).
+/// A cache for repeated scans. To read the names of a device, cfdfu must open it, so it reads them once per
+/// device. It tries again only while the device cannot be opened (udev may not have granted access yet).
 #[derive(Default)]
 pub struct ScanCache {
     /// Each device with the USB IDs of a Crazyflie; `None` if its names show that it is not a Crazyflie.

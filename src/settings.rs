@@ -83,7 +83,7 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (Settings::default(), None),
             Err(error) => return ignore(error.to_string()),
             Ok(file) if !file.is_file() || file.len() > FILE_MAX => {
-                return ignore("it is not a regular file, or it is too large".into());
+                return ignore("it is not a regular file or is larger than 64 KiB".into());
             }
             Ok(_) => {}
         }

@@ -33,7 +33,7 @@ pub(crate) fn command_line(app: &App) -> String {
             let mismatch =
                 unknown_board || app.image.image().is_some_and(|image| overrides_for(image).allow_mismatch);
             let mismatch = if mismatch { " --allow-mismatch" } else { "" };
-            // The demo's built-in image is not a file. The demo uses that image if the command does not name one.
+            // The demo's built-in image is not a file, so the command omits it. The demo uses it by default.
             let is_built_in =
                 matches!(&app.image, Slot::Ready(ChosenFile { origin: Origin::BuiltIn, .. }, _));
             let image = if is_built_in { String::new() } else { format!(" {}", file(&app.image)) };

@@ -168,7 +168,7 @@ impl ReleasesView {
 
     /// Returns the file to fetch, or why no file can be fetched.
     pub(crate) fn file(&self, board: Option<&str>) -> Result<(&Release, &Asset), String> {
-        let release = self.selected().ok_or("no release is listed")?;
+        let release = self.selected().ok_or("there are no releases to choose from")?;
         let asset = self.asset(release, board)?;
         match &self.folder {
             Some(folder) if !self.is_kept(release, asset) => {

@@ -71,8 +71,8 @@ impl Leds {
 
     pub(crate) fn answer_text(self) -> &'static str {
         match self {
-            Leds::TwoSlow => "two blue LEDs, slow blinks",
-            Leds::OneFast => "one blue LED, 2 blinks a second",
+            Leds::TwoSlow => "two blue LEDs, blinking slowly",
+            Leds::OneFast => "one blue LED, blinking fast",
             Leds::Flicker => "one blue LED, flickering",
             Leds::Solid => "one blue LED, steadily on",
             Leds::Dark => "no LED is lit",
@@ -143,7 +143,7 @@ impl Wizard {
             WizardStep::Count => {
                 let seconds = self.countdown().as_secs();
                 format!(
-                    "Press the button and keep holding it. Plug in USB in {seconds} seconds, when you hear \"now\"."
+                    "Press the button and keep holding it. In {seconds} seconds, when you hear \"now\", plug in USB."
                 )
             }
             WizardStep::Hold if self.is_plugging(now) => {
@@ -211,7 +211,7 @@ impl Wizard {
             WizardStep::AskLeds => ("No drone found. Let go of the button.", "What are its LEDs doing?"),
             WizardStep::Answer(leds) => return (leds.answer_text(), symptoms::explain_answer(leds).into()),
             WizardStep::Early => (
-                "The drone booted normally: you let go a little early.",
+                "The drone booted normally: the button was released a little early.",
                 "With firmware 2022.03 or newer, the drone can switch to DFU mode by itself: press Enter. Otherwise, \
                  press t and hold the button longer.",
             ),

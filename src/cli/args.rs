@@ -59,7 +59,7 @@ Examples:
   cfdfu                               open the interface; add --demo to try it
   cfdfu flash cf2-2026.08.bin         flash the connected Crazyflie
   cfdfu flash cf2-2026.08.bin --demo  flash a simulated Crazyflie
-  cfdfu flash cf2.bin --wait 60       wait for DFU mode entered by hand
+  cfdfu flash cf2.bin --wait 60       wait while you enter DFU mode by hand
   cfdfu identify                      show board, bootloader and firmware
   cfdfu backup mine.bin               copy the whole flash to a file
   cfdfu inspect firmware-cf2-2026.08.zip
@@ -80,7 +80,7 @@ Exit status:
 const FLASH_EXAMPLES: &str = "\
 Examples:
   cfdfu flash cf2-2026.08.bin            asks a running drone to enter DFU mode
-  cfdfu flash build/cf2.elf --wait 60    waits for DFU mode entered by hand
+  cfdfu flash build/cf2.elf --wait 60    waits while you enter DFU mode
   cfdfu flash cf2.bin --device 1-1.2     selects a drone by port or serial
   cfdfu flash cf2.bin --json | tail -1   prints the result for scripts
   cfdfu flash cf2.zip bolt.zip --all     flashes every drone with its own image";
@@ -100,23 +100,23 @@ compares each file with the SHA-256 that GitHub reports.";
 #[cfg(feature = "releases")]
 const FETCH_EXAMPLES: &str = "\
 Examples:
-  cfdfu fetch                         the newest, for the connected drone
-  cfdfu fetch 2026.08 --board all     for every board
-  cfdfu fetch --board all --to stick  for a computer without a network, with
-  cfdfu flash --release 2026.08 --from stick";
+  cfdfu fetch                         fetch the newest for the connected drone
+  cfdfu fetch 2026.08 --board all     fetch the files for every board
+  cfdfu fetch --board all --to stick  fetch to a folder, for another computer
+  cfdfu flash --release 2026.08 --from stick    flash a file in that folder";
 
 const STATION_NOTE: &str = "\
-Each drone is flashed, verified and started once. One beep means done, two mean
-that you must unplug USB and the battery once, three mean a failure. To retry a
-failed drone, unplug it for ten seconds.";
+Each drone is flashed, verified and started once. One beep means done. Two mean
+that the drone starts only after you have unplugged USB and the battery. Three
+mean a failure; to retry that drone, unplug it for ten seconds.";
 
 const IDENTIFY_NOTE: &str = "\
 A running drone reports its board and firmware version and is not restarted. In
 DFU mode, cfdfu also reads the bootloader, board revision and protection.";
 
 const CONSOLE_NOTE: &str = "\
-The drone keeps about a hundred messages until they are read, so those from its
-start are usually among them. cfdfu sends nothing that could change a setting.
+The drone keeps about a hundred messages until they are read, which usually
+include those from its start. cfdfu sends nothing that could change a setting.
 While the console is open, the drone does not listen to the radio.";
 
 const QUALIFY_NOTE: &str = "\
@@ -124,9 +124,9 @@ Without an image, cfdfu only reads. With one, it asks you to type a word, saves
 the whole flash, restarts the drone twelve times, writes test data to the last
 sector of the flash, flashes the image and puts everything back. Ctrl-C stops
 it at any time. The last read, past the end of the flash, has crashed the boot
-ROM of another chip: if the drone then does not answer, unplug it once. Please
-attach the report and the recording to an issue: cfdfu was developed without a
-drone.";
+ROM of another chip: if the drone does not answer after it, unplug the drone
+and plug it in again. Please attach the report and the recording to an issue:
+cfdfu was developed without a drone.";
 
 const RECORDING_NOTE: &str = "\
 `cfdfu flash IMAGE --demo=replay:FILE` replays a recording.
@@ -134,8 +134,8 @@ const RECORDING_NOTE: &str = "\
 
 const UNDO_NOTE: &str = "\
 cfdfu saves what each flash overwrites, separately for each drone, unless you
-pass --no-undo. An undo is saved too, so a second undo restores what the first
-one replaced.";
+pass --no-undo. An undo also saves what it overwrites, so a second undo
+reverses the first.";
 
 const SIMULATE_NOTE: &str = "\
 Uses Linux's virtual USB controller (modprobe vhci_hcd), so lsusb and dfu-util
@@ -203,7 +203,7 @@ pub(super) struct DeviceArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Many drones")]
 pub(super) struct BatchArgs {
-    /// Do this with all drones that are plugged in, at the same time
+    /// Work on all connected drones at the same time
     #[arg(long)]
     pub(super) all: bool,
     /// Wait for this many drones, and fail if there are fewer
@@ -215,7 +215,7 @@ pub(super) struct BatchArgs {
     /// With flash: write nothing unless every drone has an image for its board
     #[arg(long, requires = "all")]
     pub(super) strict: bool,
-    /// Write the results to this file, as CSV or (.json) as JSON
+    /// Write the results to this file: JSON if its name ends in .json, otherwise CSV
     #[arg(long, value_name = "FILE", requires = "all")]
     pub(super) report: Option<PathBuf>,
 }
@@ -321,7 +321,7 @@ pub(super) enum CliCommand {
         /// Skip the drones that the last run of the station finished
         #[arg(long)]
         resume: bool,
-        /// Write the results to this file, as CSV or (.json) as JSON
+        /// Write the results to this file: JSON if its name ends in .json, otherwise CSV
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
         #[command(flatten)]
@@ -357,7 +357,7 @@ pub(super) enum CliCommand {
         #[command(flatten)]
         source: SourceArgs,
     },
-    /// Fetch a file of a release, for a drone or a board
+    /// Fetch a release file for a drone or a board
     #[cfg(feature = "releases")]
     #[command(after_help = FETCH_EXAMPLES)]
     Fetch {
@@ -392,7 +392,7 @@ pub(super) enum CliCommand {
         #[command(flatten)]
         batch: BatchArgs,
     },
-    /// Show what a running drone prints, until a key or Ctrl-C
+    /// Show what a running drone prints until you press a key
     #[command(after_help = CONSOLE_NOTE)]
     Console {
         /// Serial number or port of the drone, like --device
@@ -456,7 +456,7 @@ pub(super) enum CliCommand {
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
     },
-    /// Convert a capture by another program to a recording
+    /// Convert another program's capture to a recording
     #[command(after_help = RECORDING_NOTE)]
     Recording {
         /// A recording, usbmon text, pcap or pcapng
@@ -473,7 +473,7 @@ pub(super) enum CliCommand {
     },
     /// Print shell completions
     Completions {
-        /// The shell to complete for
+        /// The shell that uses the completions
         shell: clap_complete::Shell,
     },
     /// Print the manual page

@@ -397,7 +397,7 @@ impl Console {
             platforms.push(platform);
             kept.extend(is_kept.then_some(platform));
         }
-        let kept = if kept.is_empty() { String::new() } else { format!("   here: {}", kept.join(" ")) };
+        let kept = if kept.is_empty() { String::new() } else { format!("   saved: {}", kept.join(" ")) };
         let pre = if release.prerelease { "   pre-release" } else { "" };
         let line =
             format!("{:<12} {:<11} {:<28}{pre}{kept}", release.tag, release.published, platforms.join(" "));
@@ -433,7 +433,7 @@ impl Console {
         });
         self.line(&format!("Release {}: {} ({})", fetched.tag, fetched.name, fetched.trust));
         if let Some(path) = path {
-            self.line(&format!("Kept in {path}"));
+            self.line(&format!("Saved to {path}"));
         }
     }
 
@@ -652,7 +652,7 @@ impl Console {
         let text = match (&row.state, &row.report) {
             (RowState::Entering | RowState::Starting, _) if self.live => return,
             (RowState::Entering, _) => "asked to enter DFU mode".to_owned(),
-            (RowState::ByHand, _) => "waiting for DFU mode, entered by hand".to_owned(),
+            (RowState::ByHand, _) => "waiting for you to enter DFU mode by hand".to_owned(),
             (RowState::Working(phase @ (Phase::Erase | Phase::Write), ..), _) if !self.live => {
                 phase.json_name().to_owned()
             }
@@ -830,7 +830,7 @@ impl Console {
         let is_unseen = matches!(failure.kind, FailureKind::DidNotEnter { now: None, .. });
         if let Some(guest) = symptoms::detect_guest().filter(|_| is_unseen) {
             self.error_text(&format!(
-                "cfdfu runs inside {guest}: pass the USB device 0483:df11 through as well."
+                "cfdfu is running inside {guest}: pass the USB device 0483:df11 through as well."
             ));
         }
     }

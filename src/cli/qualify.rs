@@ -138,7 +138,7 @@ impl Qualification<'_> {
         };
         if self.waits {
             console
-                .note("If the drone is not on USB, unplug USB and the battery, then bring it into DFU mode.");
+                .note("If the drone does not appear on USB, unplug USB and the battery, then enter DFU mode by hand.");
         }
         let collector = &mut self.collector;
         collector.was_running |= !collector.running.is_empty();
@@ -199,7 +199,7 @@ pub(super) fn qualify(
     if reserved || report_path.file_name().is_none() || report_path.to_string_lossy().ends_with('/') {
         let message = format!("{} is not a valid name for the report", report_path.display());
         return Err(Problem::new(Exit::Usage, ProblemKind::Usage, message)
-            .advise("Choose a file such as report.md. The recording and the backup get the same name."));
+            .advise("Choose a file such as report.md. The recording and the backup get the same name with .jsonl and .bin."));
     }
     let output = Output::create(report_path, false)
         .map_err(|problem| problem.advise("Choose another file with --report."))?;
@@ -293,7 +293,7 @@ fn print_findings(findings: &[Finding], console: &mut Console) {
     }
     let not_seen = findings.iter().filter(|finding| finding.verdict == Verdict::NotObserved).count();
     if not_seen > 0 {
-        console.note(&format!("Not seen: {not_seen}"));
+        console.note(&format!("Not observed: {not_seen}; see the report"));
     }
 }
 
@@ -308,7 +308,8 @@ fn run_steps(
     let Some(Prepared { task, backup, backup_path }) = prepared else { return Ok(()) };
     if run.drone.is_none() {
         let message = "the serial number of the drone could not be read";
-        let advice = "Without it, cfdfu cannot be sure that it puts everything back on the same drone.";
+        let advice = "Unplug the drone, plug it in again and retry. Without the serial number, cfdfu cannot be sure that it puts \
+                      everything back on the same drone.";
         return Err(Problem::new(Exit::Device, ProblemKind::NoSerial, message).advise(advice).into());
     }
     // Run all checks of a flash job before the first write, and before the restarts, which take minutes.

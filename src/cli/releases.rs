@@ -158,7 +158,7 @@ pub(super) fn fetch(
     for part in &parts {
         let fetched = fetch_part(&library, &wanted, part, console)?;
         if fetched.path.is_none() && global.demo.is_none() {
-            let why = "the file could not be kept".to_owned();
+            let why = "the file could not be saved".to_owned();
             return Err(problem(&ReleaseError::Disk { place: "the folder".to_owned(), why }));
         }
     }

@@ -27,8 +27,9 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
             return Ok(Exit::Done);
         }
         Ok(_) => {
-            let advice =
-                format!("cfdfu does not change an existing file. Check its content, or run `rm {FILE}`.");
+            let advice = format!(
+                "cfdfu does not change an existing file. If you do not need it, run `sudo rm {FILE}` and then this command again."
+            );
             let message = format!("{FILE} exists with different content");
             return Err(Problem::new(Exit::CannotCreate, ProblemKind::RulesExist, &message).advise(&advice));
         }

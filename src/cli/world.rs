@@ -112,7 +112,7 @@ pub(super) fn demo_bus(
         if sim.drones() > 0 {
             let seconds = helper.after().as_secs();
             console.line(&format!(
-                "SIMULATED: if needed, the drone is put into DFU mode by hand after {seconds} s."
+                "SIMULATED: if needed, a simulated user enters DFU mode by hand after {seconds} s."
             ));
         }
     }

@@ -133,7 +133,7 @@ pub const SYMPTOMS: &[Symptom] = &[
     )
     .in_readme(),
     row(
-        "red LEDs, lit or blinking, and the blue ones do not change",
+        "red LEDs are lit or blinking, and the blue LEDs do not change",
         "",
         "the firmware stopped with an error, its self-test failed, or the battery is empty",
         "take the decks off, and switch the drone off and on; check the console for messages; flash the current \
@@ -144,13 +144,13 @@ pub const SYMPTOMS: &[Symptom] = &[
         "anything, without the button held",
         "0483:df11",
         "the radio chip is not running, so the main chip starts in DFU mode",
-        "flash the drone; if it comes back in DFU mode, use the radio chip's own update; USB cannot reach it",
+        "flash the drone; if it starts in DFU mode again, update the radio chip over radio, because USB cannot reach that chip",
     ),
     row(
         "M2 and M3 lit, but the button does not switch the drone off, or the radio does not connect",
         "0483:5740",
         "the radio chip hangs, or its firmware is older than the main chip's",
-        "unplug USB and the battery once; then update the radio chip with cfclient over radio, with the same release",
+        "unplug USB and the battery, plug them in again, then update the radio chip over radio to the same release (cfclient)",
     ),
     row(
         "flashed and verified twice, still only M2",

@@ -231,7 +231,7 @@ impl fmt::Display for LogEntry {
             E::ClearingStatus => f.write_str("Clearing status"),
             E::Aborting(state) => write!(f, "Aborting previous incomplete transfer, device was in {state}"),
             E::ObeyingPoll(why) => {
-                write!(f, "{why}; from now on, waiting as long as the device asks")
+                write!(f, "{why}; from now on, each wait is as long as the device asks")
             }
             E::Repeating(error) => write!(f, "{error}; trying again"),
 
@@ -277,9 +277,9 @@ impl fmt::Display for LogEntry {
             E::WidthRefused => f.write_str(
                 "The boot ROM does not accept a programming width; continuing with its default, 8 bits",
             ),
-            E::WordsAreSlow => {
-                f.write_str("The boot ROM accepted 32 bits, but still programs as slowly as at 8 bits")
-            }
+            E::WordsAreSlow => f.write_str(
+                "The boot ROM accepted the 32-bit setting, but still programs as slowly as with 8 bits",
+            ),
             E::Narrowed => f.write_str("Programming 8 bits at a time from now on"),
             E::Erased { sector, took } => write!(
                 f,
@@ -290,7 +290,9 @@ impl fmt::Display for LogEntry {
             ),
             E::Download(rewritten_spans) => write!(f, "Download {rewritten_spans}"),
             E::Written(took) => write!(f, "Written in {}", format_seconds(*took)),
-            E::ReadWrongOnce(at) => write!(f, "{at} read back wrong at first, and correctly the second time"),
+            E::ReadWrongOnce(at) => {
+                write!(f, "{at} read back wrong the first time and right the second time")
+            }
             E::RepeatedInBytes(sector) => {
                 write!(f, "{sector} reads back wrong; writing it again, 8 bits at a time")
             }
@@ -310,7 +312,7 @@ impl fmt::Display for LogEntry {
             E::Rom(None) => f.write_str("Boot ROM of unknown version"),
             E::Rom(Some(rom)) if rom.starts_without_ccm() => write!(
                 f,
-                "Boot ROM {rom}: the drone may stay dark afterwards until it is switched off and on"
+                "Boot ROM {rom}: after the restart, the drone may stay dark until it is switched off and on"
             ),
             E::Rom(Some(rom)) => write!(f, "Boot ROM {rom}"),
             E::Leaving => f.write_str("Submitting leave request ..."),
@@ -318,7 +320,9 @@ impl fmt::Display for LogEntry {
             E::OtherDroneThere(port) => write!(f, "A different drone is on port {port} now"),
             E::Runs(version) => write!(f, "The Crazyflie is running {version}"),
             E::Listening => f.write_str("Listening to the drone's console ..."),
-            E::ConsoleLost(error) => write!(f, "The console is interrupted ({error}); waiting for the drone"),
+            E::ConsoleLost(error) => {
+                write!(f, "Lost the connection to the console ({error}); waiting for the drone")
+            }
             E::Console(line) => write!(f, "Console: {line}"),
             E::RunsOther { flashed } => {
                 write!(

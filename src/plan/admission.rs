@@ -75,7 +75,7 @@ pub enum Refusal {
     /// The file places the bootloader outside sector 0.
     #[error("the bootloader belongs at 0x08000000, but the file places it at {address}")]
     LoaderElsewhere { address: Address },
-    /// A copy of a flash whose bootloader was not Bitcraze's.
+    /// A backup whose bootloader was not Bitcraze's.
     #[error("the previous bootloader was not Bitcraze's")]
     NoLoaderBefore,
     #[error("the copy is blank: the flash was blank before the last change")]
@@ -91,7 +91,7 @@ pub enum Refusal {
     #[error("the file lacks {bytes} bytes that its own start-up code needs")]
     LeavesOut { bytes: usize },
     /// A backup that contains incomplete firmware.
-    #[error("the firmware in this copy of a flash is incomplete")]
+    #[error("the firmware in this copy of the whole flash is incomplete")]
     IncompleteCopy,
     /// An image that cfdfu does not recognise.
     #[error("this image is not recognised as Crazyflie firmware")]
@@ -129,7 +129,7 @@ pub enum Refusal {
         address: Address,
     },
     /// The image does not fit between its address and the end of flash.
-    #[error("the image has {bytes} bytes, but only {room} fit between {address} and the end of flash")]
+    #[error("the image is {bytes} bytes long, but only {room} fit between {address} and the end of flash")]
     PastTheEnd {
         /// The start of the segment.
         address: Address,
@@ -175,7 +175,7 @@ pub fn restore(
         Content::WholeFlash(_) | Content::Unknown { link: Some(LOADER_BASE) } if overrides.allow_mismatch => {
             None
         }
-        Content::WholeFlash(_) => Some("a copy of a flash without the Bitcraze bootloader"),
+        Content::WholeFlash(_) => Some("a copy of the whole flash without the Bitcraze bootloader"),
         Content::Firmware(_) => Some("Crazyflie firmware"),
         Content::Radio => Some("an image for the radio chip (nRF51)"),
         Content::Unknown { .. } => Some("an image that is not recognised"),

@@ -289,7 +289,7 @@ mod tests {
         }
         assert_eq!(record.other_instances(), []);
         assert!(!path.exists());
-        // A folder, a file with a different kind of name, and a file from a different computer are ignored.
+        // A folder, a file whose name has a different format, and a file from a different computer are ignored.
         fs::create_dir(dir.path().join(RUNS).join(format!("{}-9.json", host()))).unwrap();
         fs::write(dir.path().join("runs/x.json"), b"{").unwrap();
         fs::write(dir.path().join("runs/otherhost-9.json"), b"{").unwrap();

@@ -18,7 +18,7 @@ fn a_flash_with_piped_output_prints_plain_lines() {
         "dfuERROR, status(10) = errFIRMWARE (normal when the boot ROM has just started)",
         "Erase    0x08004000   16 KiB   0.23 s",
         "Download 0x08004000 243176 bytes",
-        "Your Crazyflie runs 2026.08, self-test passed. Ready to fly!",
+        "Your Crazyflie is running 2026.08 and passed its self-test. Ready to fly!",
     ] {
         assert!(text.lines().any(|printed| printed == line), "{line:?} is not in:\n{text}");
     }
@@ -321,7 +321,7 @@ fn a_drone_that_does_not_return_is_reported_to_have_no_firmware() {
 fn the_demo_puts_its_drone_into_dfu_mode_while_a_command_waits() {
     for scenario in ["dead", "unplugged"] {
         let text = Folder::with_image().run(&format!("flash cf2.bin --wait 60 --demo={scenario}")).success();
-        assert!(text.contains("the drone is put into DFU mode by hand after 3 s"), "{text}");
+        assert!(text.contains("a simulated user enters DFU mode by hand after 3 s"), "{text}");
         assert!(text.contains("Flashed and verified"), "{text}");
     }
 }

@@ -113,7 +113,7 @@ fn h4_a_crazyflie_with_a_blank_otp_is_still_recognised() {
     assert!(flashes(&world, restore_job(&images::loader(), Some(&new_image()))));
 }
 
-/// Undo puts back a kept copy, and an interrupted flash resumes, no matter what the flash contains by then.
+/// Undo restores a copy that cfdfu kept, and an interrupted flash resumes, no matter what the flash contains by then.
 #[test]
 fn h4_undo_and_resume_do_not_check_for_a_crazyflie_again() {
     let copy = Segment { address: LOADER_BASE, data: images::foreign(40_000) };
@@ -184,7 +184,7 @@ fn flash_while_inaccessible(scenario: &str, until: Duration, error: TransferErro
     (world, run)
 }
 
-/// If the drone can be opened after a moment, the job waits. Otherwise, the job fails and the drone stays in DFU mode.
+/// The job waits briefly until the drone can be opened. If that fails, the drone stays in DFU mode.
 #[test]
 fn m1_a_drone_that_cannot_be_opened_is_reported_as_still_in_dfu_mode() {
     for error in [TransferError::Busy, TransferError::Access] {
@@ -575,9 +575,9 @@ fn l7_a_job_can_be_cancelled_while_a_device_reports_that_it_is_busy() {
 
 // ---- H3: a restore that is interrupted and then undone
 
-/// The restore is interrupted at 60 different moments, repeated to completion, and then undone.
+/// Each of 60 restores is interrupted at a different moment, run again to its end, and then undone.
 #[test]
-fn h3_undo_after_an_interrupted_restore_puts_back_the_flash_from_before_the_first_attempt() {
+fn h3_undo_after_an_interrupted_restore_restores_the_contents_from_before_the_first_attempt() {
     const LEN: usize = 50 * 1024;
     let (image, loader) = (firmware("2026.08", LEN), images::loader());
     let restore = || {

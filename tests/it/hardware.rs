@@ -154,7 +154,7 @@ const CLAIMS: &[Claim] = &[
     Claim {
         id: "C7",
         text: "The serial number in DFU mode is computed from the 96-bit unique ID: the sum of words 0 and 2, followed \
-                by the upper half of word 1. The firmware reports all 24 digits.",
+                by the upper half of word 1. The firmware reports the whole ID in 24 hexadecimal digits.",
         source: "RM0090 §39.1; `usbd_desc.c` of crazyflie-firmware",
         verdict: Confirmed("206437A1304E in both modes of a pyboard (F405) whose firmware uses this formula"),
         expected: Text("338133873034 is the number computed from 51004F000551343036333233"),
@@ -202,7 +202,7 @@ const CLAIMS: &[Claim] = &[
         text: "CLRSTATUS in any other state is refused.",
         source: "DFU 1.1 annex A",
         verdict: Confirmed(
-            "CubeProgrammer 2.2 fails on an F405 in an endless loop of refused CLRSTATUS requests (td-p/315451)",
+            "CubeProgrammer 2.2 gets stuck on an F405 in an endless loop of refused CLRSTATUS requests (td-p/315451)",
         ),
         expected: Text("stall"),
         drive: || {
@@ -246,7 +246,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C14",
-        text: "SET_INTERFACE is accepted for the alternate settings 0 to 3.",
+        text: "SET_INTERFACE is accepted for alternate settings 0 to 3.",
         source: "USB 2.0 §9.4.10",
         verdict: Contradicted(
             "dfu-util sends the request to every F405; macOS refuses the request for some devices (libusb #838, \
@@ -371,7 +371,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C24",
-        text: "A block of 12 bytes is written.",
+        text: "A block of 12 bytes can be written.",
         source: "AN3156 §5.1: 2 to 2048 bytes",
         verdict: Open("the log of an F469 (modm)"),
         expected: Text("dfuDNBUSY, then dfuDNLOAD-IDLE"),
@@ -380,7 +380,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C25",
-        text: "A block of 4 bytes is written.",
+        text: "A block of 4 bytes can be written.",
         source: "AN3156 §5.1: 2 to 2048 bytes",
         verdict: Open("no log contains a data block this short"),
         expected: Text("dfuDNBUSY, then dfuDNLOAD-IDLE"),
@@ -533,7 +533,7 @@ const CLAIMS: &[Claim] = &[
     // ---- times
     Claim {
         id: "C37",
-        text: "Erasing 16 KiB at 8 bits takes 0.4 s, at most 0.8 s.",
+        text: "Erasing 16 KiB at 8 bits typically takes 0.4 s, and 0.8 s at most.",
         source: "DS8626 table 40",
         verdict: Confirmed("0.364 s, computed from three CubeProgrammer logs of F405 boards"),
         expected: Millis(200, 800),
@@ -542,7 +542,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C38",
-        text: "Erasing 64 KiB at 8 bits takes 1.2 s, at most 2.4 s.",
+        text: "Erasing 64 KiB at 8 bits typically takes 1.2 s, and 2.4 s at most.",
         source: "DS8626 table 40",
         verdict: Confirmed("1.13 s, computed from the logs of C37"),
         expected: Millis(600, 2400),
@@ -551,7 +551,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C39",
-        text: "Erasing 128 KiB at 8 bits takes 2 s, at most 4 s.",
+        text: "Erasing 128 KiB at 8 bits typically takes 2 s, and 4 s at most.",
         source: "DS8626 table 40",
         verdict: Open("a CubeProgrammer log of an F412, with times in whole seconds, agrees"),
         expected: Millis(1000, 4000),
@@ -560,7 +560,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C40",
-        text: "Erasing 16 KiB at 32 bits takes 0.25 s, at most 0.5 s.",
+        text: "Erasing 16 KiB at 32 bits typically takes 0.25 s, and 0.5 s at most.",
         source: "DS8626 table 40",
         verdict: Open("no log"),
         expected: Millis(100, 500),
@@ -569,7 +569,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C41",
-        text: "Erasing 64 KiB at 32 bits takes 0.55 s, at most 1.1 s.",
+        text: "Erasing 64 KiB at 32 bits typically takes 0.55 s, and 1.1 s at most.",
         source: "DS8626 table 40",
         verdict: Open("no log"),
         expected: Millis(200, 1100),
@@ -578,7 +578,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C42",
-        text: "Erasing 128 KiB at 32 bits takes 1 s, at most 2 s.",
+        text: "Erasing 128 KiB at 32 bits typically takes 1 s, and 2 s at most.",
         source: "DS8626 table 40",
         verdict: Open("no log"),
         expected: Millis(400, 2000),
@@ -971,7 +971,7 @@ about the Crazyflie, with the source of each assumption. Of the {} claims, {conf
 and {contradicted} are contradicted by another board, chip or host.
 
 - **evidence**: the evidence in published sources. *Confirmed*: a log or a listing of an STM32F405 or F407 shows the
-  behaviour, or a program that is in use relies on this behaviour on such a chip. *Open*: only a document describes the
+  behaviour, or a widely used program relies on this behaviour on such a chip. *Open*: only a document describes the
   behaviour, or only a related chip shows it, or nothing is known. *Contradicted elsewhere*: another board, chip or host
   behaves differently. A Crazyflie may do the same, so the simulator has a variant with that behaviour.
 - **simulated**: what the simulator does, measured by a test that sends requests to the simulator. No value in this

@@ -312,7 +312,7 @@ fn r16_the_job_waits_for_a_long_erase() {
 #[test]
 fn a_programming_width_without_effect_is_logged_and_the_flash_succeeds() {
     for (switch, text) in [
-        (Switch::NoEffect, "as slowly as at 8 bits"),
+        (Switch::NoEffect, "as slowly as with 8 bits"),
         (Switch::Refused, "does not accept a programming width"),
         (Switch::WriteOnly, "does not report the setting"),
     ] {

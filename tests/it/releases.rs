@@ -92,7 +92,7 @@ fn a_release_is_listed_fetched_flashed_and_kept() {
     assert_eq!(desk.kept(), Vec::<String>::new());
     desk.run("fetch --board CF21").success();
     assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"]);
-    assert!(desk.run("releases").success().contains("here: cf2"));
+    assert!(desk.run("releases").success().contains("saved: cf2"));
     let doctor = desk.run("doctor");
     assert!(doctor.out.contains("2026.08 can be flashed without a network"), "{}", doctor.out);
     desk.github.take_requests();
@@ -313,7 +313,7 @@ fn a_full_disk_does_not_prevent_a_flash() {
     let output = limited("fetch 2026.08 --board cf2");
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(73), "{err}");
-    assert!(err.contains("could not be kept") && err.contains("free space"), "{err}");
+    assert!(err.contains("could not be saved") && err.contains("free space"), "{err}");
     assert_eq!(desk.kept(), Vec::<String>::new());
     // The demo does not keep files, so this command uses the real bus. No drone has this serial number.
     let output = limited("flash --release 2026.08 --board cf2 --device no-such-drone --wait 0");
@@ -365,7 +365,7 @@ fn releases_in_a_folder_can_be_flashed_without_a_network() {
     desk.github.take_requests();
     let out = desk.run("flash --release latest --from stick --all --demo=fleet").success();
     assert!(out.contains("Release 2026.08: firmware-cf21bl-2026.08.zip"), "{out}");
-    assert!(desk.run("releases --from stick").success().contains("here: cf2 cf21bl"));
+    assert!(desk.run("releases --from stick").success().contains("saved: cf2 cf21bl"));
     assert_eq!(desk.github.take_requests(), Vec::<String>::new());
     let ran = desk.run("flash --release 2025.02 --from stick --demo=dfu");
     assert_eq!(ran.code, 66, "{}", ran.err);

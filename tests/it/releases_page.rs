@@ -63,7 +63,7 @@ fn a_release_is_listed_downloaded_and_flashed() {
     assert_eq!(desk.github.take_requests(), [LIST, FILE]);
     session.press("f");
     session.confirm_plan();
-    session.wait_for("Your Crazyflie runs 2026.08");
+    session.wait_for("Your Crazyflie is running 2026.08");
     assert!(!desk.folder.path("cache").exists(), "the demo writes nothing");
 }
 

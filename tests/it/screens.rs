@@ -517,7 +517,7 @@ fn a_drone_that_may_not_be_a_crazyflie_is_flashed_only_from_its_row_and_after_a_
     assert!(flash(&ui, 1) == before && flash(&ui, 0)[0x4000..0x4000 + SEED_LEN] == image);
     ui.press('j');
     ui.press_enter();
-    assert!(shown(&ui).contains("asks for a typed word"), "{}", shown(&ui));
+    assert!(shown(&ui).contains("press t. cfdfu shows"), "{}", shown(&ui));
     ui.press('t');
     ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
     assert!(shown(&ui).contains("This may not be a Crazyflie. To confirm, type unknown"), "{}", shown(&ui));

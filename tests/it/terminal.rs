@@ -38,14 +38,14 @@ fn a_session_flashes_while_the_window_is_resized_and_restores_the_terminal() {
         session.master.as_ref().unwrap().resize(size).unwrap();
         thread::sleep(Duration::from_millis(150));
     }
-    session.wait_for("Your Crazyflie runs");
+    session.wait_for("Your Crazyflie is running");
     let bytes = session.sent();
     assert!(bytes < 60_000, "{bytes} bytes for a whole flash with three resizes");
     println!("{bytes} bytes sent for a whole demo flash with three resizes");
     // A second flash in the same session starts from the beginning and finds nothing to do.
     session.press("t");
     let screen = session.wait_for("Unchanged and verified");
-    assert!(screen.contains("Your Crazyflie runs"), "{screen}");
+    assert!(screen.contains("Your Crazyflie is running"), "{screen}");
     session.press("q");
     assert_eq!(session.wait_for_exit(), 0);
     session.assert_terminal_restored();
@@ -72,7 +72,7 @@ fn a_bug_report_is_saved_with_a_recording_and_can_be_redacted() {
     session.wait_for("243,176 bytes");
     session.press("f");
     session.confirm_plan();
-    session.wait_for("Your Crazyflie runs");
+    session.wait_for("Your Crazyflie is running");
     session.press("s");
     session.wait_for("Bug report saved");
     let folder = session.dir.path().join("home/cfdfu/reports");
@@ -263,7 +263,7 @@ fn a_drone_that_does_not_start_is_recovered_with_the_wizard() {
         }
     }
     session.confirm_plan();
-    session.wait_for("Your Crazyflie runs");
+    session.wait_for("Your Crazyflie is running");
 }
 
 #[test]
@@ -365,7 +365,7 @@ fn a_file_that_changed_since_it_was_chosen_is_read_again() {
     let screen = session.wait_for("Nothing is written until you confirm");
     assert!(screen.contains("firmware 2099.01"), "{screen}");
     session.confirm_plan();
-    session.wait_for("runs 2099.01, self-test passed");
+    session.wait_for("is running 2099.01 and passed its self-test");
     // A deleted file is not flashed.
     session.press("\r");
     session.wait_for("What would you like");

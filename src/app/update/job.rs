@@ -180,7 +180,9 @@ fn resume_job(app: &mut App, resume: Resume) -> Vec<Effect> {
     let Resume { drone, job, facts, .. } = resume;
     let is_back = |device: &Device| device.mode == Mode::Dfu && drone.is(device);
     let Some(index) = app.devices.list().iter().position(is_back) else {
-        app.notify("This is a different drone or port. Plug the original back in, or press Esc.");
+        app.notify(
+            "This is a different drone or port. Plug the first drone back into its port, or press Esc.",
+        );
         return Vec::new();
     };
     app.devices.select(index);

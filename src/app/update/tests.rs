@@ -206,7 +206,7 @@ fn app_while_writing() -> App {
 }
 
 #[test]
-fn a_writing_job_is_stopped_only_after_confirmation() {
+fn a_job_that_is_writing_is_stopped_only_after_confirmation() {
     for key in [Key::Char('q'), Key::CtrlC] {
         let mut app = app_while_writing();
         assert_eq!(press(&mut app, key), []);

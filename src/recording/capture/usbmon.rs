@@ -126,7 +126,7 @@ fn parse_data(word: &str) -> Result<impl Iterator<Item = u8>, &'static str> {
     Ok(bytes.ok_or(WRONG)?.into_iter())
 }
 
-/// Converts a URB status of Linux (driver-api/usb/error-codes) to the error that libusb reports for it.
+/// Converts a Linux URB status (driver-api/usb/error-codes) to the error that libusb reports for it.
 fn parse_status(status: i32) -> Result<(), TransferError> {
     Err(match status {
         0 => return Ok(()),
@@ -144,7 +144,7 @@ fn parse_status(status: i32) -> Result<(), TransferError> {
     })
 }
 
-/// Parses a packet whose header has `header` bytes. Returns `None` for transfers that are not recorded, and for a
+/// Parses a packet whose header is `header` bytes long. Returns `None` for transfers that are not recorded, and for a
 /// packet that is shorter than its header. If `time` is `None`, the time in the header is used.
 pub(super) fn parse_packet(
     packet: &[u8],
