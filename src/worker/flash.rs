@@ -513,6 +513,8 @@ impl Flashing<'_> {
     fn commit(&mut self, ctx: &mut Ctx<'_>, word: Span, meter: &mut Meter) -> Result<(), Stop> {
         self.session.program_bytes(ctx)?;
         self.write_block(ctx, word, meter)?;
+        // This sector is complete. Otherwise, the next commit word would mark it as written but not verified.
+        self.writing = None;
         if self.task.verify == Verify::Skip {
             return Ok(());
         }

@@ -10,7 +10,7 @@ use cfdfu::flash::{Address, Segment, Span, is_blank};
 use cfdfu::image::Content;
 use cfdfu::job::{
     Command, Compare, Confirm, DroneState, Event, FailureKind, Job, Keep, Leave, LogEntry, Outcome, Preview,
-    Report, Task, Verify, Width,
+    Report, SectorState, Task, Verify, Width,
 };
 use cfdfu::plan::admission::{self, Overrides};
 use cfdfu::plan::undo::{Change, History, Last, NoCopy};
@@ -102,6 +102,22 @@ fn an_overwritten_bootloader_is_restored_together_with_the_firmware() {
     });
     world.clock.sleep(Duration::from_secs(3));
     assert_eq!(world.bus.with(0, |drone, _| drone.identity().unwrap().0.1), Some(0x5740));
+}
+
+/// The bootloader and the firmware each have a word that is written last. Writing the second of these words must not
+/// mark the sector of the first one as unverified.
+#[test]
+fn after_a_restore_every_written_sector_is_shown_as_verified() {
+    let world = World::new("overwritten");
+    let run = world.run(restore_job(&images::loader(), Some(&firmware("2026.08", SEED_LEN))));
+    assert_eq!(run.report.outcome, Outcome::Flashed);
+    let mut states = [SectorState::Failed; 12];
+    for event in &run.events {
+        if let Event::Sector { index, state } = event {
+            states[*index] = *state;
+        }
+    }
+    assert_eq!(states[..6], [SectorState::Verified; 6]);
 }
 
 #[test]
