@@ -307,9 +307,9 @@ pub enum ReleaseError {
     SeveralAssets { tag: String, part: String },
     #[error("{name} has {found} bytes, but {expected} were published")]
     OtherSize { name: String, expected: u64, found: u64 },
-    #[error("{name} has the SHA-256 {found}, but {expected} was published")]
+    #[error("{name} has the SHA-256 {}, but {} was published", found.in_short(), expected.in_short())]
     OtherDigest { name: String, expected: Sha256, found: Sha256 },
-    #[error("{name} has changed since it was first fetched: its SHA-256 was {before} and is now {found}")]
+    #[error("{name} has changed since it was first fetched: its SHA-256 was {} and is now {}", before.in_short(), found.in_short())]
     Replaced { name: String, before: Sha256, found: Sha256 },
     #[error("{name} is not an image: {why}")]
     NotAnImage { name: String, why: String },

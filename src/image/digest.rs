@@ -12,6 +12,11 @@ impl Sha256 {
     pub fn of(bytes: &[u8]) -> Sha256 {
         Sha256(sha2::Sha256::digest(bytes).into())
     }
+
+    /// Formats the first 8 bytes, which are enough to compare two digests by eye, as in `d9298a10d1b07358…`.
+    pub fn in_short(&self) -> String {
+        format!("{:.16}…", self.to_string())
+    }
 }
 
 impl fmt::Display for Sha256 {
