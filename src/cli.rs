@@ -709,15 +709,15 @@ fn undo_job(
     let drone = found.drone.ok_or_else(|| {
         Problem::new(Exit::Device, ProblemKind::NoSerial, "the serial number of the drone could not be read")
             .advise(
-                "Without it, cfdfu cannot find this drone's copy. Plug the drone in again and retry. \
-                Nothing was changed.",
+                "Without it, cfdfu cannot find the previous firmware of this drone. Nothing was changed. \
+                Plug the drone in again and retry.",
             )
     })?;
     let target = undo_target(found.undo, &drone)?;
     let description = target.content.as_ref().map_or_else(|| "blank flash".to_owned(), Content::to_string);
     if let Some((path, age)) = &target.file {
         console.line(&format!(
-            "Copy from {} ago: {description}, {}",
+            "Previous firmware, saved {} ago: {description}, {}",
             report::format_age(*age),
             path.display()
         ));
@@ -749,15 +749,17 @@ fn undo_target(target: Result<Box<UndoTarget>, NoUndo>, drone: &DroneAt) -> Resu
     let policy = "Each flash saves what it overwrites, unless you pass --no-undo.";
     let record = StateDir::of_user();
     target.map(|target| *target).map_err(|why| match (why, &record) {
-        (_, None) => no_copy("no home directory to keep copies in".to_owned(), policy),
+        (_, None) => no_copy("no home directory to save the previous firmware in".to_owned(), policy),
         (NoUndo::NoCopy(NoCopy::NeverFlashed), _) => {
             let DroneAt { port, serial } = drone;
-            no_copy(format!("cfdfu has kept no previous firmware for {serial} on port {port}"), policy)
+            no_copy(format!("cfdfu has saved no previous firmware for {serial} on port {port}"), policy)
         }
         (NoUndo::NoCopy(why), Some(record)) => {
             let message = format!("nothing to undo: {why}");
             match record.folder_of_copies(drone) {
-                Some(folder) => no_copy(message, &format!("Any earlier copies are in {}.", folder.display())),
+                Some(folder) => {
+                    no_copy(message, &format!("Any firmware saved earlier is in {}.", folder.display()))
+                }
                 None => no_copy(message, policy),
             }
         }

@@ -186,7 +186,7 @@ fn check(name: &'static str, verdict: Verdict, found: impl Into<String>, remedy:
 fn check_releases(kept: &KeptReleases) -> Check {
     let (found, remedy) = match (&kept.tags[..], &kept.folder) {
         ([], None) => (
-            "none are kept on this computer".to_owned(),
+            "none are saved on this computer".to_owned(),
             "To work without a network, run `cfdfu fetch latest --board all` while you have one.".to_owned(),
         ),
         ([], Some(folder)) => (
@@ -381,7 +381,7 @@ fn check_hub(hub: &Hub) -> Option<Check> {
         return Some(check(
             "hub",
             Verdict::Bad,
-            format!("{counted}, which has switched off a port {times} because it drew too much current"),
+            format!("{counted}, which has switched off a port {times} for drawing too much current"),
             "Use a hub with a stronger power supply, or plug fewer drones into this hub. Charge the batteries first.",
         ));
     }

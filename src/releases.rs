@@ -305,7 +305,7 @@ pub enum ReleaseError {
     NoAsset { tag: String, part: String, available: Vec<String> },
     #[error("release {tag} has more than one {part}")]
     SeveralAssets { tag: String, part: String },
-    #[error("{name} has {found} bytes, but {expected} were published")]
+    #[error("{name} is {found} bytes long, but {expected} were published")]
     OtherSize { name: String, expected: u64, found: u64 },
     #[error("{name} has the SHA-256 {}, but {} was published", found.in_short(), expected.in_short())]
     OtherDigest { name: String, expected: Sha256, found: Sha256 },
@@ -313,7 +313,7 @@ pub enum ReleaseError {
     Replaced { name: String, before: Sha256, found: Sha256 },
     #[error("{name} is not an image: {why}")]
     NotAnImage { name: String, why: String },
-    #[error("{name} is not kept on this computer")]
+    #[error("{name} is not saved on this computer")]
     NotKept { name: String },
     #[error("{place} cannot be written: {why}")]
     Disk { place: String, why: String },

@@ -211,6 +211,9 @@ pub(crate) fn advice_if_not_seen(report: &Report) -> &'static str {
 const LOST: &str =
     "The drone has no working firmware right now, but nothing is broken and what is already written is kept.";
 
+/// The state of a drone after a failed flash whose remedy already includes a retry.
+const UNFINISHED: &str = "The drone has no working firmware right now, but what is already written is kept.";
+
 /// Advice for a flash that was resumed several times without progress.
 pub(crate) const STUCK: &str = "The connection keeps dropping, and the flash is making no progress. Check the cable, and plug the \
     drone in without a hub.";
@@ -352,12 +355,12 @@ pub(crate) fn drone_state(state: DroneState) -> &'static str {
              switch the drone on again."
         }
         DroneState::WithoutFirmware => {
-            "The drone has no working firmware right now. Run the same job again to finish. The drone stays in DFU mode \
-             while it has power, and what is already written is kept."
+            "The drone has no working firmware right now. It stays in DFU mode while it has power, and what is already \
+             written is kept. Try again to finish."
         }
         DroneState::WithoutLoader => {
-            "The drone's bootloader is incomplete right now. If the drone is no longer in DFU mode, enter \
-             it by hand: this always works, because DFU mode is in the chip's ROM. Then run the restore again."
+            "The drone's bootloader is incomplete right now. If the drone is no longer in DFU mode, enter DFU mode by \
+             hand, which always works because DFU mode is in the chip's ROM. Then restore the bootloader again."
         }
         DroneState::TestData => {
             "The firmware is unchanged, but the last sector of the flash may contain test data. No firmware uses that \
@@ -377,6 +380,7 @@ pub fn failure_problem(failure: &Failure) -> Problem {
     let state = match failure.drone {
         DroneState::Untouched if problem.exit != Exit::Device => None,
         DroneState::WithoutFirmware if failure.is_interruption() => Some(LOST),
+        DroneState::WithoutFirmware if problem.exit == Exit::Device => Some(UNFINISHED),
         state => Some(drone_state(state)),
     };
     let advice = Advice { state, ..problem.advice };
@@ -386,15 +390,16 @@ pub fn failure_problem(failure: &Failure) -> Problem {
 #[allow(clippy::too_many_lines, reason = "a table, one row per kind")]
 fn failure_kind(kind: &FailureKind) -> Problem {
     /// The remedy `by_hand`, as worded in the interface.
-    const R_BY_HAND: &str = "Press r, and cfdfu shows you how to enter DFU mode by hand.";
+    const R_BY_HAND: &str = "Press r to see how to enter DFU mode by hand.";
     let by_hand = format!("Enter DFU mode by hand: {ENTER_BY_HAND}.");
     let new = |exit, problem_kind, advice: &str| Problem::new(exit, problem_kind, kind).advise(advice);
     match kind {
         FailureKind::Bus(_) => new(
             Exit::NoDevice,
             ProblemKind::NoUsb,
-            "Run cfdfu on the computer that the Crazyflie is plugged into, or try it with --demo.",
-        ),
+            "Run cfdfu on the computer that the Crazyflie is plugged into, or try a simulated Crazyflie with --demo.",
+        )
+        .in_interface("Run cfdfu on the computer that the Crazyflie is plugged into."),
         FailureKind::CannotBlink => new(
             Exit::Device,
             ProblemKind::NotRunning,
@@ -415,10 +420,10 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::NothingToUndo(_) => new(
             Exit::NoInput,
             ProblemKind::NoCopy,
-            "Undo needs the previous firmware, which a flash keeps unless you pass --no-undo. Instead, flash the firmware \
-             that you want.",
+            "Undo needs the previous firmware, which a flash saves unless you pass --no-undo. Instead, flash the \
+             firmware that you want.",
         )
-        .in_interface("Undo needs the previous firmware, which a flash keeps. Instead, flash the firmware that you want."),
+        .in_interface("Undo needs the previous firmware, which a flash saves. Instead, flash the firmware that you want."),
         FailureKind::Refused(refusal) => self::refusal(refusal),
         FailureKind::NoDevice => new(
             Exit::NoDevice,
@@ -500,7 +505,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::OtherDrone { .. } => new(
             Exit::NoDevice,
             ProblemKind::OtherDrone,
-            "This drone was not changed. Plug the original drone back into this port, or start a new job for this one.",
+            "This drone was not changed. Plug the original drone back into this port, or start again with this one.",
         ),
         FailureKind::UnknownBoard { .. } => new(
             Exit::Image,
@@ -527,8 +532,8 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             },
         )
         .in_interface(
-            "Nothing was changed, because flashing would overwrite the contents of the device. If it is a Crazyflie, press t. cfdfu \
-             shows the plan and asks you to type a word. Afterwards, restore its bootloader as well.",
+            "Nothing was changed, because flashing would overwrite the contents of the device. If it is a Crazyflie, press t, \
+             read the plan, and type the word to flash. Afterwards, restore its bootloader as well.",
         ),
         FailureKind::ChangedSince => new(
             Exit::Image,
@@ -560,9 +565,11 @@ fn failure_kind(kind: &FailureKind) -> Problem {
              for this board: {}.",
             describe_image_for(&board.code)
         )),
-        FailureKind::Plan(_) => {
-            new(Exit::Image, ProblemKind::DoesNotFit, "This image cannot be flashed to this device.")
-        }
+        FailureKind::Plan(_) => new(
+            Exit::Image,
+            ProblemKind::DoesNotFit,
+            "This image cannot be flashed to this device. Use a different image.",
+        ),
         FailureKind::ReadProtected => new(
             Exit::Device,
             ProblemKind::ReadProtected,
@@ -583,13 +590,13 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::Dfu(error) if error.is_disconnect() => new(
             Exit::Device,
             ProblemKind::Vanished,
-            "Bring the drone back into DFU mode, then run the job again. Finished parts are skipped.",
+            "Bring the drone back into DFU mode, then try again. Finished parts are skipped.",
         ),
         FailureKind::Dfu(DfuError::Silent(_)) => new(
             Exit::Device,
             ProblemKind::Silent,
-            "The drone is still connected. Unplug USB and the battery, enter DFU mode again, and run the job again. Finished \
-             parts are skipped.",
+            "The drone is still connected. Unplug USB and the battery, enter DFU mode again, and retry. \
+             Finished parts are skipped.",
         ),
         FailureKind::Dfu(DfuError::Transfer {
             error: TransferError::Io | TransferError::Timeout, ..
@@ -597,17 +604,17 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             Exit::Device,
             ProblemKind::Wire,
             "The cause is usually a cable, a hub or a port. Use a short cable without a hub, or another port. Unplug USB \
-             and the battery, enter DFU mode again, and run the job again. Finished parts are skipped.",
+             and the battery, enter DFU mode again, and retry. Finished parts are skipped.",
         ),
         FailureKind::Dfu(_) => new(
             Exit::Device,
             ProblemKind::Dfu,
-            "Unplug USB and the battery, enter DFU mode again, and run the job again. Finished parts are skipped.",
+            "Unplug USB and the battery, enter DFU mode again, and retry. Finished parts are skipped.",
         ),
         FailureKind::Mismatch { .. } => new(
             Exit::Device,
             ProblemKind::Mismatch,
-            "Run the job again. If it fails at the same address, the chip's flash is worn or its supply voltage is too low \
+            "Try again. If it fails at the same address, the chip's flash is worn or its supply voltage is too low \
              (plug the drone in without a hub).",
         ),
         FailureKind::Differs { .. } => {

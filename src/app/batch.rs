@@ -183,12 +183,12 @@ impl BatchView {
         match self.fleet.rows.get(self.at) {
             None => Some("no drone is selected"),
             Some(row) => match &row.state {
-                RowState::Ended(_) if row.report.is_none() => Some("its job was never started"),
+                RowState::Ended(_) if row.report.is_none() => Some("this drone was skipped"),
                 RowState::Ended(_) => None,
-                RowState::Lost => Some("the drone is away. Plug it in again"),
+                RowState::Lost => Some("the drone is lost. Plug it in again"),
                 // While a repeated job waits to start, `self.job()` still returns the previous job.
                 state if matches!(state, RowState::Held | RowState::Queued) || self.job().is_none() => {
-                    Some("its job has not started yet")
+                    Some("the drone is still waiting")
                 }
                 _ => None,
             },

@@ -342,7 +342,7 @@ pub(crate) fn drone_to_blink(app: &App) -> Result<&Device, String> {
         Some(view) => {
             let row = view.fleet.rows.get(view.at).ok_or("no drone is selected")?;
             if !row.is_final() {
-                return Err("the drone is in use until its job has ended".to_owned());
+                return Err("cfdfu is still using this drone".to_owned());
             }
             let mut devices = app.devices.list().iter();
             devices.find(|it| row.device.may_be_same(it)).ok_or("the drone is not plugged in")?
@@ -604,7 +604,7 @@ fn job_bindings(app: &App, view: &JobView) -> Vec<Binding> {
                 None => row(&[Key::Char('w')], "w", "write", Action::Write),
             };
             write.why_not = match word {
-                _ if view.stopping => Some("the job is being stopped. Nothing will be written".to_owned()),
+                _ if view.stopping => Some("cfdfu is stopping. Nothing will be written".to_owned()),
                 Some(word) if !has_typed_word(app) => Some(format!("type \"{word}\" first")),
                 _ => None,
             };

@@ -103,7 +103,7 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
     Some(match entry {
         E::InError(Status::FIRMWARE) => {
             "This is normal. The chip's boot ROM always starts in this state, because it has no firmware of its own to \
-             return to. cfdfu clears it once. It does not mean that anything is wrong with your drone."
+             return to. Nothing is wrong with your drone, and cfdfu clears the error."
         }
         E::InError(_) => {
             "The boot ROM refused an earlier request, for the reason at the end of the line. cfdfu clears the error \
@@ -121,7 +121,7 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         E::Opened { .. } => "The device, and the number of bytes that it accepts in one transfer.",
         E::Board(_) => {
             "Bitcraze writes the type of the board into memory that can never be changed. cfdfu refuses an image for \
-             another board."
+             a different board."
         }
         E::WidthSet { words: true, .. } => {
             "By default, the boot ROM programs single bytes. With a supply above 2.7 V, as on a Crazyflie, it can \
@@ -150,7 +150,7 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         E::Console(line) => explain_console(&ConsoleFact::of(line)?),
         E::ConsoleLost(_) => {
             "The drone restarted, was unplugged, or is being flashed by another program. The console continues when \
-             the drone runs again on the same port."
+             the drone is running again on the same port."
         }
         E::Entering { .. } => {
             "A running Crazyflie (2022.03 or newer) restarts in DFU mode when cfdfu requests it over USB. Then only \
@@ -159,7 +159,9 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         E::Compared { .. } | E::NothingToWrite => {
             "Sectors that already match are not rewritten, which makes a second flash fast."
         }
-        E::CopyKept(_) => "A backup of what is overwritten, for undo. You can flash it like any other image.",
+        E::CopyKept(_) => {
+            "The previous firmware, saved for undo. You can flash the file like any other image."
+        }
         E::Repeating(_) => {
             "A USB transfer failed. A retry is safe. The job stops if three retries in a row fail."
         }
@@ -190,7 +192,7 @@ fn explain_console(fact: &ConsoleFact) -> &'static str {
         }
         ConsoleFact::ModuleFailed(Module::LastRun) | ConsoleFact::Watchdog => {
             "The firmware stopped with an error in its last run and was restarted by the watchdog. Switch the drone \
-             off and on to clear this."
+             off and on to clear the error."
         }
         ConsoleFact::ModuleFailed(_) => {
             "A module failed its test, so the self-test failed: the drone does not start its motors."
@@ -210,7 +212,7 @@ fn explain_console(fact: &ConsoleFact) -> &'static str {
             "The radio chip has its own firmware, which is updated over radio, not over USB."
         }
         ConsoleFact::Deck(_) => {
-            "The firmware recognised this deck by the deck's own memory. Its driver starts."
+            "The firmware recognised this deck by the deck's own memory and is starting its driver."
         }
     }
 }

@@ -200,8 +200,8 @@ impl Wizard {
         let (head, detail) = match self.step {
             WizardStep::Prepare => (
                 "Unplug USB and the battery.",
-                "Hold the drone in one hand, with a finger on its button, and the cable in the other. After this you \
-                 won't need the keyboard.",
+                "Hold the drone in one hand, with a finger on its button, and the cable in the other. You won't need \
+                 the keyboard after that.",
             ),
             WizardStep::Count => ("Press the button and keep holding it.", "Plug in USB in"),
             WizardStep::Hold if self.is_plugging(now) => ("PLUG IN NOW.", "Keep holding the button."),
@@ -212,8 +212,8 @@ impl Wizard {
             WizardStep::Answer(leds) => return (leds.answer_text(), symptoms::explain_answer(leds).into()),
             WizardStep::Early => (
                 "The drone booted normally: the button was released a little early.",
-                "With firmware 2022.03 or newer, the drone can switch to DFU mode by itself: press Enter. Otherwise, \
-                 press t and hold the button longer.",
+                "With firmware 2022.03 or newer, press Enter to switch the drone to DFU mode. \
+                 Otherwise, press t and hold the button longer.",
             ),
         };
         (head, detail.into())

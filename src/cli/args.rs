@@ -93,9 +93,10 @@ Examples:
 
 #[cfg(feature = "releases")]
 const RELEASES_NOTE: &str = "\
-Asks api.github.com at most once an hour. Only `releases`, `fetch` and
---release open network connections. Bitcraze does not sign its releases; cfdfu
-compares each file with the SHA-256 that GitHub reports.";
+Asks api.github.com at most once an hour. Only `releases`, `fetch`, --release
+and the releases page of the interface open network connections. Bitcraze does
+not sign its releases; cfdfu compares each file with the SHA-256 that GitHub
+reports.";
 
 #[cfg(feature = "releases")]
 const FETCH_EXAMPLES: &str = "\
@@ -115,7 +116,7 @@ A running drone reports its board and firmware version and is not restarted. In
 DFU mode, cfdfu also reads the bootloader, board revision and protection.";
 
 const CONSOLE_NOTE: &str = "\
-The drone keeps about a hundred messages until they are read, which usually
+The drone keeps about a hundred messages until they are read. They usually
 include those from its start. cfdfu sends nothing that could change a setting.
 While the console is open, the drone does not listen to the radio.";
 
@@ -123,10 +124,10 @@ const QUALIFY_NOTE: &str = "\
 Without an image, cfdfu only reads. With one, it asks you to type a word, saves
 the whole flash, restarts the drone twelve times, writes test data to the last
 sector of the flash, flashes the image and puts everything back. Ctrl-C stops
-it at any time. The last read, past the end of the flash, has crashed the boot
-ROM of another chip: if the drone does not answer after it, unplug the drone
-and plug it in again. Please attach the report and the recording to an issue:
-cfdfu was developed without a drone.";
+it at any time. The last read is past the end of the flash. Such a read has
+crashed the boot ROM of a different chip: if the drone stops answering, unplug
+it and plug it in again. cfdfu was developed without a drone, so please attach
+the report and the recording to an issue.";
 
 const RECORDING_NOTE: &str = "\
 `cfdfu flash IMAGE --demo=replay:FILE` replays a recording.
@@ -312,7 +313,7 @@ pub(super) enum CliCommand {
         /// Image files; each drone gets the one for its board
         #[arg(required = true)]
         image: Vec<PathBuf>,
-        /// End once this many drones are done
+        /// Stop when this many drones are done
         #[arg(long, value_name = "N", value_parser = at_least_one)]
         count: Option<usize>,
         /// Also flash the drones that are plugged in at the start, without waiting for Enter
@@ -422,7 +423,7 @@ pub(super) enum CliCommand {
         #[command(flatten)]
         device: DeviceArgs,
     },
-    /// Undo the last flash; run it again to redo
+    /// Undo the last flash; a second undo is a redo
     #[command(after_help = UNDO_NOTE)]
     Undo {
         /// Undo even if the old bootloader is not Bitcraze's or the flash has changed since

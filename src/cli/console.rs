@@ -504,9 +504,9 @@ impl Console {
                 }
             }
             self.line(match image.extent.complete() {
-                Some(true) => "Complete: it has all the data its start-up code refers to",
-                Some(false) => "Incomplete: it lacks data its start-up code refers to",
-                None => "Cannot tell whether it is complete: its start-up code is not recognised",
+                Some(true) => "Complete: it contains all data that its start-up code needs",
+                Some(false) => "Incomplete: it lacks data that its start-up code needs",
+                None => "Unknown whether complete: cfdfu does not recognise its start-up code",
             });
             self.line(&format!("CRC-32 {:08x}", image.crc32));
             self.line(&format!("SHA-256 {}", image.sha256));
@@ -746,7 +746,9 @@ impl Console {
     /// Warns that the drone was lost. The job resumes when the drone is back.
     pub(super) fn interrupted(&mut self, failure: &Failure) {
         self.end_bar();
-        let text = format!("{failure}. {}", report::drone_state(failure.drone));
+        // Unlike the state after a cancelled job, this state does not ask the user to start again.
+        let state = report::failure_problem(failure).advice.state.unwrap_or_default();
+        let text = format!("{failure}. {state}");
         self.log_line(Level::Warning, &text);
     }
 

@@ -336,7 +336,7 @@ impl Batch<'_> {
                 console.print_row_line(
                     id,
                     row,
-                    &format!("copy from {age} ago: {content}, {}", path.display()),
+                    &format!("previous firmware, saved {age} ago: {content}, {}", path.display()),
                 );
             }
             super::undo_task(*target, *allow_mismatch)
@@ -374,7 +374,7 @@ impl Batch<'_> {
         let shared = self.fleet.most_on_one_hub();
         if let Some(times) = times_on_one_wire(shared) {
             console.line(&format!(
-                "{shared} drones share one hub and its full-speed wire: together they take about {times:.1} times as long as \
+                "{shared} drones share one hub and its full-speed link: together they take about {times:.1} times as long as \
                  one. Spread them over several hubs to save time."
             ));
         }
@@ -455,7 +455,7 @@ impl Batch<'_> {
         let line = format!("{} {images}\n", row.device.strings.serial);
         if let Err(error) = journal.write_all(line.as_bytes()).and_then(|()| journal.sync_all()) {
             console.line(&format!(
-                "Warning: cannot write the journal ({error}): --resume may flash this drone again."
+                "Warning: cannot record that this drone is done ({error}). --resume may flash it again."
             ));
         }
     }

@@ -18,12 +18,13 @@ through each step.";
 const SETTINGS: &str = "\
 Settings, all optional: glyphs (\"unicode\", \"cp437\" or \"ascii\"), color (\"always\" or \"never\"), theme \
 (\"auto\", \"dark\" or \"light\": the background of your terminal), images (the folder where the file picker \
-starts), logs (the number of run logs to keep, 50 by default). cfdfu never writes to this file.";
+starts), logs (the number of job logs to keep, 50 by default), and source in the section \
+[releases] (a folder made by cfdfu fetch --to, instead of the network). cfdfu never writes to this file.";
 
 /// The paths on Linux and, in the last entry, on the other systems, where the `directories` crate determines the paths.
 const FILES: [(&str, &str); 3] = [
     ("~/.config/cfdfu/config.toml", SETTINGS),
-    ("~/.local/state/cfdfu", "Copies for undo, recent images, logs and bug reports."),
+    ("~/.local/state/cfdfu", "The previous firmware for undo, recent images, logs and bug reports."),
     (
         "On macOS and Windows",
         "macOS: both in ~/Library/Application Support/cfdfu. Windows: %APPDATA%\\cfdfu and %LOCALAPPDATA%\\cfdfu.",

@@ -342,7 +342,7 @@ fn flash_and_put_back(
     console: &mut Console,
 ) -> Result<(), EarlyEnd> {
     let Some(copy) = overwritten(&task, before) else {
-        console.note("The flash contains no firmware that could be put back, so the image was not flashed.");
+        console.note("The image was not flashed: the drone contains no firmware to put back afterwards.");
         return Ok(());
     };
     run.has_flashed = true;

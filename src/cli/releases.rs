@@ -95,7 +95,7 @@ fn age(minutes: u64) -> String {
 /// Removes all lists and files that were fetched. The demo removes nothing.
 pub(super) fn forget(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     if global.demo.is_some() {
-        console.line("Nothing was removed: the demo uses no releases of this computer.");
+        console.line("Nothing was removed: the demo does not use the releases on this computer.");
         return Ok(Exit::Done);
     }
     if let Some(cache) = Cache::of_user(false) {

@@ -28,7 +28,8 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
         }
         Ok(_) => {
             let advice = format!(
-                "cfdfu does not change an existing file. If you do not need it, run `sudo rm {FILE}` and then this command again."
+                "cfdfu does not change an existing file. If you do not need that file, run `sudo rm {FILE}`, then \
+                 `sudo cfdfu udev --install`."
             );
             let message = format!("{FILE} exists with different content");
             return Err(Problem::new(Exit::CannotCreate, ProblemKind::RulesExist, &message).advise(&advice));

@@ -227,7 +227,7 @@ pub(crate) fn remedy(module: &Module) -> &'static str {
         }
         Module::Radio | Module::System => {
             "Unplug USB and the battery, then switch the drone on. If the test fails again, use cfclient to update the \
-             radio chip over radio to the release that you flashed. USB cannot reach it."
+             radio chip over radio (USB cannot reach it) to the release that you flashed."
         }
         Module::LastRun => {
             "Switch the drone off and on, which clears the error. If it comes back, undo the flash and report the \

@@ -44,7 +44,7 @@ pub enum ReleaseDefect {
     /// Only for an archive without a manifest, because every file in such an archive is examined.
     #[error("its files are larger than {} MiB in total", LOOSE_MAX / 1024 / 1024)]
     TooLargeInTotal,
-    #[error("its manifest is damaged: {0}")]
+    #[error("its manifest is invalid: {0}")]
     Manifest(String),
     /// A manifest in a newer format.
     #[error("its manifest has version {0}; only versions 1 and 2 are supported")]

@@ -231,14 +231,14 @@ impl fmt::Display for LogEntry {
             E::ClearingStatus => f.write_str("Clearing status"),
             E::Aborting(state) => write!(f, "Aborting previous incomplete transfer, device was in {state}"),
             E::ObeyingPoll(why) => {
-                write!(f, "{why}; from now on, each wait is as long as the device asks")
+                write!(f, "{why}; from now on, waiting as long as the device requests")
             }
             E::Repeating(error) => write!(f, "{error}; trying again"),
 
             E::Board(board) => write!(f, "Board {board}"),
             E::BoardUnread => f.write_str("The board of this drone could not be read"),
             E::BoardNotChecked => {
-                f.write_str("The image may be for another board; writing it anyway (--allow-mismatch)")
+                f.write_str("The image may be for a different board; writing it anyway (--allow-mismatch)")
             }
             E::OtherBoardAllowed(board) => {
                 write!(f, "The image is not for board {board}; writing it anyway (--allow-mismatch)")
@@ -261,12 +261,12 @@ impl fmt::Display for LogEntry {
             E::Compared { same, of } => write!(f, "{same} of {of} sectors already hold the image"),
             E::NothingToWrite => f.write_str("The flash already holds this image; nothing to write"),
 
-            E::CopyKept(path) => write!(f, "Kept the previous firmware for undo: {}", path.display()),
+            E::CopyKept(path) => write!(f, "Saved the previous firmware for undo: {}", path.display()),
             E::EarlierCopyKept => f.write_str(
                 "An earlier flash was interrupted; undo restores the firmware from before that flash",
             ),
             E::NoCopy(why) => {
-                write!(f, "The previous firmware is not kept, so this flash cannot be undone: {why}")
+                write!(f, "The previous firmware is not saved, so this flash cannot be undone: {why}")
             }
 
             E::WidthSet { words: true, assumed: false } => f.write_str("Programming 32 bits at a time"),

@@ -78,7 +78,7 @@ pub enum Refusal {
     /// A backup whose bootloader was not Bitcraze's.
     #[error("the previous bootloader was not Bitcraze's")]
     NoLoaderBefore,
-    #[error("the copy is blank: the flash was blank before the last change")]
+    #[error("the flash was blank before the last change")]
     NothingBefore,
     /// The file ends before the last byte that its own start-up code reads.
     #[error("the file ends after {bytes} bytes, but its own start-up code needs {needs}: it was cut off")]
@@ -91,13 +91,13 @@ pub enum Refusal {
     #[error("the file lacks {bytes} bytes that its own start-up code needs")]
     LeavesOut { bytes: usize },
     /// A backup that contains incomplete firmware.
-    #[error("the firmware in this copy of the whole flash is incomplete")]
+    #[error("the firmware in this whole-flash backup is incomplete")]
     IncompleteCopy,
     /// An image that cfdfu does not recognise.
     #[error("this image is not recognised as Crazyflie firmware")]
     Unknown,
     /// The user passed a backup as the firmware.
-    #[error("this is a copy of the whole flash ({0}), not firmware")]
+    #[error("this is a whole-flash backup ({0}), not firmware")]
     WholeFlash(Content),
     /// The file specifies an address, and the user requested a different one.
     #[error("the file belongs at {placed}, not at {asked}")]
@@ -175,7 +175,7 @@ pub fn restore(
         Content::WholeFlash(_) | Content::Unknown { link: Some(LOADER_BASE) } if overrides.allow_mismatch => {
             None
         }
-        Content::WholeFlash(_) => Some("a copy of the whole flash without the Bitcraze bootloader"),
+        Content::WholeFlash(_) => Some("a whole-flash backup without the Bitcraze bootloader"),
         Content::Firmware(_) => Some("Crazyflie firmware"),
         Content::Radio => Some("an image for the radio chip (nRF51)"),
         Content::Unknown { .. } => Some("an image that is not recognised"),

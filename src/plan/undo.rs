@@ -40,10 +40,10 @@ pub enum Last {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NoCopy {
     /// No change to this drone is recorded.
-    #[error("there is nothing to undo yet")]
+    #[error("no saved firmware to restore")]
     NeverFlashed,
     /// The user passed `--no-undo`, or the copy could not be saved.
-    #[error("the last flash kept no copy of what it overwrote")]
+    #[error("the last flash did not save the previous firmware")]
     NotKept,
     #[error("the flash was blank before the last change")]
     WasBlank,
@@ -51,7 +51,7 @@ pub enum NoCopy {
     #[error("the firmware before the last flash was incomplete")]
     WasIncomplete,
     /// The copy's file was modified or truncated.
-    #[error("the copy of the previous firmware is damaged")]
+    #[error("the saved previous firmware is damaged")]
     Damaged,
 }
 

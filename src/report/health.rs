@@ -28,7 +28,7 @@ pub(crate) fn advice_if_restarting(health: &Health) -> String {
                  deck. Take off the decks, then switch the drone off and on. If that does not help, undo the flash."
             .to_owned(),
         Some(it) => format!(
-            "The Crazyflie restarted by itself, because its firmware stopped with an error ({}). Take off the decks, then \
+            "The Crazyflie restarted because its firmware stopped with an error ({}). Take off the decks, then \
              switch the drone off and on. If it happens again, undo the flash and report the error to the author of the \
              firmware.",
             describe_crash(it)

@@ -30,7 +30,7 @@ pub(crate) fn platform_change(change: PlatformChange) -> String {
 /// Returns the problem with a file whose SHA-256 is not the expected one.
 pub(crate) fn wrong_checksum(expected: Sha256, found: Sha256) -> Problem {
     let message = format!("its SHA-256 is {found}, not {expected}");
-    let advice = "The file is damaged or not the one you expected. Download it again. Nothing was changed.";
+    let advice = "Nothing was changed. The file is damaged or not the one you expected: download it again.";
     Problem::new(Exit::Image, ProblemKind::WrongChecksum, &message).advise(advice)
 }
 
@@ -38,29 +38,29 @@ pub(crate) fn wrong_checksum(expected: Sha256, found: Sha256) -> Problem {
 pub fn image_error(error: &ImageError) -> Problem {
     let right = format!("Use {}.", any_image());
     let advice = match error {
-        ImageError::Empty => "Build or download it again.",
+        ImageError::Empty => "Build or download the file again.",
         ImageError::Text => &right,
         ImageError::WebPage => {
             &format!("The browser saved the web page instead of the file it links to. {right}")
         }
-        ImageError::Packed(_) => &format!("Unpack it first. {right}"),
+        ImageError::Packed(_) => &format!("Unpack the file first. {right}"),
         ImageError::TooLarge { .. } | ImageError::FileTooLarge => {
             &format!("This is not a Crazyflie image: firmware is 240 to 310 kB. {right}")
         }
         ImageError::Blank { .. } => "A dump of an erased chip looks like this. There is nothing to flash.",
         ImageError::OtherPlatform { .. } => "Download the release for your board again.",
         ImageError::Release(_) => {
-            "Releases are named firmware-cf2-….zip (github.com/bitcraze/crazyflie-release/releases). You can also unpack \
-             one and use the STM32's .bin from it."
+            "Use a release such as firmware-cf2-….zip (github.com/bitcraze/crazyflie-release/releases), or unpack one and \
+             use the STM32's .bin from it."
         }
         ImageError::Overlap(_)
         | ImageError::DfuSe(_)
         | ImageError::Suffix(_)
         | ImageError::Hex(_)
-        | ImageError::Elf(_) => "Build or download it again.",
+        | ImageError::Elf(_) => "Build or download the file again.",
     };
     Problem::new(Exit::Image, ProblemKind::MalformedImage, error)
-        .advise(format!("{advice} Nothing was changed."))
+        .advise(format!("Nothing was changed. {advice}"))
 }
 
 /// Returns the problem with a refused image.
@@ -69,13 +69,13 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
     let (kind, advice) = match refusal {
         // Firmware never fits in the bootloader's sector, so this must be a bootloader.
         Refusal::CutOff { needs, .. } if *needs <= LOADER_MAX => {
-            (ProblemKind::IncompleteImage, format!("Download it again: {RIGHT_LOADER}."))
+            (ProblemKind::IncompleteImage, format!("Download the file again: {RIGHT_LOADER}."))
         }
         Refusal::CutOff { .. } => {
-            (ProblemKind::IncompleteImage, format!("Download or build it again: {}.", any_image()))
+            (ProblemKind::IncompleteImage, format!("Download or build the file again: {}.", any_image()))
         }
         Refusal::LeavesOut { .. } => {
-            (ProblemKind::IncompleteImage, "Part of it was lost: build it again, or use the .bin.".to_owned())
+            (ProblemKind::IncompleteImage, "Build the file again, or use the .bin.".to_owned())
         }
         Refusal::IncompleteCopy => (
             ProblemKind::IncompleteImage,
@@ -119,7 +119,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
         ),
         Refusal::WholeFlash(_) => (
             ProblemKind::BackupImage,
-            "To write it back, including the bootloader: `cfdfu restore-bootloader FILE`.".to_owned(),
+            "To restore the backup, including the bootloader: `cfdfu restore-bootloader FILE`.".to_owned(),
         ),
         Refusal::Placed { placed, .. } => {
             (ProblemKind::WrongAddress, format!("Omit --address: the file goes to {placed} by default."))
@@ -140,16 +140,13 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
         ),
         Refusal::Foreign { .. } => (
             ProblemKind::WrongAddress,
-            format!(
-                "It is not Crazyflie firmware, which is linked for {FIRMWARE_BASE}. Use {}.",
-                any_image()
-            ),
+            format!("Crazyflie firmware is linked for {FIRMWARE_BASE}. Use {}.", any_image()),
         ),
         Refusal::WrongAddress { .. } => (
             ProblemKind::WrongAddress,
             format!(
-                "It was built with CLOAD=0 and would overwrite the bootloader. Build it again without CLOAD=0, for \
-                 {FIRMWARE_BASE}."
+                "The image was built with CLOAD=0 and would overwrite the bootloader. Build it again without CLOAD=0, \
+                 for {FIRMWARE_BASE}."
             ),
         ),
         Refusal::BootloaderSector { .. } => (
@@ -157,12 +154,12 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
             format!("Only `restore-bootloader` writes there; firmware goes to {FIRMWARE_BASE}."),
         ),
         Refusal::PastTheEnd { .. } => {
-            (ProblemKind::TooLarge, format!("It cannot be Crazyflie firmware. Use {}.", any_image()))
+            (ProblemKind::TooLarge, format!("The image cannot be Crazyflie firmware. Use {}.", any_image()))
         }
         Refusal::NotFlash { .. } => (ProblemKind::NotFlash, format!("Firmware goes to {FIRMWARE_BASE}.")),
         Refusal::Unaligned { .. } => (ProblemKind::Unaligned, format!("Firmware goes to {FIRMWARE_BASE}.")),
     };
-    let problem = Problem::new(Exit::Image, kind, refusal).advise(format!("{advice} Nothing was changed."));
+    let problem = Problem::new(Exit::Image, kind, refusal).advise(format!("Nothing was changed. {advice}"));
     match in_interface(refusal) {
         Some(advice) => problem.in_interface(advice),
         None => problem,
@@ -172,7 +169,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
 /// Returns the advice for the interface, if it differs from the general advice, which may name a command or an option.
 fn in_interface(refusal: &Refusal) -> Option<String> {
     let text = match refusal {
-        Refusal::IncompleteCopy => "This backup has no complete firmware. Choose another file.".to_owned(),
+        Refusal::IncompleteCopy => "Choose another file.".to_owned(),
         Refusal::LoaderAsFirmware => {
             format!("To restore a bootloader: Esc, then b. To flash firmware, choose {}.", any_image())
         }
@@ -182,7 +179,7 @@ fn in_interface(refusal: &Refusal) -> Option<String> {
         }
         Refusal::Unknown | Refusal::OtherDevice { .. } => format!("Choose {}.", any_image()),
         Refusal::WholeFlash(_) => {
-            "To write it back, including the bootloader: Esc, then b, and choose it there.".to_owned()
+            "To restore it, including the bootloader: Esc, then b, and choose it there.".to_owned()
         }
         Refusal::BootloaderSector { .. } => "Only a bootloader goes there: Esc, then b.".to_owned(),
         _ => return None,

@@ -34,7 +34,7 @@ pub(crate) fn assumption(it: Assumption) -> &'static str {
         Assumption::EntryTime => "DFU mode appears within 2 s",
         Assumption::LeaveStarts => "Leaving DFU mode starts the firmware",
         Assumption::LeaveResets => "Leaving DFU mode at a blank address resets the chip",
-        Assumption::LeaveByHand => "After manual entry, the drone does not start by itself",
+        Assumption::LeaveByHand => "After entry by hand, leaving DFU mode does not start the firmware",
         Assumption::RomPredictsStart => "The version of the ROM predicts whether the firmware starts",
         Assumption::PutBack => "The previous contents are back, byte for byte",
     }
@@ -47,7 +47,7 @@ fn consequence(it: Assumption) -> &'static str {
         Assumption::Descriptors => "cfdfu does not write to another chip",
         Assumption::SetInterface => "cfdfu uses the first setting for every memory",
         Assumption::OptionBytes => "cfdfu checks each erase instead of the protection",
-        Assumption::Otp => "cfdfu asks whether the image fits",
+        Assumption::Otp => "cfdfu refuses the image unless you confirm that it is for this board",
         Assumption::RomVersion | Assumption::RomPredictsStart => {
             "cfdfu cannot predict whether the drone stays dark"
         }

@@ -4,11 +4,11 @@ use super::{Exit, Problem, ProblemKind};
 use crate::releases::ReleaseError;
 
 /// Advice for a computer without a network.
-const VIA_FOLDER: &str = "Or fetch it on another computer with `cfdfu fetch --to FOLDER`, and use that folder here \
-    with `--from FOLDER`.";
-/// The same advice for the interface, whose picker can open the folder.
-const VIA_FOLDER_IN_INTERFACE: &str = "Or fetch it on another computer with `cfdfu fetch --to FOLDER`, copy the \
-    folder here, and choose the file in it (Tab).";
+const VIA_FOLDER: &str = "Or fetch the release on another computer with `cfdfu fetch --to FOLDER`, and use that folder \
+    here with `--from FOLDER`.";
+/// The same advice for the interface, whose picker can open the folder, without the start of the sentence.
+const VIA_FOLDER_IN_INTERFACE: &str = "run `cfdfu fetch --to FOLDER` on another computer, copy the folder here, and \
+    choose the file in it (Tab).";
 
 /// Returns the problem to report for this error. `now` is the time in seconds since 1970.
 pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
@@ -30,7 +30,7 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
     };
     let advice = match error {
         E::Unreachable { .. } => format!("Check the network connection. {VIA_FOLDER}"),
-        E::NoAnswer { host } => format!("A firewall may block {host}. Ask for access to it. {VIA_FOLDER}"),
+        E::NoAnswer { host } => format!("A firewall may be blocking {host}. Ask for access. {VIA_FOLDER}"),
         E::Proxy { .. } => "Check the variables HTTPS_PROXY and NO_PROXY.".to_owned(),
         E::Certificate { .. } => {
             "Check the date of this computer. If a proxy inspects all connections here, install its certificate.".to_owned()
@@ -50,7 +50,7 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
             "Run the command again. A download continues where it stopped.".to_owned()
         }
         E::BadList(_) | E::TooLong { .. } => {
-            "Something between this computer and GitHub may have changed the answer. Nothing was kept.".to_owned()
+            "Something between this computer and GitHub may have changed the answer. Nothing was saved.".to_owned()
         }
         E::ForeignHost { .. } => "Nothing was fetched from that host.".to_owned(),
         E::NoSuchRelease { available, .. } | E::NoAsset { available, .. } if !available.is_empty() => {
@@ -60,7 +60,7 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
             "`cfdfu releases` lists the releases.".to_owned()
         }
         E::OtherSize { .. } | E::OtherDigest { .. } | E::NotAnImage { .. } => {
-            "The download is damaged, or not what Bitcraze published. Nothing was kept. Run the command again."
+            "The download is damaged, or not what Bitcraze published. Nothing was saved. Run the command again."
                 .to_owned()
         }
         E::Replaced { .. } => {
@@ -84,18 +84,19 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
 fn in_interface(error: &ReleaseError) -> Option<String> {
     use ReleaseError as E;
     Some(match error {
-        E::Unreachable { .. } => format!("Check the network connection. {VIA_FOLDER_IN_INTERFACE}"),
+        E::Unreachable { .. } => format!("Check the network connection, or {VIA_FOLDER_IN_INTERFACE}"),
         E::NoAnswer { host } => {
-            format!("A firewall may block {host}. Ask for access to it. {VIA_FOLDER_IN_INTERFACE}")
+            format!("A firewall may be blocking {host}. Ask for access, or {VIA_FOLDER_IN_INTERFACE}")
         }
         E::Status { status: 401, .. } => return None,
         E::Status { .. } | E::TooManyRedirects { .. } | E::Cut { .. } => {
             "Try again. A download continues where it stopped.".to_owned()
         }
         E::OtherSize { .. } | E::OtherDigest { .. } | E::NotAnImage { .. } => {
-            "The download is damaged, or not what Bitcraze published. Nothing was kept. Try again.".to_owned()
+            "The download is damaged, or not what Bitcraze published. Nothing was saved. Try again."
+                .to_owned()
         }
-        E::NotKept { .. } => format!("It was not fetched to this folder. {VIA_FOLDER_IN_INTERFACE}"),
+        E::NotKept { .. } => format!("To get it, {VIA_FOLDER_IN_INTERFACE}"),
         _ => return None,
     })
 }

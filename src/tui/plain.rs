@@ -215,7 +215,7 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
                     let down = std::iter::repeat_n(key(Key::Down), down);
                     std::iter::once(key(Key::Home)).chain(down).collect()
                 }
-                None => vec![Msg::Notice("No row of the list has this number.".to_owned())],
+                None => vec![Msg::Notice("The list has no row with this number.".to_owned())],
             }
         }
         Screen::Releases(_) if is_tab => vec![key(Key::Tab)],

@@ -27,7 +27,7 @@ pub(super) const COLUMNS: u16 = 78;
 /// The width of a row's progress bar.
 const BAR: usize = 8;
 /// What the plan shows for a device that may not be a Crazyflie.
-const NO_EVIDENCE: &str = "Unless its job finds a sign of a Crazyflie, this device is not written. To flash it anyway, \
+const NO_EVIDENCE: &str = "Unless cfdfu finds a sign of a Crazyflie, this device is not flashed. To flash it anyway, \
     press Enter on its row afterwards, then t.";
 
 /// Draws the screen of a batch. `with_log` adds the log below the table, because the log has no column of its own.
@@ -168,7 +168,7 @@ fn step<'a>(app: &App, view: &BatchView, id: usize, row: &Row, theme: &Theme) ->
     let identifies = view.stage == BatchStage::Identifying;
     let (words, style) = match &row.state {
         _ if matches!(view.stage, BatchStage::Asking(_)) => prospect(app, view, id, row, theme),
-        RowState::Held => ("was here before: plug it in again".to_owned(), theme.faint),
+        RowState::Held => ("plugged in earlier: replug it".to_owned(), theme.faint),
         RowState::Queued => ("waiting".to_owned(), theme.faint),
         RowState::Entering | RowState::Examining | RowState::Working(..) if identifies => {
             ("reading".to_owned(), theme.plain)
@@ -228,7 +228,7 @@ fn in_short(failure: &Failure) -> String {
         FailureKind::OtherBoard { .. } => "other board: not changed",
         FailureKind::UnknownBoard { .. } => "unknown board: not changed",
         FailureKind::NotACrazyflie { .. } | FailureKind::OtherChip => "not a Crazyflie: not changed",
-        FailureKind::OtherDrone { .. } => "another drone is on its port",
+        FailureKind::OtherDrone { .. } => "different drone on its port",
         FailureKind::NoDevice | FailureKind::NoMatch(_) => "no longer plugged in",
         FailureKind::NoAccess(_) => "no permission",
         FailureKind::Held => "in use by another program",

@@ -60,7 +60,7 @@ fn groups<'a>(app: &App, theme: &Theme) -> Option<Line<'a>> {
 pub(super) fn meanings(theme: &Theme) -> Vec<(&'static str, Style, &'static str)> {
     let states = [
         (None, "not known"),
-        (Some(SectorState::Same), "kept: it already holds the image"),
+        (Some(SectorState::Same), "kept: already matches the image"),
         (Some(SectorState::ToErase), "to be erased"),
         (Some(SectorState::Erased), "erased"),
         (Some(SectorState::Written), "written, not checked yet"),
@@ -74,7 +74,7 @@ pub(super) fn meanings(theme: &Theme) -> Vec<(&'static str, Style, &'static str)
             (glyph, style, text)
         })
         .collect();
-    rows.push((theme.protected, theme.bad, "write-protected: it cannot be changed"));
+    rows.push((theme.protected, theme.bad, "write-protected: cannot be changed"));
     rows
 }
 

@@ -76,7 +76,7 @@ fn blink_lines<'a>(app: &App, blink: &Blink, theme: &Theme) -> Vec<Line<'a>> {
 /// Returns what happens to the drone if the job is stopped now.
 pub(super) fn stop_consequence(app: &App) -> &'static str {
     if app.batch().is_some() {
-        return "A drone that is being written will not fly until it is flashed again. The others stay as they are.";
+        return "A half-flashed drone will not fly until you flash it again. The others stay as they are.";
     }
     let Some(view) = app.job() else { return "The job has ended." };
     let progress = &view.facts.progress;

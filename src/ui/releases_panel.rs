@@ -89,8 +89,8 @@ pub(super) fn invitation(view: &ReleasesView) -> [String; 2] {
     };
     [
         format!("cfdfu can fetch {what}."),
-        "It asks api.github.com which releases there are, and downloads from github.com the one that you choose. \
-         It connects to nothing else, and only when you ask for it."
+        "cfdfu asks api.github.com for the list, and downloads your choice from github.com. It connects to \
+         nothing else, and only at your request."
             .to_owned(),
     ]
 }

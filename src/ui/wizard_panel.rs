@@ -107,7 +107,7 @@ fn text_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     match wizard.step {
         WizardStep::Prepare => {
             if app.devices.list().iter().any(|device| device.mode == Mode::Firmware) {
-                let advice = "A running Crazyflie is plugged in. With firmware 2022.03 or newer it needs no button: \
+                let advice = "A running Crazyflie is plugged in. Firmware 2022.03 or newer needs no button: \
                               press Esc, then f.";
                 lines.push(Line::from(Span::styled(advice, theme.warn)));
             }

@@ -286,7 +286,7 @@ fn a_backup_is_accepted_by_restore_and_refused_by_flash() {
     let objects = folder.json("inspect mine.bin").objects();
     assert_eq!((&objects[0]["kind"], &objects[0]["version"]), (&"backup".into(), &"2025.02".into()));
     let Ran { code, err, .. } = folder.run("flash mine.bin --demo=dfu");
-    assert!(code == 65 && err.contains("cfdfu restore-bootloader FILE"), "{err}");
+    assert!(code == 65 && err.contains("`cfdfu restore-bootloader"), "{err}");
     let ran = folder.json("restore-bootloader mine.bin --demo=overwritten");
     let objects = ran.objects();
     let result = objects.last().unwrap();

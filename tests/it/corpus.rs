@@ -326,7 +326,7 @@ fn malformed_others() -> Vec<Case> {
             zip(&[("readme.txt", b"hello")], CompressionMethod::Stored),
             "no manifest.json and contains no firmware",
         ),
-        ("manifest.zip", zipped("a", "{"), "manifest is damaged"),
+        ("manifest.zip", zipped("a", "{"), "manifest is invalid"),
         ("future.zip", zipped("a", r#"{"version": 3}"#), "version 3; only versions 1 and 2 are supported"),
         (
             "radio.zip",
@@ -382,7 +382,7 @@ fn foreign() -> Vec<Case> {
         ("in.zip", stored(&[("cf2.bin", PAGE.as_bytes())]), page),
         ("release-in.zip", release("cf2", PAGE.as_bytes(), CompressionMethod::Stored), page),
         ("utf8.txt", "Utgåvor\n".as_bytes().to_vec(), "a text file"),
-        ("cf2.bin.gz", [b"\x1F\x8B\x08\0", &bin[..]].concat(), "this is a gzip file|Unpack it first"),
+        ("cf2.bin.gz", [b"\x1F\x8B\x08\0", &bin[..]].concat(), "this is a gzip file|Unpack the file first"),
         (
             "zip-in.zip",
             stored(&[("cf2.zip", &stored(&[("cf2.bin", &bin)]))]),
@@ -676,7 +676,7 @@ fn placements() -> Vec<Placement> {
             linked_low,
             "flash --allow-mismatch --address 0x08004000",
             65,
-            "It is not Crazyflie firmware",
+            "Crazyflie firmware is linked for 0x08004000",
         ),
         (
             "noise.dfu",
@@ -707,7 +707,7 @@ fn placements() -> Vec<Placement> {
             65,
             "belongs at 0x08000000, but the file places it at 0x08004000",
         ),
-        ("both.dfu", both.clone(), "flash", 65, "copy of the whole flash"),
+        ("both.dfu", both.clone(), "flash", 65, "whole-flash backup"),
         ("both.dfu", both, "restore-bootloader", 0, ""),
         (
             "moved.dfu",

@@ -293,6 +293,6 @@ fn undo_all_refuses_drones_without_a_copy() {
     let folder = Folder::with_image();
     let Ran { code, out, .. } = folder.cfdfu("undo --all --demo=fleet-dfu --jobs 8").fast().run();
     assert_eq!(code, 66, "{out}");
-    assert!(out.contains("nothing to undo: there is nothing to undo yet"), "{out}");
+    assert!(out.contains("nothing to undo: no saved firmware to restore"), "{out}");
     assert!(out.contains("8 drones: 8 refused"), "{out}");
 }

@@ -40,7 +40,7 @@ const VARIANTS: &[(&str, &[(&str, &str)])] = &[
         "byte-mode",
         &[
             ("The ROM accepts 32 bits, and the setting reads back", "refused"),
-            ("After manual entry, the drone does not start by itself", "running after"),
+            ("After entry by hand, leaving DFU mode does not start the firmware", "running after"),
         ],
     ),
     (
@@ -48,7 +48,7 @@ const VARIANTS: &[(&str, &[(&str, &str)])] = &[
         &[
             ("At 32 bits, writing 2048 bytes takes less than 22 ms", "37.2 ms at 8 bits, 37.2 ms at 32 bits"),
             ("At 32 bits, an erase is at least a quarter faster", "1852 ms at 8 bits, 1852 ms at 32 bits"),
-            ("After manual entry, the drone does not start by itself", "running after"),
+            ("After entry by hand, leaving DFU mode does not start the firmware", "running after"),
         ],
     ),
     (
@@ -56,7 +56,7 @@ const VARIANTS: &[(&str, &[(&str, &str)])] = &[
         &[
             ("Writing 2048 bytes at 8 bits takes 28 to 100 ms", "209 ms"),
             ("At 32 bits, writing 2048 bytes takes less than 22 ms", "209 ms at 8 bits, 55.6 ms at 32 bits"),
-            ("After manual entry, the drone does not start by itself", "running after"),
+            ("After entry by hand, leaving DFU mode does not start the firmware", "running after"),
         ],
     ),
 ];

@@ -369,7 +369,7 @@ fn releases_in_a_folder_can_be_flashed_without_a_network() {
     assert_eq!(desk.github.take_requests(), Vec::<String>::new());
     let ran = desk.run("flash --release 2025.02 --from stick --demo=dfu");
     assert_eq!(ran.code, 66, "{}", ran.err);
-    assert!(ran.err.contains("not kept on this computer"), "{}", ran.err);
+    assert!(ran.err.contains("not saved on this computer"), "{}", ran.err);
     let ran = desk.run("flash --release 2024.01 --demo=dfu");
     assert_eq!(ran.code, 66);
     assert!(ran.err.contains("Available: 2026.08, 2025.02"), "{}", ran.err);

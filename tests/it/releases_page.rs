@@ -125,7 +125,7 @@ fn plain_mode_fetches_a_release_and_keeps_it() {
     let desk = ReleaseFixture::new();
     let plain = |input: &str| desk.cfdfu("--plain --device 9-9").input(input).run();
     let first = plain("i\nreleases\nq\nq\n").out;
-    assert!(first.contains("It asks api.github.com which releases there are"), "{first}");
+    assert!(first.contains("cfdfu asks api.github.com for the list"), "{first}");
     assert_eq!(desk.github.take_requests(), Vec::<String>::new());
     let out = plain("i\nreleases\n\n1\nv\n\nq\n").out;
     for words in

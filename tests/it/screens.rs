@@ -424,7 +424,7 @@ fn a_row_that_waits_to_run_again_cannot_be_opened_and_a_stopped_row_is_not_resum
     ui.run_row(0, |_| false);
     ui.press('r');
     ui.press_enter();
-    assert!(ui.notice().contains("its job has not started yet"), "{}", ui.notice());
+    assert!(ui.notice().contains("the drone is still waiting"), "{}", ui.notice());
     // The opened row also names another cfdfu that uses the drone.
     ui.press('j');
     let holder = RunningInstance { pid: 7, port: "1-1.2".to_owned(), ..RunningInstance::default() };
@@ -462,7 +462,7 @@ fn an_opened_row_closes_if_its_drone_is_lost() {
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
     assert!(row_of(&shown, "1-1 ").contains("lost: plug it in again"), "{shown}");
     ui.press_enter();
-    assert!(ui.notice().contains("the drone is away"), "{}", ui.notice());
+    assert!(ui.notice().contains("the drone is lost"), "{}", ui.notice());
 }
 
 /// Only a running drone reports the radio address that serves as its name.
@@ -517,7 +517,7 @@ fn a_drone_that_may_not_be_a_crazyflie_is_flashed_only_from_its_row_and_after_a_
     assert!(flash(&ui, 1) == before && flash(&ui, 0)[0x4000..0x4000 + SEED_LEN] == image);
     ui.press('j');
     ui.press_enter();
-    assert!(shown(&ui).contains("press t. cfdfu shows"), "{}", shown(&ui));
+    assert!(shown(&ui).contains("press t, read the plan"), "{}", shown(&ui));
     ui.press('t');
     ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
     assert!(shown(&ui).contains("This may not be a Crazyflie. To confirm, type unknown"), "{}", shown(&ui));

@@ -55,13 +55,13 @@ check "an image for another board is flashed with --allow-mismatch" "$cfdfu" fla
 check "the right image is flashed over the wrong one" "$cfdfu" flash new.bin --no-leave
 check "M6: undo refuses to restore the image for another board" prints "--allow-mismatch" 65 "$cfdfu" undo
 check "M6: undo --allow-mismatch restores that image" prints "Flashed and verified" 0 "$cfdfu" undo --allow-mismatch --no-enter
-check "undo reports that the last flash kept no copy" sh -c "
+check "undo reports that the last flash did not save the previous firmware" sh -c "
   '$cfdfu' flash new.bin --no-leave --no-undo && '$cfdfu' undo >log 2>&1; status=\$?; cat log
-  [ \$status -eq 66 ] && grep -q 'kept no copy' log"
+  [ \$status -eq 66 ] && grep -q 'did not save the previous firmware' log"
 check "L5: without a home folder, flash reports that it keeps no copy" sh -c "
   chmod 666 $(node 0483:df11)
   setpriv --reuid 65534 --regid 65534 --clear-groups env -i '$cfdfu' flash old.bin --no-leave >log 2>&1; status=\$?; cat log
-  [ \$status -eq 0 ] && grep -q 'The previous firmware is not kept' log"
+  [ \$status -eq 0 ] && grep -q 'The previous firmware is not saved' log"
 echo "== undo in the interface after a flash from the command line"
 "$cfdfu" flash new.bin --no-leave >/dev/null
 rm -f state/cfdfu/logs/*

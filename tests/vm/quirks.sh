@@ -23,7 +23,7 @@ check "the shared serial number selects neither drone" prints "2 devices" 69 "$c
 check "the second drone is selected by its port" prints "Flashed and verified" 0 "$cfdfu" flash new.bin --device "$two" --no-leave
 check "the first drone still has its firmware" prints "firmware    firmware 2025.02" 0 "$cfdfu" identify --device "$one"
 check "the second drone contains the image" "$cfdfu" verify new.bin --device "$two"
-check "undo has no copy for the first drone" prints "kept no previous firmware" 66 "$cfdfu" undo --device "$one"
+check "undo has no copy for the first drone" prints "saved no previous firmware" 66 "$cfdfu" undo --device "$one"
 check "undo of the second drone uses its own copy" prints "Flashed and verified" 0 "$cfdfu" undo --device "$two"
 stop
 
@@ -97,9 +97,9 @@ stop
 echo "== without a network"
 check "fetch reports that the server cannot be reached" prints "api.github.com cannot be reached" 66 "$cfdfu" fetch 2026.08 --board cf2
 check "the advice is to fetch the release on a different computer" grep -q "cfdfu fetch --to FOLDER" printed
-check "flash --offline reports that the release is not kept" prints "not kept on this computer" 66 "$cfdfu" flash --release 2026.08 --board cf2 --offline
+check "flash --offline reports that the release is not saved" prints "not saved on this computer" 66 "$cfdfu" flash --release 2026.08 --board cf2 --offline
 mkdir -p stick/crazyflie-release
-check "flash --from reports that the folder has no release" prints "not kept" 66 "$cfdfu" flash --release latest --board cf2 --from stick
+check "flash --from reports that the folder has no release" prints "not saved" 66 "$cfdfu" flash --release latest --board cf2 --from stick
 
 echo "== boards that cannot be read"
 start nameless

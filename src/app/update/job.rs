@@ -186,7 +186,7 @@ fn resume_job(app: &mut App, resume: Resume) -> Vec<Effect> {
         return Vec::new();
     };
     app.devices.select(index);
-    app.log.push(app.now, Level::Info, "The drone is back: carrying on with the job");
+    app.log.push(app.now, Level::Info, "The drone is back. Carrying on");
     show_job(app, facts, Confirm::Go);
     vec![Effect::Bell(1), Effect::Resume(job)]
 }
