@@ -8,10 +8,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::crazyflie::Mode;
 use crate::crazyflie::names::RadioNames;
 use crate::doctor::Check;
 use crate::image::{Content, Image, Sha256};
-use crate::job::{Confirm, Device, DroneAt, Event, Job, Preview, Report, WaitFor};
+use crate::job::{Boot, Confirm, Device, DroneAt, Event, Job, Preview, Report, WaitFor};
 use crate::plan::admission::{self, ApprovedImage, Overrides, Purpose};
 use crate::plan::undo::{NoUndo, Piece};
 use crate::report::{Exit, Problem};
@@ -114,7 +115,7 @@ pub enum Background {
     Light,
 }
 
-/// The timing of key presses, for ignoring accidental ones. A key that is held down repeats about every 30 ms.
+/// The timing of key presses, used to ignore accidental ones. A key that is held down repeats about every 30 ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyRhythm {
     last: Duration,
@@ -248,9 +249,10 @@ pub struct Demo {
 /// What the LEDs of the simulated drone are doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DemoLeds {
-    /// The drone is off or running normally.
+    /// The drone is unplugged or running normally.
     #[default]
     Ordinary,
+    Dark,
     /// M2 blinks slowly.
     OneSlow,
     /// M2 blinks fast.
@@ -532,7 +534,7 @@ pub enum Msg {
     NotReread(Which),
     /// The local time of day, since midnight.
     TimeOfDay(Duration),
-    /// The content of a folder.
+    /// The contents of a folder.
     Listed(PathBuf, Result<Vec<Entry>, String>),
     /// The text of the path field when the completion was requested, and the text to append.
     Completed(String, String),
@@ -648,6 +650,15 @@ impl App {
             after_quit: Then::End,
             exit: None,
         }
+    }
+
+    /// Returns whether the drone was not seen to start after this job, but is running now.
+    pub(crate) fn has_started_later(&self, report: &Report) -> bool {
+        let used = self.facts().and_then(|facts| facts.device.as_ref());
+        let is_running = |device: &Device| {
+            device.mode == Mode::Firmware && used.is_some_and(|used| used.may_be_same(device))
+        };
+        report.boot == Boot::NotSeen && self.devices.list().iter().any(is_running)
     }
 
     /// Returns the local time of day, in hours and minutes, once `left` has passed.

@@ -150,6 +150,9 @@ pub(crate) fn describe_restart(report: &Report) -> Option<String> {
     Some(text)
 }
 
+/// Replaces the advice about a drone that was not seen to start, once it has started.
+pub(crate) const STARTED_LATER: &str = "Your Crazyflie has started.";
+
 /// Why a batch skips its remaining drones.
 pub(crate) const FAILED_ALIKE: &str = "The first three drones failed in the same way, so the remaining drones were skipped. Check the \
                                        image, the hub and the cables, then try again.";

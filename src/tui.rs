@@ -520,7 +520,8 @@ fn read_demo_state(bus: &SimBus, name: &str) -> Demo {
     let state = bus.with(0, |drone, now| (drone.is_plugged_in(), drone.is_button_held(), drone.leds(now)));
     let (plugged, button, leds) = state.unwrap_or_default();
     let leds = match leds {
-        SimLeds::Dark | SimLeds::Lit => DemoLeds::Ordinary,
+        SimLeds::Dark => DemoLeds::Dark,
+        SimLeds::Lit => DemoLeds::Ordinary,
         SimLeds::Slow => DemoLeds::OneSlow,
         SimLeds::Fast => DemoLeds::OneFast,
         SimLeds::TwoSlow => DemoLeds::TwoSlow,

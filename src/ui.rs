@@ -19,7 +19,7 @@ use ratatui::widgets::{Block, Padding, Paragraph, Widget};
 
 use crate::app::batch::BatchStage;
 use crate::app::keys::{Action, Binding};
-use crate::app::{App, DemoLeds, Goal, JobView, Screen, Slot, Stage};
+use crate::app::{App, Demo, DemoLeds, Goal, JobView, Screen, Slot, Stage};
 use crate::job::{Failure, Outcome};
 use crate::report::Exit;
 use crate::usb::descriptor::is_printable;
@@ -268,21 +268,28 @@ fn steps(app: &App) -> [(&'static str, StepState); 5] {
     std::array::from_fn(|n| (names[n], states[n]))
 }
 
+/// Describes the cable, the button and the LEDs of the simulated drone.
+fn describe_demo(demo: &Demo) -> String {
+    let cable = if demo.plugged { "" } else { ", unplugged" };
+    let button = if demo.button { ", button held" } else { "" };
+    let leds = match demo.leds {
+        DemoLeds::Dark if demo.plugged => ", LEDs dark",
+        DemoLeds::Ordinary | DemoLeds::Dark => "",
+        DemoLeds::OneSlow => ", M2 blinks slowly",
+        DemoLeds::OneFast => ", M2 blinks fast",
+        DemoLeds::TwoSlow => ", M2, M3 blink slowly",
+        DemoLeds::TwoLit => ", M2, M3 stay lit",
+        DemoLeds::Red => ", M1 blinks red",
+    };
+    format!("SIMULATED{cable}{button}{leds}")
+}
+
 fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     // The demo's badge has its own area, so that nothing is drawn over it.
-    let badge = app.demo.as_ref().map(|demo| {
-        let cable = if demo.plugged { "" } else { ", unplugged" };
-        let button = if demo.button { ", button held" } else { "" };
-        let leds = match demo.leds {
-            DemoLeds::Ordinary => "",
-            DemoLeds::OneSlow => ", M2 blinks slowly",
-            DemoLeds::OneFast => ", M2 blinks fast",
-            DemoLeds::TwoSlow => ", M2, M3 blink slowly",
-            DemoLeds::TwoLit => ", M2, M3 stay lit",
-            DemoLeds::Red => ", M1 blinks red",
-        };
-        Line::from(Span::styled(format!(" SIMULATED{cable}{button}{leds} "), theme.warn))
-    });
+    let badge = app
+        .demo
+        .as_ref()
+        .map(|demo| Line::from(Span::styled(format!(" {} ", describe_demo(demo)), theme.warn)));
     let width = badge.as_ref().map_or(0, |badge| u16::try_from(badge.width()).unwrap_or(0));
     let [left, label] = area.layout(&Layout::horizontal([Constraint::Fill(1), Constraint::Length(width)]));
     let (done, now, failed) = theme.ticks;

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::crazyflie::{Mode, RelatedDevice};
 use crate::fleet::FleetMsg;
-use crate::job::{Event, Level, Other};
+use crate::job::{Event, Level, Other, Outcome};
 use crate::report;
 use crate::supervise::Ended;
 
@@ -98,8 +98,8 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             None => Vec::new(),
         },
         Msg::TimeOfDay(time) => {
-            // Compute the time of day at startup again, because the computer may have been suspended. Midnight may have
-            // passed since startup.
+            // The clock of `now` stops while the computer is suspended, so compute the time of day at startup for each
+            // job. Wrap at 24 h, because midnight may have passed since then.
             const DAY: u64 = 24 * 60 * 60;
             let started_at = (time.as_secs() + DAY - app.now.as_secs() % DAY) % DAY;
             app.started_at = Some(Duration::from_secs(started_at));
@@ -163,7 +163,7 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     if app.overlay.is_none() {
         app.overlay_scroll = 0;
     }
-    // A notice is shown at most until the next key press.
+    // Any key press dismisses the notice.
     app.notice = None;
     app.rhythm.record_key_press(app.now);
     if let Some(effects) = type_text(app, key) {
@@ -180,6 +180,11 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
         },
         None if app.is_blinking() => act(app, Action::StopBlinking),
         None if *key == Key::CtrlC => interrupt(app),
+        // Enter starts most things, but a plan has its own key.
+        None if *key == Key::Enter && app.is_asking() => {
+            app.notify("Press w to write, or Esc to go back.".to_owned());
+            Vec::new()
+        }
         None => Vec::new(),
     }
 }
@@ -266,8 +271,8 @@ fn type_text_on_screen(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
     }
 }
 
-/// Whether a key press is accidental: it follows within [`ACCIDENT_LIMIT`] the key press that closed an outcome, or
-/// answers a stop question that has just closed because all jobs had ended.
+/// Whether a key press is accidental: it comes within [`ACCIDENT_LIMIT`] of the key press that closed an outcome, or of
+/// the end of all jobs, which closed a stop question.
 fn is_accidental(app: &App, action: Action) -> bool {
     let closed = match action {
         Action::BeginMarked => app.rhythm.closed_outcome,
@@ -417,7 +422,13 @@ fn go_back(app: &mut App) -> Vec<Effect> {
             Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => {
                 app.screen = Screen::Outcome(resume.report.clone(), resume.facts.clone());
             }
-            Screen::Outcome(..) => {
+            Screen::Outcome(report, _) => {
+                // The chosen goal is achieved.
+                if matches!(report.outcome, Outcome::Flashed | Outcome::Unchanged)
+                    && keys::next_step(report) != keys::NextStep::RestoreLoader
+                {
+                    (app.goal, app.goal_is_explicit) = (suggested_goal(&app.devices.bus), false);
+                }
                 app.rhythm.closed_outcome = Some(app.now);
                 app.screen = app.behind.take().map_or(Screen::Home, Screen::Batch);
             }

@@ -142,9 +142,7 @@ impl Wizard {
         let text = match self.step {
             WizardStep::Count => {
                 let seconds = self.countdown().as_secs();
-                format!(
-                    "Press the button and keep holding it. In {seconds} seconds, when you hear \"now\", plug in USB."
-                )
+                format!("Press the button and keep holding it. Plug in USB at \"Now\", in {seconds} seconds.")
             }
             WizardStep::Hold if self.is_plugging(now) => {
                 "Now: plug in USB. Keep holding the button.".to_owned()
@@ -206,7 +204,9 @@ impl Wizard {
             WizardStep::Count => ("Press the button and keep holding it.", "Plug in USB in"),
             WizardStep::Hold if self.is_plugging(now) => ("PLUG IN NOW.", "Keep holding the button."),
             WizardStep::Hold => ("Keep holding the button.", "Let go in"),
-            WizardStep::Release if self.is_letting_go(now) => ("LET GO of the button.", "Then wait."),
+            WizardStep::Release if self.is_letting_go(now) => {
+                ("LET GO of the button.", "If M2 still blinks slowly, wait until it blinks fast.")
+            }
             WizardStep::Release => ("Let go of the button. Looking for the drone.", "Seconds left:"),
             WizardStep::AskLeds => ("No drone found. Let go of the button.", "What are its LEDs doing?"),
             WizardStep::Answer(leds) => return (leds.answer_text(), symptoms::explain_answer(leds).into()),

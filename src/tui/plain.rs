@@ -14,10 +14,10 @@ use crate::app::keys::{self, Key};
 use crate::app::log::Log;
 use crate::app::releases::Request;
 use crate::app::update::update;
-use crate::app::{App, BusState, Effect, HAS_RELEASES, Msg, Screen, Slot};
+use crate::app::{App, BusState, Effect, HAS_RELEASES, Msg, Overlay, Screen, Slot};
 use crate::job::{Level, Phase};
 use crate::sys::signals::{Signal, Signals};
-use crate::ui::plain_text;
+use crate::ui::{self, plain_text};
 
 /// The maximum length of a typed confirmation word.
 const WORD_MAX: usize = 20;
@@ -197,8 +197,7 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
     let line = line.trim();
     let is_tab = HAS_RELEASES && ["tab", "releases"].contains(&&*line.to_ascii_lowercase());
     match &app.screen {
-        _ if app.overlay.is_some() && line == "q" => vec![key(Key::Esc)],
-        _ if app.overlay.is_some() => vec![key(line.chars().next().map_or(Key::Enter, Key::Char))],
+        _ if app.overlay.is_some() => keys_of_overlay(app, line),
         // If the path field is still open after a path that could not be used, close the field first.
         Screen::Pick(_, _, picker) if line == "q" => {
             let close_field = picker.typing.as_ref().map(|_| key(Key::Esc));
@@ -228,14 +227,61 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
             let word = line.chars().map(|c| key(Key::Char(c)));
             std::iter::repeat_n(key(Key::Backspace), WORD_MAX).chain(word).chain([key(Key::Enter)]).collect()
         }
-        _ => vec![key(line.chars().next().map_or(Key::Enter, Key::Char))],
+        _ => {
+            let typed = first_key(line);
+            let is_known = typed == Key::Enter || is_bound(app, &typed) || app.is_blinking();
+            let unknown = || Msg::Notice(format!("`{line}` is not one of the choices. Type ? for help."));
+            vec![if is_known { key(typed) } else { unknown() }]
+        }
     }
+}
+
+/// Converts a line to key presses while an overlay is open. The overlay has already been printed, so a line that is not
+/// for the overlay closes it and is then used on the screen.
+fn keys_of_overlay(app: &App, line: &str) -> Vec<Msg> {
+    let typed = first_key(line);
+    // The first Esc clears the filter of the help.
+    let is_filtered = matches!(&app.overlay, Some(Overlay::Help(filter)) if !filter.is_empty());
+    let close = std::iter::repeat_n(Msg::Key(Key::Esc), if is_filtered { 2 } else { 1 });
+    match &app.overlay {
+        Some(Overlay::AskStop | Overlay::Blink(_)) if line != "q" => vec![Msg::Key(typed)],
+        _ if line.is_empty() || line == "q" => close.collect(),
+        Some(Overlay::Log | Overlay::Explain(_) | Overlay::Doctor(_)) if is_bound(app, &typed) => {
+            vec![Msg::Key(typed)]
+        }
+        _ => {
+            let below = App { overlay: None, ..app.clone() };
+            close.chain(keys_of(&below, line)).collect()
+        }
+    }
+}
+
+/// Returns the key that a line stands for.
+fn first_key(line: &str) -> Key {
+    line.chars().next().map_or(Key::Enter, Key::Char)
+}
+
+fn is_bound(app: &App, key: &Key) -> bool {
+    keys::bindings(app).iter().any(|binding| binding.keys.contains(key))
 }
 
 /// Returns the index of the row whose number was typed.
 fn row_index(line: &str, rows: usize) -> Option<usize> {
     let number: usize = line.parse().ok()?;
     number.checked_sub(1).filter(|index| *index < rows)
+}
+
+/// Writes a line. On a terminal, a line that is too long is wrapped between words, and keeps its indentation.
+fn write_wrapped(out: &mut impl Write, line: &str) -> io::Result<()> {
+    let size = if io::stdout().is_terminal() { crossterm::terminal::size().ok() } else { None };
+    let width = size.map(|(width, _)| usize::from(width)).filter(|width| *width > 0);
+    let is_long = width.is_some_and(|width| line.chars().count() >= width);
+    let Some(width) = width.filter(|_| is_long) else { return writeln!(out, "{line}") };
+    let indent = " ".repeat(line.len() - line.trim_start().len());
+    for part in ui::wrapped(line, width.saturating_sub(indent.len() + 1).max(1)) {
+        writeln!(out, "{indent}{part}")?;
+    }
+    Ok(())
 }
 
 #[derive(Default)]
@@ -255,7 +301,7 @@ struct Printed {
 impl Printed {
     #[allow(clippy::unused_self, reason = "only the owner of this state may print")]
     fn print(&self, text: &str) {
-        let _ = writeln!(io::stdout(), "{text}");
+        let _ = write_wrapped(&mut io::stdout().lock(), text);
     }
 
     /// Prints what is new: log lines, a notice, the screen and the choices.
@@ -267,7 +313,7 @@ impl Printed {
         let new = app.log.pushed().saturating_sub(self.logged);
         let new = lines.iter().skip(lines.len().saturating_sub(new));
         for line in new.filter(|line| line.level > Level::Detail) {
-            let _ = writeln!(out, "{}", line.text);
+            let _ = write_wrapped(&mut out, &line.text);
         }
         self.logged = app.log.pushed();
         let console = app.console().map(|view| &view.log);
@@ -285,14 +331,14 @@ impl Printed {
             self.notice.clone_from(&notice);
             // Some notices have already been printed as log lines.
             if !notice.is_empty() && lines.back().is_none_or(|line| line.text != notice) {
-                let _ = writeln!(out, "{notice}");
+                let _ = write_wrapped(&mut out, &notice);
             }
         }
         self.print_progress(app, &mut out);
         let screen = plain_text::screen_lines(app);
         if screen != self.screen {
             for line in &screen {
-                let _ = writeln!(out, "{line}");
+                let _ = write_wrapped(&mut out, line);
             }
         }
         // Do not print choices while the wizard counts: the user's hands are busy.
@@ -305,7 +351,7 @@ impl Printed {
         // print the choices for every line.
         let changed = choices != self.choices && app.console().is_none();
         if !choices.is_empty() && (screen != self.screen || changed) {
-            let _ = writeln!(out, "{choices}");
+            let _ = write_wrapped(&mut out, &choices);
         }
         (self.screen, self.choices) = (screen, choices);
         let _ = out.flush();

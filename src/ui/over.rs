@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph, Wrap};
 
 use super::theme::Theme;
-use super::{flash_map, focus, log_panel, rows_up_to};
+use super::{flash_map, focus, log_panel, rows_up_to, wrapped};
 use crate::app::{App, BLINK_HALF, Blink, Overlay, keys};
 use crate::crazyflie::crtp::Radio;
 use crate::crazyflie::symptoms::SYMPTOMS;
@@ -123,9 +123,20 @@ fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {
     Line::from(spans.collect::<Vec<_>>())
 }
 
+/// Returns the lines of a row with two columns. A name that is longer than its column has a line of its own.
+fn help_row<'a>(left: &str, right: &str, style: Style, width: usize, inner: usize) -> Vec<Line<'a>> {
+    let indent = width + 2;
+    let mut texts = wrapped(right, inner.saturating_sub(indent).max(1)).into_iter();
+    let beside = if Span::raw(left).width() > width { None } else { texts.next() };
+    let first = vec![Span::styled(format!(" {left:<width$} "), style), Span::raw(beside.unwrap_or_default())];
+    let more = texts.map(|text| Line::from(format!("{:indent$}{text}", "")));
+    std::iter::once(Line::from(first)).chain(more).collect()
+}
+
 /// Draws the help: the keys of the screen below the help, the flash map and the LEDs. The keys come from the table that
 /// also dispatches them.
 fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: &Theme) {
+    let inner = usize::from(box_width(area).saturating_sub(super::FRAME));
     let wanted = filter.to_lowercase();
     let mut lines: Vec<Line<'_>> = Vec::new();
     let mut section = |title: &'static str, width: usize, rows: Vec<(String, String, Style)>| {
@@ -139,9 +150,7 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: 
             }
             lines.push(Line::from(Span::styled(title, theme.accent)));
         }
-        lines.extend(rows.map(|(left, right, style)| {
-            Line::from(vec![Span::styled(format!(" {left:<width$} "), style), Span::raw(right)])
-        }));
+        lines.extend(rows.flat_map(|(left, right, style)| help_row(&left, &right, style, width, inner)));
     };
     let keys = keys::bindings_below(app).into_iter().map(|row| {
         let why = row.why_not.map(|why| format!("  ({})", theme.text(&why))).unwrap_or_default();
@@ -162,11 +171,15 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: 
     draw_box(frame, area, app, theme, &title, lines);
 }
 
+fn box_width(area: Rect) -> u16 {
+    area.width.saturating_sub(6).min(76)
+}
+
 /// Draws a box above the notice and the footer. The box is as tall as its text; text that does not fit can be scrolled.
 fn draw_box(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {
     const ROWS_MAX: u16 = 200;
     let area = Rect { height: area.height.saturating_sub(2), ..area };
-    let width = area.width.saturating_sub(6).min(76);
+    let width = box_width(area);
     let paragraph = Paragraph::new(lines).wrap(Wrap { trim: false });
     let rows = rows_up_to(&paragraph, width.saturating_sub(super::FRAME).max(1), ROWS_MAX);
     let height = rows.saturating_add(2).min(area.height);

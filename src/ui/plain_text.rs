@@ -52,6 +52,7 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
             }
             lines.push(detail.into_owned());
             if wizard.step == WizardStep::AskLeds {
+                lines.extend(app.demo.as_ref().map(|demo| format!("({})", super::describe_demo(demo))));
                 lines.extend(
                     Leds::ALL
                         .iter()
@@ -93,7 +94,12 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
             Outcome::Cancelled(_) => vec![report::headline(report)],
             _ => {
                 let loader = loader_note(app).map(|(words, _)| words);
-                let words = [Some(report::headline(report)), report::describe_restart(report), loader];
+                let restart = if app.has_started_later(report) {
+                    Some(report::STARTED_LATER.to_owned())
+                } else {
+                    report::describe_restart(report)
+                };
+                let words = [Some(report::headline(report)), restart, loader];
                 words.into_iter().flatten().collect()
             }
         },
@@ -128,7 +134,7 @@ fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
         Overlay::Log if app.batch_of_row().is_some() => {
             app.log_on_screen().lines().iter().map(|line| line.text.clone()).collect()
         }
-        Overlay::Log => vec!["The log is already printed above.".to_owned()],
+        Overlay::Log => vec!["The log has already been printed above.".to_owned()],
         Overlay::Blink(blink) => {
             vec![format!("The LEDs of the drone on port {} are blinking.", blink.drone.port)]
         }

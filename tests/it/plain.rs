@@ -27,6 +27,37 @@ fn plain_mode_asks_before_it_writes() {
     assert!(out.contains("Nothing was changed") && !out.contains("Erase "), "{out}");
 }
 
+/// Help, which has been printed, does not swallow the next answer, and an unknown answer is reported.
+#[test]
+fn plain_mode_answers_every_line() {
+    let folder = Folder::with_image();
+    let plain = |answers: &str| folder.cfdfu("cf2.bin --demo=dfu --plain").input(answers).run();
+    let Ran { code, out, .. } = plain("?\nhello\nf\nw\n");
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("`hello` is not one of the choices"), "{out}");
+    assert!(out.contains("Flashed and verified"), "{out}");
+    let Ran { code, out, .. } = plain("?\nq\nl\nf\nw\n");
+    assert!(code == 0 && out.contains("Flashed and verified"), "{out}");
+}
+
+/// On a terminal, no line is broken within a word.
+#[test]
+fn plain_mode_wraps_long_lines_between_words() {
+    let mut session = Session::start(&["cf2.bin", "--demo=dead", "--plain"], &[]);
+    session.wait_for("r: ");
+    session.press("r\n");
+    session.wait_for("Unplug USB and the battery.");
+    session.wait_for("press Enter");
+    // The terminal itself would break a line after its last column.
+    let screen = session.screen();
+    assert!(
+        screen.contains("the cable in the\nother") && screen.lines().all(|row| row.chars().count() < 80),
+        "{screen}"
+    );
+    session.press("q\nq\n");
+    session.wait_for_exit();
+}
+
 /// Uses the demo's built-in image, which is not a file.
 #[test]
 fn the_command_shown_with_the_plan_can_be_pasted_to_flash_the_drone() {

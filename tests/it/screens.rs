@@ -5,7 +5,7 @@ use std::time::Duration;
 use cfdfu::app::batch::BatchStage;
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{BatchEffect, BusState, Effect, Msg, Screen, Slot, Stage, Undo, Which};
+use cfdfu::app::{BatchEffect, BusState, Effect, Goal, Msg, Screen, Slot, Stage, Undo, Which};
 use cfdfu::flash::FIRMWARE_BASE;
 use cfdfu::job::{DroneState, Event, Outcome, Phase, Report, Selector, Task, WaitFor};
 use cfdfu::scan;
@@ -47,6 +47,43 @@ fn a_restore_asks_for_a_typed_word_and_then_writes_bootloader_and_firmware() {
     ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
     assert!(matches!(&ui.app.screen, Screen::Outcome(report, _) if report.verified));
     assert_eq!(ui.world.flash()[0x4000..0x4000 + SEED_LEN], image);
+}
+
+/// After the last step, unplugging, the outcome no longer asks for it. Home then suggests to flash, not to restore again.
+#[test]
+fn an_outcome_shows_that_the_drone_has_started_later() {
+    let mut ui = Interface::new("overwritten");
+    ui.choose(Which::Loader, "loader.bin", &images::loader());
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.press('b');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
+    "restore".chars().for_each(|c| ui.press(c));
+    ui.press_enter();
+    ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
+    let shown = |ui: &Interface| text(&draw(&ui.app, &theme(), 80, 24));
+    assert!(shown(&ui).contains("One last step"), "{}", shown(&ui));
+    ui.press('P');
+    ui.wait(Duration::from_secs(1));
+    assert!(shown(&ui).contains("One last step"), "{}", shown(&ui));
+    ui.press('P');
+    ui.wait(Duration::from_secs(3));
+    assert!(shown(&ui).contains("Your Crazyflie has started."), "{}", shown(&ui));
+    assert!(!shown(&ui).contains("One last step"), "{}", shown(&ui));
+    ui.send(Msg::Key(Key::Esc));
+    assert_eq!((ui.app.goal, &ui.app.screen), (Goal::Flash, &Screen::Home));
+}
+
+/// Enter does not confirm a plan, but the screen shows the key that does.
+#[test]
+fn enter_at_a_plan_names_the_key_that_confirms_it() {
+    let mut ui = Interface::new("dfu");
+    let before = ui.world.flash();
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.press('f');
+    ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
+    ui.press_enter();
+    assert_eq!(ui.notice(), "Press w to write, or Esc to go back.");
+    assert_eq!(ui.world.flash(), before);
 }
 
 /// The user first releases the button too early.
@@ -279,7 +316,7 @@ fn a_drone_in_dfu_mode_does_not_blink_and_the_notice_shows_its_port() {
     assert!(ui.effects.is_empty() && !ui.app.is_blinking());
     ui.press('?');
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("blink  (the boot ROM cannot control the LEDs"), "{shown}");
+    assert!(shown.contains("blink (the boot ROM cannot control"), "{shown}");
 }
 
 #[test]
