@@ -356,7 +356,7 @@ pub enum RecordingError {
     Line { line: usize, error: String },
     #[error("line 1 is not the start of a recording")]
     NoStart,
-    #[error("it has format version {0}, but this cfdfu reads only version {VERSION}")]
+    #[error("it has format version {0}, but this version of cfdfu reads only format {VERSION}")]
     Version(u32),
     /// A capture by another program.
     #[error("{0}")]

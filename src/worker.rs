@@ -1,7 +1,7 @@
 //! The worker thread: receives commands, drives devices and posts events. The worker never waits for a front end,
 //! except for the confirmation of a plan.
 //!
-//! [`find`] selects a device and brings it into DFU mode, [`session`] runs DFU operations on it, and [`query_firmware`]
+//! [`find`] selects a device and puts it into DFU mode, [`session`] runs DFU operations on it, and [`query_firmware`]
 //! queries a running drone over its [`firmware_link`]. [`flash`], [`read`], [`identify`], [`blink`], [`console`] and
 //! [`trial`] are the jobs, [`reboot`] restarts a drone, [`watch`] checks a drone that has started, [`port`] opens the
 //! device on a port, [`retry`] is the retry policy, and [`timeline`] records how the time was spent. All waits use the

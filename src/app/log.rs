@@ -8,7 +8,7 @@ use crate::dfu::Status;
 use crate::job::{Level, LogEntry};
 use crate::usb::descriptor::is_printable;
 
-/// The maximum number of lines kept. A flash logs about thirty lines.
+/// The maximum number of lines kept. Flashing logs about thirty lines.
 const LINES_MAX: usize = 2000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
             "Flash must be erased before it is written, and only whole sectors can be erased."
         }
         E::Download(_) => {
-            "The image is sent to the drone, except its first word. That word is written last, after everything else \
+            "The image, except for its first word, is sent to the drone. That word is written last, after everything else \
              has been read back. Until then the bootloader sees no firmware and waits."
         }
         E::Verified(..) => "Every byte was read back from the drone and compared with the file.",
@@ -144,7 +144,7 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         }
         E::Rom(_) => {
             "The chip's built-in boot program, which can never be changed. Versions 3.x and 9.0 do not switch part of \
-             the memory back on, so the drone stays dark after a flash until you switch it off and on."
+             the memory back on, so the drone stays dark after flashing until you switch it off and on."
         }
         E::Runs(_) => "The running firmware reported its version over USB.",
         E::Console(line) => explain_console(&ConsoleFact::of(line)?),
@@ -157,13 +157,13 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
              its blue LED M2 is lit, which is normal. Do not touch the button."
         }
         E::Compared { .. } | E::NothingToWrite => {
-            "Sectors that already match are not rewritten, which makes a second flash fast."
+            "Sectors that already match are not rewritten, so flashing the same image again is fast."
         }
         E::CopyKept(_) => {
             "The previous firmware, saved for undo. You can flash the file like any other image."
         }
         E::Repeating(_) => {
-            "A USB transfer failed. A retry is safe. The job stops if three retries in a row fail."
+            "A USB transfer failed. cfdfu retries it, which is safe. The job stops if three retries in a row fail."
         }
         _ => return None,
     })
@@ -212,7 +212,7 @@ fn explain_console(fact: &ConsoleFact) -> &'static str {
             "The radio chip has its own firmware, which is updated over radio, not over USB."
         }
         ConsoleFact::Deck(_) => {
-            "The firmware recognised this deck by the deck's own memory and is starting its driver."
+            "The firmware identified this deck by its built-in memory and is starting its driver."
         }
     }
 }

@@ -90,7 +90,7 @@ pub struct Picker {
     pub folder: PathBuf,
     /// The folder's content, or the reason why the folder cannot be read; `None` while the folder is being read.
     pub entries: Option<Result<Vec<Entry>, String>>,
-    /// The filter. A file matches if its name contains these letters in this order, or if its description contains this
+    /// The filter. A file matches if its name contains these characters in this order, or if its description contains this
     /// text.
     pub filter: String,
     /// The index of the selected row.
@@ -148,7 +148,7 @@ impl Picker {
         self.at = self.at.saturating_add_signed(by).min(last);
     }
 
-    /// Adds a letter to the filter; `None` removes the last letter.
+    /// Adds a character to the filter; `None` removes the last one.
     pub(crate) fn edit_filter(&mut self, letter: Option<char>) {
         match letter {
             Some(letter) => self.filter.push(letter),
@@ -168,7 +168,7 @@ impl Picker {
         }
     }
 
-    /// Appends `rest` to the path field if the field still contains `typed`.
+    /// Appends `rest` to the path field if its text is still `typed`.
     pub(crate) fn complete(&mut self, typed: &str, rest: &str) {
         if self.typing.as_ref().is_some_and(|input| input.value() == typed) {
             self.start_typing(&format!("{typed}{rest}"));
@@ -192,7 +192,7 @@ impl Picker {
     }
 }
 
-/// Returns whether the letters of `wanted` occur in `text` in the same order.
+/// Returns whether the characters of `wanted` occur in `text` in the same order.
 fn contains_in_order(text: &str, wanted: &str) -> bool {
     let mut letters = text.chars();
     wanted.chars().all(|wanted| letters.any(|letter| letter == wanted))
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_fits_its_purpose_and_board() {
+    fn a_file_fits_only_its_own_purpose_and_board() {
         let firmware = Usable::Firmware(vec!["CF20".to_owned(), "CF21".to_owned()]);
         assert_eq!(firmware.fits(Which::Image, Some("CF21")), Some(true));
         assert_eq!(firmware.fits(Which::Image, Some("CB10")), Some(false));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_matches_letters_of_a_name_in_order() {
+    fn the_filter_matches_characters_of_a_name_in_order() {
         let mut picker = Picker::new(PathBuf::from("/images"));
         let row = |name: &str, description: &str| Entry {
             path: PathBuf::from("/images").join(name),

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_is_never_written_leaves_no_file() {
+    fn no_file_remains_if_an_output_is_never_written() {
         let dir = tempfile::tempdir().unwrap();
         drop(Output::create(&dir.path().join("backup.bin"), false).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -33,7 +33,7 @@ pub enum MapError {
     #[error("the memory map contains {0:?}, which cannot be parsed")]
     Malformed(String),
     /// The map has more than `MAX_SECTORS` sectors, or a sector extends beyond the 32-bit address space.
-    #[error("the memory map is larger than on any known chip")]
+    #[error("the memory map is larger than that of any known chip")]
     TooLarge,
     /// Two sectors contain the same address.
     #[error("the memory map lists {0} twice")]

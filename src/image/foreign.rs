@@ -2,7 +2,7 @@
 //! archive. Each kind is refused with its own message. If such a file were parsed as a raw image, it would be refused
 //! only as "not recognised", and users can override that refusal.
 
-/// The number of characters that are searched for HTML tags. A character has up to four bytes.
+/// The number of characters that are searched for HTML tags. A character takes up to four bytes.
 const BEGINNING: usize = 2048;
 
 /// Formats of archives and compressed files, by their first bytes.
@@ -23,7 +23,7 @@ pub(super) fn archive_format(file: &[u8]) -> Option<&'static str> {
     named.or(is_tar.then_some("tar"))
 }
 
-/// Returns whether `file` is an HTML page, in any encoding that a browser saves: UTF-8, UTF-16 or UTF-32, with or
+/// Returns whether `file` is an HTML page, in any encoding that a browser may use: UTF-8, UTF-16 or UTF-32, with or
 /// without a byte order mark, or an 8-bit encoding.
 pub(super) fn is_web_page(file: &[u8]) -> bool {
     // HTML tags are ASCII, which all of these encodings store identically apart from zero bytes.

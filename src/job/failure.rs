@@ -63,7 +63,7 @@ pub enum DroneState {
     Stopped,
     /// The drone has no complete firmware. Its bootloader detects this and waits for another flash.
     WithoutFirmware,
-    /// The drone has no complete bootloader, so cfdfu can reach the drone only after the user brings it into DFU mode
+    /// The drone has no complete bootloader, so cfdfu can reach the drone only after the user puts it into DFU mode
     /// by hand.
     WithoutLoader,
     /// A trial has written test data to the last sector, which was blank. The firmware is unchanged.

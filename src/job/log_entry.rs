@@ -218,7 +218,7 @@ impl fmt::Display for LogEntry {
                 write!(f, "Device {id}, {quirks}, transfer size {transfer_size}")
             }
             E::NameUnread(error) => {
-                write!(f, "The device's name cannot be read ({error}); using the slow, safe settings")
+                write!(f, "Could not read the device's name ({error}); using the slow, safe settings")
             }
             E::Claiming => f.write_str("Claiming USB DFU interface ..."),
             E::Held => f.write_str("Another program is using the device; waiting for it"),
@@ -229,7 +229,9 @@ impl fmt::Display for LogEntry {
             E::AskingStatus => f.write_str("Determining device status ..."),
             E::InError(status) => write!(f, "{}, status({}) = {status}", State::Error, status.0),
             E::ClearingStatus => f.write_str("Clearing status"),
-            E::Aborting(state) => write!(f, "Aborting previous incomplete transfer, device was in {state}"),
+            E::Aborting(state) => {
+                write!(f, "Aborting the previous incomplete transfer (device was in {state})")
+            }
             E::ObeyingPoll(why) => {
                 write!(f, "{why}; from now on, waiting as long as the device requests")
             }
@@ -266,7 +268,7 @@ impl fmt::Display for LogEntry {
                 "An earlier flash was interrupted; undo restores the firmware from before that flash",
             ),
             E::NoCopy(why) => {
-                write!(f, "The previous firmware is not saved, so this flash cannot be undone: {why}")
+                write!(f, "The previous firmware was not saved, so this flash cannot be undone: {why}")
             }
 
             E::WidthSet { words: true, assumed: false } => f.write_str("Programming 32 bits at a time"),
@@ -275,7 +277,7 @@ impl fmt::Display for LogEntry {
             ),
             E::WidthSet { words: false, .. } => f.write_str("Programming 8 bits at a time"),
             E::WidthRefused => f.write_str(
-                "The boot ROM does not accept a programming width; continuing with its default, 8 bits",
+                "The boot ROM does not support setting the programming width; continuing with its default, 8 bits",
             ),
             E::WordsAreSlow => f.write_str(
                 "The boot ROM accepted the 32-bit setting, but still programs as slowly as with 8 bits",
@@ -300,7 +302,7 @@ impl fmt::Display for LogEntry {
                 write!(f, "Erased {sector} again, because its first word was wrong")
             }
             E::WrongWordLeft(sector, error) => {
-                write!(f, "The wrong first word of {sector} cannot be erased: {error}")
+                write!(f, "The wrong first word of {sector} could not be erased: {error}")
             }
             E::Verified(rewritten_spans, took) => {
                 write!(f, "Verify   {rewritten_spans}   {}", format_seconds(*took))

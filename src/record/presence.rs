@@ -23,7 +23,7 @@ const RUNS: &str = "runs";
 /// Minimum time between two progress updates.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
 /// Minimum length of an instance file in bytes. The file is updated in place with a single write, because a replaced
-/// file would lose its lock. Spaces after a shorter text overwrite the previous text.
+/// file would lose its lock. Shorter text is padded with spaces, which overwrite the rest.
 const LEN: usize = 512;
 /// Unlocked files older than this many seconds are stale. A newer file may belong to an instance that has not locked
 /// it yet.

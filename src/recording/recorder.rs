@@ -10,7 +10,7 @@ use super::{Appearance, ErrorName, Header, Line, Port, Recorded, SetupWords, Tra
 use crate::clock::Clock;
 use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
-/// Records requests with their times, in the order in which the requests end. Several buses can share a recorder.
+/// Records requests with their times, in the order in which they complete. Several buses can share a recorder.
 pub struct Recorder {
     clock: Arc<dyn Clock>,
     began: Duration,
@@ -107,7 +107,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 impl Drop for Recorder {
-    /// Records the pending wait, because a recording may end with a wait, such as for a drone that does not restart.
+    /// Records the pending wait, because a recording may end with a wait, for example for a drone that does not restart.
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.push_wait(u64::MAX);
@@ -159,7 +159,7 @@ struct RecordedTransport {
     device: u32,
 }
 
-/// Returns the result of a transfer from the device, as it is recorded.
+/// Converts the result of a transfer from the device to its recorded form.
 fn received(buffer: &[u8], result: Result<usize, TransferError>) -> TransferResult {
     match result {
         Ok(n) => TransferResult::of(buffer.get(..n).unwrap_or_default()),
@@ -167,7 +167,7 @@ fn received(buffer: &[u8], result: Result<usize, TransferError>) -> TransferResu
     }
 }
 
-/// Returns the result of a transfer to the device, as it is recorded: the data, and an error unless all of it was sent.
+/// Converts the result of a transfer to the device to its recorded form: the data, and an error unless all of it was sent.
 fn sent(data: &[u8], result: Result<usize, TransferError>) -> TransferResult {
     let short = |n: usize| (n < data.len()).then_some(TransferError::Short);
     let error = result.map_or_else(Some, short).map(ErrorName);

@@ -37,16 +37,16 @@ pub(crate) fn advice_if_restarting(health: &Health) -> String {
 }
 
 /// Advice for a drone whose firmware answers but has not reported the verdict of its self-test.
-pub(crate) const UNPROVEN: &str = "It has not reported its self-test, so watch its LEDs before you fly. If M1 blinks red five times, or \
+pub(crate) const UNPROVEN: &str = "It has not reported the result of its self-test, so watch its LEDs before you fly. If M1 blinks red five times, or \
     both blue LEDs stay lit and nothing else happens, take off the decks, and switch the drone off and on.";
 
 /// The result if the user skipped the wait for the self-test, or unplugged the drone.
-pub(crate) const NOT_WATCHED: &str = "Your Crazyflie has started. It was not watched until the end of its self-test, so look at its \
+pub(crate) const NOT_WATCHED: &str = "Your Crazyflie has started. cfdfu did not see its self-test finish, so look at its \
     LEDs before you fly.";
 
 /// Advice for a drone that is on USB but whose firmware does not answer.
 pub(crate) const SILENT: &str = "The Crazyflie is on USB again, but its firmware does not answer. If both blue LEDs stay lit and \
-    nothing else happens, it hangs while it starts: take off the decks, and switch the drone off and on. If that does not \
+    nothing else happens, its firmware is stuck at startup: take off the decks, and switch the drone off and on. If that does not \
     help, flash another release.";
 
 /// Explains what is wrong with the radio chip, or with the combination of its version and this firmware version.

@@ -20,9 +20,9 @@ const PER_BYTE: Duration = Duration::from_nanos(1533);
 /// The time from the vendor request until 0483:df11 appears: bootloader, start of `main`, ROM start and USB connection
 /// (AN2606 tables 227 and 229: 85 and 270 ms). Bitcraze's own script waits more than 500 ms.
 const ENTER_ROM: Duration = Duration::from_millis(800);
-/// How long a drone with a loose cable causes transfer errors before the drone disconnects.
+/// How long a loose cable causes transfer errors before the drone disconnects.
 const LOOSE: Duration = Duration::from_millis(250);
-/// The radio chip's thresholds for the time for which the button is held at power-on.
+/// The radio chip's thresholds for how long the button is held at power-on.
 const SHORT_PRESS: Duration = Duration::from_millis(1500);
 const LONG_PRESS: Duration = Duration::from_secs(5);
 /// The time that a helper needs to unplug the drone and plug it in with the button held.
@@ -50,7 +50,7 @@ pub struct Traits {
     pub fault: Option<(u32, SimFault)>,
     /// How the ROM reacts to a change of the programming width.
     pub switch: Switch,
-    /// The index of the string whose request the ROM stalls.
+    /// The ROM stalls requests for the string with this index.
     pub lost_name: Option<u8>,
     /// Whether SET_INTERFACE is refused for any alternate setting except 0.
     pub refuses_alternates: bool,
@@ -60,7 +60,7 @@ pub struct Traits {
     pub starts_idle: bool,
     /// Whether the ROM stalls GETSTATUS while it is busy, like the ROM of an STM32L43x (dfu-util ticket 40).
     pub stalls_while_busy: bool,
-    /// The additional delay before the ROM appears on the bus, as after an enumeration that failed and was repeated.
+    /// The additional delay before the ROM appears on the bus, as after a failed enumeration and a retry.
     pub late_rom: Duration,
     /// The time after which firmware that was started from the ROM restarts. The firmware restarts again and again, as
     /// after a failed assertion.
@@ -86,7 +86,7 @@ pub enum Helper {
     IfStuck,
     /// While the drone is not in DFU mode.
     IfNotInDfu,
-    /// While the drone is not on USB. The helper waits longer than a start takes.
+    /// While the drone is not on USB. The helper waits longer than a normal start-up takes.
     IfLost,
 }
 
@@ -194,7 +194,7 @@ pub struct SimDrone {
     enumeration: u8,
     /// Whether the running firmware mistook the request to enter DFU mode for a different request.
     misunderstood: bool,
-    /// The time since which the drone has needed a helper.
+    /// When the drone began to need a helper.
     stuck_since: Option<Duration>,
     /// The time at which a loose cable disconnects.
     loose_until: Option<Duration>,
@@ -287,7 +287,7 @@ impl SimDrone {
         }
     }
 
-    /// Presses or releases the button. The time for which the button was held since power-on determines what starts:
+    /// Presses or releases the button. How long the button was held after power-on determines what starts:
     /// under 1.5 s the firmware, under 5 s the radio bootloader, otherwise the boot ROM (crazyflie2-nrf-mbs).
     pub fn press_or_release(&mut self, now: Duration) {
         self.button = !self.button;

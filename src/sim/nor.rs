@@ -38,7 +38,7 @@ pub enum ProgramWidth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
     /// The times in byte mode are computed from public logs of real F405 boards. The times in wider modes are scaled by
-    /// the typical times in the data sheet.
+    /// the ratio of the typical times in the data sheet.
     Typical,
     /// The maximum times in the data sheet (DS8626 table 40), as for a chip at the end of its life.
     Worst,

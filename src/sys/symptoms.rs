@@ -132,7 +132,7 @@ fn holders_of(found: &Found) -> Vec<String> {
 
 /// Reads the udev rules for both USB IDs; `None` on a system without udev.
 fn udev_rules() -> Option<[Vec<Rule>; 2]> {
-    // Check the system as well: under Wine, a Windows program can read the folders of Linux.
+    // Check the system as well: under Wine, a Windows program can read the Linux folders.
     if !cfg!(target_os = "linux") || !RULES.iter().any(|folder| Path::new(folder).is_dir()) {
         return None;
     }
@@ -197,7 +197,7 @@ fn user_groups() -> (Vec<String>, Vec<String>) {
     (Vec::new(), Vec::new())
 }
 
-/// Finds the name of the user with this number in `/etc/passwd`.
+/// Looks up the name of the user with this user ID in `/etc/passwd`.
 #[cfg(unix)]
 fn user_in(text: &str, number: u32) -> Option<String> {
     let name = |line: &str| {

@@ -43,7 +43,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// Names the content of the sectors after the plan on the screen is carried out: bootloader, firmware, or not used.
+/// Returns the row that names what the sectors will contain after the plan on the screen: bootloader, firmware, or
+/// nothing.
 fn groups<'a>(app: &App, theme: &Theme) -> Option<Line<'a>> {
     let written: Vec<usize> = app.preview()?.plan.sectors().iter().map(|it| it.sector.index).collect();
     let firmware: Vec<usize> = written.iter().copied().filter(|index| *index > 0).collect();
@@ -56,7 +57,7 @@ fn groups<'a>(app: &App, theme: &Theme) -> Option<Line<'a>> {
     Some(Line::from(groups.into_iter().flatten().collect::<Vec<_>>()))
 }
 
-/// Returns each glyph with its meaning, for the help.
+/// Returns each glyph with its meaning, for the help screen.
 pub(super) fn meanings(theme: &Theme) -> Vec<(&'static str, Style, &'static str)> {
     let states = [
         (None, "not known"),

@@ -14,8 +14,8 @@ use crate::app::wizard::{Led, Leds, Wizard, WizardStep};
 use crate::crazyflie::Mode;
 
 /// Explains why the wizard has opened although the user did not ask for it.
-pub(super) const LOST: &str = "The connection dropped while flashing. Nothing is broken: bring the drone back into \
-    DFU mode and cfdfu finishes by itself.";
+pub(super) const LOST: &str = "The connection dropped while flashing. Nothing is broken: put the drone back into \
+    DFU mode, and cfdfu will finish the flash.";
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard, theme: &Theme) {
     // An urgent instruction colours the whole panel, so no part may have a colour of its own.
@@ -61,7 +61,7 @@ fn step_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
         WizardStep::Prepare => 0,
         WizardStep::Count => 1,
         WizardStep::Hold if wizard.is_plugging(app.now) => 2,
-        // If the wizard fails, the button was usually released too early.
+        // The wizard usually fails because the button was released too early.
         WizardStep::Hold | WizardStep::AskLeds | WizardStep::Answer(_) | WizardStep::Early => 3,
         WizardStep::Release => 4,
     };
@@ -119,7 +119,7 @@ fn text_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
             ]));
         }
         WizardStep::Hold if !wizard.is_plugging(app.now) => {
-            lines.push(Line::from("Blue LED: on, slow blinks, fast blinks."));
+            lines.push(Line::from("Blue LED: on, then slow, then fast."));
         }
         WizardStep::AskLeds => lines.extend(Leds::ALL.iter().enumerate().map(|(n, leds)| {
             let key = Span::styled(format!(" {} ", n + 1), theme.key);

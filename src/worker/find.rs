@@ -1,4 +1,4 @@
-//! Selects the drone for a job, brings it into DFU mode and opens it. The drone is tracked by its port. The serial
+//! Selects the drone for a job, puts it into DFU mode and opens it. The drone is tracked by its port. The serial
 //! number is only a cross-check, because chips from one batch may report the same number in DFU mode.
 
 use std::time::Duration;
@@ -69,7 +69,7 @@ pub(super) struct InDfu {
     pub(super) health: Health,
 }
 
-/// Waits for the device that the job selects, brings it into DFU mode and opens it.
+/// Waits for the device that the job selects, puts it into DFU mode and opens it.
 pub(super) fn open_in_dfu(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     let device = find_device(ctx, job)?;
     // Only a running drone reports its full serial number. If that number is known, an earlier job saw the drone
@@ -85,7 +85,7 @@ pub(super) fn open_in_dfu(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
         return Ok(InDfu { device, transport, by_hand: true, health: Health::default() });
     }
     ctx.enter_part(Part::Enter);
-    // Only the plan of a flash needs the drone's health.
+    // Only planning a flash needs the drone's health.
     let health = match job.task {
         Task::Flash(_) => query_firmware::read_printed_health(ctx, &device),
         _ => Health::default(),

@@ -26,7 +26,7 @@ use crate::plan::admission::Purpose;
 use crate::plan::undo::Change;
 use crate::plan::{Comparison, Plan, PlannedSector, Work};
 
-/// The largest backup in bytes: twice the flash of an STM32F405. Other devices may report sectors of gigabytes.
+/// The largest backup in bytes: twice the flash of an STM32F405. Other devices may report sectors of several gigabytes.
 const COPY_MAX: u64 = 2 * 1024 * 1024;
 
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
@@ -426,8 +426,7 @@ impl Flashing<'_> {
             ctx.check_cancelled()?;
             let actual = self.session.read(ctx, block)?;
             if actual != self.plan.data(block) {
-                // Reading a blank sector to its end takes only a quarter of the time of the erase that can then be
-                // skipped.
+                // Reading a blank sector to its end takes only a quarter as long as the erase that it saves.
                 let is_sector_blank = is_blank(&actual) && self.sector_is_blank(ctx, planned.sector)?;
                 return Ok(if is_sector_blank { Comparison::Blank } else { Comparison::Differs });
             }
@@ -513,7 +512,7 @@ impl Flashing<'_> {
     fn commit(&mut self, ctx: &mut Ctx<'_>, word: Span, meter: &mut Meter) -> Result<(), Stop> {
         self.session.program_bytes(ctx)?;
         self.write_block(ctx, word, meter)?;
-        // This sector is complete. Otherwise, the next commit word would mark it as written but not verified.
+        // Without this, the next commit word would mark the verified sector as only written.
         self.writing = None;
         if self.task.verify == Verify::Skip {
             return Ok(());

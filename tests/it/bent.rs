@@ -1,5 +1,5 @@
 //! A bus that lets a test intercept individual `open` calls and requests; everything else passes through unchanged. The
-//! bus is between the host and the device, so neither of them contains code for injected errors. The module `fault`
+//! bus sits between the host and the device, so neither needs code for injected errors. The module `fault`
 //! uses this bus to make one transfer of a job fail.
 
 use std::time::Duration;
@@ -50,7 +50,7 @@ pub enum Intercept {
     Fail(TransferError),
     /// Pass it on, but report a timeout instead of the answer.
     LoseAnswer,
-    /// Return half of the data of a read. Drop a write, but report half of it as sent.
+    /// Return only half of the data from a read. Drop a write, but report half of it as sent.
     Half,
     /// Pass it on, then change the bytes of the answer. A write has no answer to change.
     Change(AnswerChange),

@@ -1,4 +1,4 @@
-//! Tests devices with random answers and files with random content: nothing panics, every job ends in bounded time, and
+//! Tests cfdfu with devices that answer at random and files with random content: nothing panics, every job ends in bounded time, and
 //! no job falsely reports success. `benches/fuzz.rs` feeds random content to every parser ten million times.
 
 use std::sync::{Arc, Mutex};

@@ -6,8 +6,8 @@
 //! - `finding`: how a job selects its device and brings it into DFU mode and back
 //! - `fleet`: many drones at once
 //! - `isolation`: the drones of a batch do not affect each other
-//! - `health`: how cfdfu judges a drone after the start of its firmware; the console
-//! - `lost`: what happens if an answer that a check depends on is lost, once or always
+//! - `health`: how cfdfu judges a drone after its firmware starts, and the console
+//! - `lost`: what happens if an answer that a check depends on is lost, once or every time
 //! - `hardware`: the claims about the hardware in `docs`, on the simulator and in recordings of real chips
 //! - `real_chips`: the behaviour of real chips, as seen in logs
 //! - `recordings`: the recordings of requests in `tests/recordings`
@@ -48,7 +48,7 @@
 //!
 //! - `support`: runs single jobs on a simulated drone
 //! - `batch`: runs a whole batch on simulated drones; for `isolation`, `speed`
-//! - `bent`: a bus that lets a test replace opens and answers; for `defects`, `fault`, `finding`, `isolation`, `lost`,
+//! - `bent`: a bus on which a test can replace `open` calls and answers; for `defects`, `fault`, `finding`, `isolation`, `lost`,
 //!   `real_chips`, `tests/fuzz`
 //! - `fault`: a bus on which one transfer fails; for `cuts`, `health`, `isolation`, `matrix`, `real_chips`
 //! - `cli`: the real binary with piped input and output; for nearly all tests that run the binary

@@ -281,7 +281,7 @@ fn r15_a_drone_that_does_not_start_after_leave_counts_as_flashed() {
         let report = flash(&world).report;
         assert_eq!((report.verified, &report.outcome), (true, &Outcome::Flashed));
         assert_eq!(report.boot, if does_not_start { Boot::NotSeen } else { Boot::StaysUp }, "{version:#x}");
-        // A leave request with a blank address resets the chip. The firmware then starts, whatever the ROM version is.
+        // A leave request for an address in blank flash resets the chip. The firmware then starts, whatever the ROM version is.
         let world = prepare("healthy", |drone| drone.memory.rom_version = version);
         let report = run_on(&world, change_flash_task(job(), |task| task.leave = Leave::Reset)).report;
         assert_eq!(report.boot, Boot::StaysUp, "{version:#x}, restarted by a reset");
@@ -291,15 +291,15 @@ fn r15_a_drone_that_does_not_start_after_leave_counts_as_flashed() {
 /// After manual entry, the pins of the radio chip float, so a reset ends in DFU mode again. The report must show that
 /// the firmware did not start.
 #[test]
-fn r15_after_manual_entry_a_reset_is_reported_as_not_booted() {
+fn r15_a_drone_reset_after_manual_entry_is_reported_as_not_booted() {
     let world = prepare("dfu", |drone| drone.memory.rom_version = 0x31);
     let report = run_on(&world, change_flash_task(job(), |task| task.leave = Leave::Reset)).report;
     assert_eq!((report.boot, report.by_hand), (Boot::NotSeen, true));
     assert_eq!(world.bus.list().unwrap()[0].id, ROM_DFU);
 }
 
-/// R16, dfu-util ticket 3: during an erase, the chip does not answer GETSTATUS for more than 5 s. After that time, the
-/// erase is complete.
+/// R16, dfu-util ticket 3: during an erase, the chip takes more than 5 s to answer GETSTATUS. Then the erase is
+/// complete.
 #[test]
 fn r16_the_job_waits_for_a_long_erase() {
     let world = prepare("slow", |_| {});
@@ -313,7 +313,7 @@ fn r16_the_job_waits_for_a_long_erase() {
 fn a_programming_width_without_effect_is_logged_and_the_flash_succeeds() {
     for (switch, text) in [
         (Switch::NoEffect, "as slowly as with 8 bits"),
-        (Switch::Refused, "does not accept a programming width"),
+        (Switch::Refused, "does not support setting the programming width"),
         (Switch::WriteOnly, "does not report the setting"),
     ] {
         let world = prepare("dfu", |drone| drone.traits.switch = switch);
@@ -455,7 +455,7 @@ fn the_job_waits_for_a_rom_that_enumerates_late() {
 /// Firmware that fails an assertion restarts about every second, or restarts once and then stays in a failed
 /// self-test.
 #[test]
-fn a_drone_that_restarts_after_its_start_is_not_reported_as_booted() {
+fn a_drone_that_restarts_soon_after_booting_is_not_reported_as_booted() {
     // The self-test of the simulated drone ends after 1.7 s, and the drone is watched for a second longer.
     for after in [150, 700, 1500, 2000] {
         let world =
@@ -476,7 +476,7 @@ fn a_drone_that_restarts_after_its_start_is_not_reported_as_booted() {
 
 /// Unplugging a drone that has just started must not look like a crash.
 #[test]
-fn a_drone_unplugged_after_its_start_is_not_reported_as_restarting() {
+fn a_drone_unplugged_just_after_booting_is_not_reported_as_restarting() {
     let world = World::new("healthy");
     let whole = flash(&world).report.took;
     let (clock, bus) =

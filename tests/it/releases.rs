@@ -218,7 +218,7 @@ fn a_file_is_compared_with_its_published_hash_or_with_its_first_download() {
 
 /// If the server does not send the requested range, the download starts from the beginning.
 #[test]
-fn an_interrupted_download_continues() {
+fn an_interrupted_download_is_resumed() {
     let whole = archive("2026.08", "cf2");
     let len = whole.len();
     for cut in [0, 1, len / 2, len - 1] {
@@ -387,7 +387,7 @@ fn the_hashes_in_a_folder_are_not_trusted() {
     fs::write(path.with_extension("zip.json"), record).unwrap();
     let out = desk.run("flash --release 2026.08 --from stick --demo=dfu").success();
     assert!(out.contains("only its structure could be checked") && !out.contains("published"), "{out}");
-    // If GitHub can be reached, its hash decides.
+    // If GitHub can be reached, its hash takes precedence.
     desk.run("fetch 2026.08 --board cf2 --to stick").success();
     assert_eq!(fs::read(&path).unwrap(), archive("2026.08", "cf2"));
     // If the path is not a folder, the command must fail rather than succeed without writing a file.
@@ -497,7 +497,7 @@ fn no_connection_is_opened_unless_a_release_is_requested() {
             .fast();
         line.run();
     }
-    // The interface shows the page of releases without sending a request.
+    // The interface shows the releases page without sending a request.
     folder
         .cfdfu("--plain --demo")
         .env("CFDFU_RELEASES_URL", &address)

@@ -63,7 +63,7 @@ pub fn wait_for_outcome(worker: &Worker) -> Option<Outcome> {
     })
 }
 
-/// Runs a job to its end, and checks that the worker reports the end exactly once, as the last event.
+/// Runs a job to completion, and checks that the worker reports the end exactly once, as the last event.
 pub fn run(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, job: Job) -> Run {
     let worker = Worker::spawn(bus, clock);
     worker.commands.send(Command::Run(Box::new(job))).unwrap();

@@ -61,7 +61,7 @@ check "undo reports that the last flash did not save the previous firmware" sh -
 check "L5: without a home folder, flash reports that it keeps no copy" sh -c "
   chmod 666 $(node 0483:df11)
   setpriv --reuid 65534 --regid 65534 --clear-groups env -i '$cfdfu' flash old.bin --no-leave >log 2>&1; status=\$?; cat log
-  [ \$status -eq 0 ] && grep -q 'The previous firmware is not saved' log"
+  [ \$status -eq 0 ] && grep -q 'The previous firmware was not saved' log"
 echo "== undo in the interface after a flash from the command line"
 "$cfdfu" flash new.bin --no-leave >/dev/null
 rm -f state/cfdfu/logs/*

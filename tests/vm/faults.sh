@@ -53,13 +53,13 @@ check "the first flash completed correctly" "$cfdfu" verify new.bin
 echo "== files that cannot be written"
 check "an unwritable state directory does not prevent a flash" sh -c "
   XDG_STATE_HOME=/proc/nothing '$cfdfu' flash old.bin --no-leave >log 2>&1; status=\$?; cat log
-  [ \$status -eq 0 ] && grep -q 'The previous firmware is not saved' log"
+  [ \$status -eq 0 ] && grep -q 'The previous firmware was not saved' log"
 check "background identify writes no files" sh -c "
   XDG_STATE_HOME=\$PWD/fresh plain 'boot ROM'; status=\$?; find fresh 2>/dev/null; [ \$status -eq 0 ] && [ ! -e fresh ]"
 mkdir -p full && mount -t tmpfs -o size=64k tmpfs full
 check "a full disk does not prevent a flash" sh -c "
   XDG_STATE_HOME=\$PWD/full '$cfdfu' flash new.bin --no-leave --log-file full/log >log 2>&1; status=\$?; cat log
-  [ \$status -eq 0 ] && grep -q 'The previous firmware is not saved' log"
+  [ \$status -eq 0 ] && grep -q 'The previous firmware was not saved' log"
 check "after a backup that does not fit on the disk, no file remains" sh -c "
   '$cfdfu' backup full/all.bin >log 2>&1; status=\$?; cat log; [ \$status -eq 73 ] && ! ls full/all.bin*"
 check "a backup never overwrites an existing file" sh -c "

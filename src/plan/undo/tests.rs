@@ -145,7 +145,7 @@ impl ModelMemory {
         }
     }
 
-    /// Returns whether an undo may refuse, because there is no copy of a part that the last change wrote to.
+    /// Returns whether an undo may be refused because there is no copy of a part that the last change wrote to.
     fn may_refuse(&self) -> bool {
         self.undoing.is_none() && (0..2).any(|n| self.changed[n] && self.before[n].is_none())
     }
@@ -263,7 +263,7 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100_000))]
     #[test]
-    fn an_undo_restores_the_image_that_last_ran_or_fails(actions in prop::collection::vec(step(), 1..12)) {
+    fn an_undo_either_fails_or_restores_the_image_that_last_ran(actions in prop::collection::vec(step(), 1..12)) {
         run(actions);
     }
 }
