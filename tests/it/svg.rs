@@ -50,9 +50,11 @@ fn draw_run(svg: &mut String, style: &Cell, text: &str, at: (u16, u16, u16), (pa
     let mut ink = colour.as_str();
     if reversed {
         ink = paper;
+        // Without crisp edges, the background shows through between two filled rows when the picture is scaled.
         let _ = writeln!(
             svg,
-            "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{}\" fill=\"{colour}\"/>",
+            "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{}\" fill=\"{colour}\" \
+             shape-rendering=\"crispEdges\"/>",
             CELL.1
         );
     }
