@@ -15,7 +15,7 @@ use crate::image::{Content, Image, Sha256};
 use crate::job::{Boot, Confirm, Device, DroneAt, Event, Job, Preview, Report, WaitFor};
 use crate::plan::admission::{self, ApprovedImage, Overrides, Purpose};
 use crate::plan::undo::{NoUndo, Piece};
-use crate::report::{Exit, Problem};
+use crate::report::{self, Exit, Problem};
 use crate::supervise::{Ended, RunningInstance, UndoTarget};
 use crate::usb::Location;
 use crate::usb::descriptor::is_printable;
@@ -652,8 +652,16 @@ impl App {
         }
     }
 
+    /// Like [`report::describe_restart`], but takes into account that the drone may have started since then.
+    pub(crate) fn describe_restart(&self, report: &Report) -> Option<String> {
+        if self.has_started_later(report) {
+            return Some(report::STARTED_LATER.to_owned());
+        }
+        report::describe_restart(report)
+    }
+
     /// Returns whether the drone was not seen to start after this job, but is running now.
-    pub(crate) fn has_started_later(&self, report: &Report) -> bool {
+    fn has_started_later(&self, report: &Report) -> bool {
         let used = self.facts().and_then(|facts| facts.device.as_ref());
         let is_running = |device: &Device| {
             device.mode == Mode::Firmware && used.is_some_and(|used| used.may_be_same(device))

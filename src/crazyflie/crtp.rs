@@ -183,7 +183,7 @@ pub(crate) fn leds_request(mask: u8) -> Vec<u8> {
     [&[header(2, 3), SET_BY_NAME], LEDS, &[UINT8, mask]].concat()
 }
 
-/// Returns whether the firmware has set the LEDs, or `None` if the packet is not an answer to [`set_leds`].
+/// Returns whether the firmware has set the LEDs, or `None` if the packet is not an answer to [`leds_request`].
 pub(crate) fn leds_are_set(packet: &[u8]) -> Option<bool> {
     let result = content(2, 3, packet)?.strip_prefix(&[0])?.strip_prefix(LEDS)?;
     Some(result.first() == Some(&0))

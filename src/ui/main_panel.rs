@@ -533,12 +533,8 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
         }
         Outcome::Cancelled(state) => lines.push(Line::from(report::drone_state(*state))),
         _ => {
-            let next = if app.has_started_later(report) {
-                report::STARTED_LATER.to_owned()
-            } else {
-                report::describe_restart(report)
-                    .unwrap_or_else(|| "The drone is still in DFU mode.".to_owned())
-            };
+            let next =
+                app.describe_restart(report).unwrap_or_else(|| "The drone is still in DFU mode.".to_owned());
             let style = if flies { theme.good } else { theme.strong };
             lines.push(Line::from(Span::styled(theme.text(&next), style)));
             lines.extend(

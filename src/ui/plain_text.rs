@@ -94,12 +94,7 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
             Outcome::Cancelled(_) => vec![report::headline(report)],
             _ => {
                 let loader = loader_note(app).map(|(words, _)| words);
-                let restart = if app.has_started_later(report) {
-                    Some(report::STARTED_LATER.to_owned())
-                } else {
-                    report::describe_restart(report)
-                };
-                let words = [Some(report::headline(report)), restart, loader];
+                let words = [Some(report::headline(report)), app.describe_restart(report), loader];
                 words.into_iter().flatten().collect()
             }
         },
