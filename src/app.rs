@@ -249,9 +249,10 @@ pub struct Demo {
 /// What the LEDs of the simulated drone are doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DemoLeds {
-    /// The drone is unplugged or running normally.
+    /// M2 is lit: the drone is running or starting, or is in DFU mode on request.
     #[default]
     Ordinary,
+    /// No LED is lit, for example because the drone is unplugged.
     Dark,
     /// M2 blinks slowly.
     OneSlow,

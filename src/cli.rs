@@ -325,7 +325,7 @@ fn restore_job(
     let image = FlashImage::new(approved, firmware);
     let (report, exit) = flash_job(global, flash, vec![image], console)?;
     match &report.outcome {
-        Outcome::Flashed => restored.into_iter().for_each(|format_report| console.line(&format_report)),
+        Outcome::Flashed => restored.into_iter().for_each(|text| console.line(&text)),
         Outcome::Unchanged => console.line("The bootloader was already in place."),
         _ => {}
     }
@@ -838,7 +838,7 @@ fn build_job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
 fn allowed_entry(global: &Global, device: &DeviceArgs, enter: Enter) -> Enter {
     match enter {
         _ if device.no_enter => Enter::Never,
-        // `may_enter` reads the udev rules, so call it only when the answer matters.
+        // `choose_enter` reads the udev rules, so call it only when the answer matters.
         Enter::IfRunning if global.demo.is_none() => sys::symptoms::choose_enter(),
         other => other,
     }

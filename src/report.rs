@@ -217,6 +217,14 @@ const LOST: &str =
 /// The state of a drone after a failed flash whose remedy already includes a retry.
 const UNFINISHED: &str = "The drone has no working firmware right now, but what is already written is kept.";
 
+/// Returns whether the remedy for this failure ends with a retry.
+fn includes_retry(kind: &FailureKind) -> bool {
+    matches!(
+        kind,
+        FailureKind::Dfu(_) | FailureKind::Mismatch { .. } | FailureKind::Held | FailureKind::NotErased(_)
+    )
+}
+
 /// Advice for a flash that was resumed several times without progress.
 pub(crate) const STUCK: &str = "The connection keeps dropping, and the flash is making no progress. Check the cable, and plug the \
     drone in without a hub.";
@@ -383,7 +391,7 @@ pub fn failure_problem(failure: &Failure) -> Problem {
     let state = match failure.drone {
         DroneState::Untouched if problem.exit != Exit::Device => None,
         DroneState::WithoutFirmware if failure.is_interruption() => Some(LOST),
-        DroneState::WithoutFirmware if problem.exit == Exit::Device => Some(UNFINISHED),
+        DroneState::WithoutFirmware if includes_retry(&failure.kind) => Some(UNFINISHED),
         state => Some(drone_state(state)),
     };
     let advice = Advice { state, ..problem.advice };
@@ -477,6 +485,11 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             ProblemKind::DeviceBusy,
             "Close the other program (dfu-util, another cfdfu, a virtual machine), then try again.",
         ),
+        FailureKind::Open(error @ (TransferError::NotSupported | TransferError::NotFound)) => {
+            new(Exit::Device, ProblemKind::CannotOpen, open_advice(*error)).in_interface(
+                "Another driver is bound to the device (Windows needs WinUSB). On the first screen, d shows the remedy.",
+            )
+        }
         FailureKind::Open(error) => new(Exit::Device, ProblemKind::CannotOpen, open_advice(*error)),
         FailureKind::TooOld => {
             new(Exit::Device, ProblemKind::FirmwareTooOld, &by_hand).in_interface(R_BY_HAND)

@@ -181,12 +181,17 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
         None if app.is_blinking() => act(app, Action::StopBlinking),
         None if *key == Key::CtrlC => interrupt(app),
         // Enter starts most things, but a plan has its own key.
-        None if *key == Key::Enter && app.is_asking() => {
-            app.notify("Press w to write, or Esc to go back.".to_owned());
+        None if *key == Key::Enter && app.is_asking() && can_write(app) => {
+            let back = if app.spoken { "q" } else { "Esc" };
+            app.notify(format!("Press w to write, or {back} to go back."));
             Vec::new()
         }
         None => Vec::new(),
     }
+}
+
+fn can_write(app: &App) -> bool {
+    keys::bindings(app).iter().any(|row| row.keys.contains(&Key::Char('w')) && row.why_not.is_none())
 }
 
 /// Handles Ctrl-C if the key has no binding: stops a request for releases, cancels a plan, asks before stopping running
@@ -423,8 +428,9 @@ fn go_back(app: &mut App) -> Vec<Effect> {
                 app.screen = Screen::Outcome(resume.report.clone(), resume.facts.clone());
             }
             Screen::Outcome(report, _) => {
-                // The chosen goal is achieved.
-                if matches!(report.outcome, Outcome::Flashed | Outcome::Unchanged)
+                // The chosen goal is achieved. A batch keeps its own goal.
+                if app.behind.is_none()
+                    && matches!(report.outcome, Outcome::Flashed | Outcome::Unchanged)
                     && keys::next_step(report) != keys::NextStep::RestoreLoader
                 {
                     (app.goal, app.goal_is_explicit) = (suggested_goal(&app.devices.bus), false);

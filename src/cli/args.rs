@@ -108,8 +108,8 @@ Examples:
 
 const STATION_NOTE: &str = "\
 Each drone is flashed, verified and started once. One beep means done. Two mean
-that the drone starts only after you have unplugged USB and the battery. Three
-mean a failure; to retry that drone, unplug it for ten seconds.";
+that a step is left, as shown on the screen: usually to unplug USB and the
+battery. Three mean a failure; to retry that drone, unplug it for ten seconds.";
 
 const IDENTIFY_NOTE: &str = "\
 A running drone reports its board and firmware version and is not restarted. In
@@ -393,7 +393,7 @@ pub(super) enum CliCommand {
         #[command(flatten)]
         batch: BatchArgs,
     },
-    /// Show what a running drone prints until you press a key
+    /// Show what a running drone prints until a key or Ctrl-C
     #[command(after_help = CONSOLE_NOTE)]
     Console {
         /// Serial number or port of the drone, like --device

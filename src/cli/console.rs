@@ -433,7 +433,7 @@ impl Console {
         });
         self.line(&format!("Release {}: {} ({})", fetched.tag, fetched.name, fetched.trust));
         if let Some(path) = path {
-            self.line(&format!("Saved to {path}"));
+            self.line(&format!("File: {path}"));
         }
     }
 
@@ -785,7 +785,7 @@ impl Console {
         }
         match (problem, report::describe_restart(report)) {
             (Some(problem), _) => self.explain(problem),
-            (None, Some(format_report)) => self.paragraph(&format_report),
+            (None, Some(text)) => self.paragraph(&text),
             (None, None) => {}
         }
         if self.loader.is_some_and(Loader::is_missing) {

@@ -282,7 +282,8 @@ fn prepare(path: &Path, backup: &Path, console: &mut Console) -> Result<Prepared
     Ok(Prepared { task, backup: output, backup_path: backup.to_owned() })
 }
 
-/// Prints the findings. Assumptions with the verdict [`Verdict::NotObserved`] are only counted here; the report lists them.
+/// Prints the findings. As text, assumptions with the verdict [`Verdict::NotObserved`] are only counted; the report
+/// lists them.
 fn print_findings(findings: &[Finding], console: &mut Console) {
     for Finding { assumption, verdict, observation } in findings {
         console.finding(
@@ -293,7 +294,7 @@ fn print_findings(findings: &[Finding], console: &mut Console) {
     }
     let not_seen = findings.iter().filter(|finding| finding.verdict == Verdict::NotObserved).count();
     if not_seen > 0 {
-        console.note(&format!("Not observed: {not_seen}; see the report"));
+        console.note(&format!("Not seen: {not_seen}; see the report"));
     }
 }
 

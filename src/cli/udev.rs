@@ -29,7 +29,8 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
         Ok(_) => {
             let advice = format!(
                 "cfdfu does not change an existing file. If you do not need that file, run `sudo rm {FILE}`, then \
-                 `sudo cfdfu udev --install`."
+                 `sudo {} udev --install`.",
+                symptoms::sudo_command()
             );
             let message = format!("{FILE} exists with different content");
             return Err(Problem::new(Exit::CannotCreate, ProblemKind::RulesExist, &message).advise(&advice));
@@ -47,7 +48,8 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
         if symptoms::is_root() {
             return problem;
         }
-        let advice = "Installing the rules requires root: run `sudo cfdfu udev --install`.";
+        let program = symptoms::sudo_command();
+        let advice = format!("Installing the rules requires root: run `sudo {program} udev --install`.");
         Problem::new(Exit::NoPermission, ProblemKind::NoPermission, &problem).advise(advice)
     })?;
     console.line(&format!("Installed {FILE}."));

@@ -144,7 +144,7 @@ pub const SYMPTOMS: &[Symptom] = &[
         "anything, without the button held",
         "0483:df11",
         "the radio chip is not running, so the main chip starts in DFU mode",
-        "flash the drone; if it starts in DFU mode again, update the radio chip over radio, because USB cannot reach that chip",
+        "flash the drone; if it starts in DFU mode again, start the radio bootloader (hold the button for 1.5 to 5 s while you switch the drone on), and update the radio chip with cfclient",
     ),
     row(
         "M2 and M3 lit, but the button does not switch the drone off, or the radio does not connect",

@@ -15,8 +15,8 @@ pub enum Loader {
 }
 
 impl Loader {
-    /// Returns whether the Bitcraze bootloader is missing. Without this bootloader, the firmware does not start and
-    /// cannot be updated over radio.
+    /// Returns whether the Bitcraze bootloader is missing. Without it, firmware at 0x08004000 does not start when the
+    /// drone is switched on, and cannot be updated over radio.
     pub(crate) fn is_missing(self) -> bool {
         self != Loader::Bitcraze
     }

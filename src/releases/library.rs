@@ -30,7 +30,7 @@ pub(crate) struct List {
     pub fetched: u64,
     /// Whether the list was just fetched.
     is_fresh: bool,
-    /// Why the newest list could not be fetched, so that this one is older; `None` if the list is current.
+    /// Why the list could not be refreshed; `None` if it is recent or must not be requested.
     pub stale_because: Option<ReleaseError>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Fetched {
     pub path: Option<PathBuf>,
     pub sha256: Sha256,
     pub trust: Trust,
-    /// Why the release was chosen from an older list; `None` if it was chosen from the current list.
+    /// Why the list from which the release was chosen could not be refreshed.
     pub stale_because: Option<ReleaseError>,
 }
 

@@ -9,7 +9,7 @@ use crate::job::{BoardCheck, DroneAt, Failure, FlashTask, Job, Mismatch, Outcome
 pub enum Waits {
     /// Do not wait: the command ends when the drone is lost.
     No,
-    /// Wait for a drone that was lost while flashing (the full-screen interface). If the drone was lost earlier, the
+    /// Wait for a drone that was lost while flashing (the interface). If the drone was lost earlier, the
     /// user decides whether to try again.
     Interrupted,
     /// Wait for any lost drone (`--wait`): the contact may bounce while the cable is being plugged in.

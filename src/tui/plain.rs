@@ -108,7 +108,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
                     // Without a clipboard, print the text.
                     Effect::Copy(text) => {
                         app.notice = None;
-                        printed.print(&text);
+                        let _ = writeln!(io::stdout(), "{text}");
                     }
                     effect => shell.perform(&app, effect),
                 }
@@ -237,21 +237,29 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
 }
 
 /// Converts a line to key presses while an overlay is open. The overlay has already been printed, so a line that is not
-/// for the overlay closes it and is then used on the screen.
+/// for the overlay closes it and is then used on the screen. A plan behind the overlay may not have been printed yet, so
+/// the line only closes the overlay.
 fn keys_of_overlay(app: &App, line: &str) -> Vec<Msg> {
     let typed = first_key(line);
-    // The first Esc clears the filter of the help.
-    let is_filtered = matches!(&app.overlay, Some(Overlay::Help(filter)) if !filter.is_empty());
-    let close = std::iter::repeat_n(Msg::Key(Key::Esc), if is_filtered { 2 } else { 1 });
+    let close = |times: usize| std::iter::repeat_n(Msg::Key(Key::Esc), times);
+    let all = match &app.overlay {
+        // The first Esc clears the filter.
+        Some(Overlay::Help(filter)) if !filter.is_empty() => 2,
+        // The first Esc returns to the log.
+        Some(Overlay::Explain(_)) if app.console().is_none() => 2,
+        _ => 1,
+    };
     match &app.overlay {
         Some(Overlay::AskStop | Overlay::Blink(_)) if line != "q" => vec![Msg::Key(typed)],
-        _ if line.is_empty() || line == "q" => close.collect(),
+        Some(Overlay::Help(_)) if line.is_empty() || line == "q" => close(all).collect(),
+        _ if line.is_empty() || line == "q" => close(1).collect(),
         Some(Overlay::Log | Overlay::Explain(_) | Overlay::Doctor(_)) if is_bound(app, &typed) => {
             vec![Msg::Key(typed)]
         }
+        _ if app.is_asking() => close(all).collect(),
         _ => {
             let below = App { overlay: None, ..app.clone() };
-            close.chain(keys_of(&below, line)).collect()
+            close(all).chain(keys_of(&below, line)).collect()
         }
     }
 }
@@ -271,11 +279,12 @@ fn row_index(line: &str, rows: usize) -> Option<usize> {
     number.checked_sub(1).filter(|index| *index < rows)
 }
 
-/// Writes a line. On a terminal, a line that is too long is wrapped between words, and keeps its indentation.
+/// Writes a line. On a terminal, a line that is too long is wrapped between words, and keeps its indentation. A command
+/// is not wrapped, so that it can be copied.
 fn write_wrapped(out: &mut impl Write, line: &str) -> io::Result<()> {
     let size = if io::stdout().is_terminal() { crossterm::terminal::size().ok() } else { None };
     let width = size.map(|(width, _)| usize::from(width)).filter(|width| *width > 0);
-    let is_long = width.is_some_and(|width| line.chars().count() >= width);
+    let is_long = !plain_text::is_command(line) && width.is_some_and(|width| line.chars().count() >= width);
     let Some(width) = width.filter(|_| is_long) else { return writeln!(out, "{line}") };
     let indent = " ".repeat(line.len() - line.trim_start().len());
     for part in ui::wrapped(line, width.saturating_sub(indent.len() + 1).max(1)) {

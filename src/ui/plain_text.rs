@@ -4,7 +4,7 @@
 //! change.
 
 use super::batch_panel;
-use super::main_panel::{PlanRow, danger_reason, entry_name, loader_note, plan_rows};
+use super::main_panel::{PlanRow, PlanRowKind, danger_reason, entry_name, loader_note, plan_rows};
 use super::releases_panel;
 use crate::app::batch::BatchStage;
 use crate::app::keys::{Action, Key};
@@ -206,6 +206,11 @@ fn home(app: &App) -> Vec<String> {
     let simulated = app.demo.as_ref().map(|demo| format!("SIMULATED: {}", demo.scenario));
     let others = app.devices.other_instances.iter().map(ToString::to_string);
     [simulated, Some(device), Some(image)].into_iter().flatten().chain(others).collect()
+}
+
+/// Returns whether this line of a plan contains the command that does the same.
+pub(crate) fn is_command(line: &str) -> bool {
+    line.trim_start().starts_with(PlanRowKind::Command.label())
 }
 
 fn asking(app: &App) -> Vec<String> {

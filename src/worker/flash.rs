@@ -26,7 +26,7 @@ use crate::plan::admission::Purpose;
 use crate::plan::undo::Change;
 use crate::plan::{Comparison, Plan, PlannedSector, Work};
 
-/// The largest backup in bytes: twice the flash of an STM32F405. Other devices may report sectors of several gigabytes.
+/// The largest backup in bytes: twice the flash of an STM32F405. Other devices may report sectors of up to 999 MiB.
 const COPY_MAX: u64 = 2 * 1024 * 1024;
 
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {

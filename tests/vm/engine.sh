@@ -66,7 +66,7 @@ check "the interface on a terminal flashes over real USB" sh -c "
   export TERM=linux; rm -f ilog
   keys 'Flashed and verified:' |
     timeout 120 script -qfec \"stty rows 24 cols 80; '$cfdfu' --log-file ilog old.bin\" /dev/null >log 2>&1
-  tail -c 400 log; grep -aq 'Flashed and verified' log && grep -aq 'Crazyflie is running' log"
+  tail -c 400 log; grep -aq 'Flashed and verified' log && grep -aq 'Your Crazyflie is running' log"
 check "a flash continues when its terminal hangs up, and the next start reports the result" sh -c "
   export TERM=linux; rm -f ilog state/cfdfu/last-run.json
   keys never |

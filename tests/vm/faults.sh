@@ -102,7 +102,7 @@ echo "== the doctor"
 start dfu
 check "doctor names the process that has the drone open" sh -c "
   rm -f theirs; dfu-util -a 0 -s 0x08004000 -D old.bin >theirs 2>&1 & holder=\$!; wait_for_text theirs Erase
-  '$cfdfu' doctor >log; kill \$holder; wait; cat log; grep -q \"uses the drone: dfu-util (process \$holder)\" log"
+  '$cfdfu' doctor >log; kill \$holder; wait; cat log; grep -q \"is using the drone: dfu-util (process \$holder)\" log"
 stop
 mkdir -p /etc/udev/rules.d && rm -f /etc/udev/rules.d/70-cfdfu.rules
 check "udev --install installs the rules" sh -c "
