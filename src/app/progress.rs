@@ -7,14 +7,20 @@ use crate::job::Phase;
 use crate::plan::Work;
 
 /// Returns the weight of a phase: nanoseconds per byte on an STM32F405 that programs words. Reading back 2 KiB takes
-/// 3.72 ms, writing 2 KiB takes 13.1 ms including two status requests, and erasing 128 KiB takes 925 ms. Smaller
-/// sectors take longer per byte to erase.
+/// 3.72 ms, writing 2 KiB takes 13.1 ms including two status requests, and erasing 128 KiB takes 925 ms. Erases have
+/// this weight only until their sectors are known.
 const fn weight(phase: Phase) -> u64 {
     match phase {
         Phase::Compare | Phase::Verify | Phase::Read => 1816,
         Phase::Write => 6400,
         Phase::Erase => 8000,
     }
+}
+
+/// The predicted time to erase a sector, in nanoseconds. 16 KiB take 229 ms, 64 KiB 519 ms and 128 KiB 927 ms, so the
+/// time is not proportional to the size.
+const fn erase_nanos(bytes: u64) -> u64 {
+    130_000_000 + bytes * 6055
 }
 
 /// The measured pace is used once this many seconds of weighted work have been done.
@@ -28,6 +34,8 @@ pub(crate) struct PhaseProgress {
     pub done: u64,
     pub total: u64,
     pub since: Duration,
+    /// The time of the last progress.
+    pub at: Duration,
     pub until: Option<Duration>,
 }
 
@@ -37,6 +45,8 @@ pub struct Progress {
     parts: Vec<(Phase, PhaseProgress)>,
     current: Option<Phase>,
     now: Duration,
+    /// The erased bytes and the predicted time in nanoseconds, each summed up to the end of each sector.
+    erases: Vec<(u64, u64)>,
     /// The speeds in KiB/s over equal time spans, in all phases that transfer data.
     speeds: Vec<u64>,
     /// The phase of the current span, when that span began, and how many bytes of the phase were done then.
@@ -54,9 +64,20 @@ impl Progress {
         let bytes = |spans: &mut dyn Iterator<Item = u32>| spans.map(u64::from).sum::<u64>();
         let erase = bytes(&mut work.erase.iter().map(|sector| sector.span.len()));
         let verify = bytes(&mut work.verify.iter().map(|span| span.len()));
+        self.plan_erases(work.erase.iter().map(|sector| u64::from(sector.span.len())));
         for (phase, total) in [(Phase::Erase, erase), (Phase::Write, work.bytes()), (Phase::Verify, verify)] {
             self.part_mut(phase, now).total = total;
         }
+    }
+
+    fn plan_erases(&mut self, sizes: impl Iterator<Item = u64>) {
+        let mut sum = (0, 0);
+        self.erases = sizes
+            .map(|size| {
+                sum = (sum.0 + size, sum.1 + erase_nanos(size));
+                sum
+            })
+            .collect();
     }
 
     /// Records the progress that the worker reports.
@@ -68,7 +89,7 @@ impl Progress {
         }
         let done_before = part.done;
         let until = part.until.or((done >= total).then_some(now));
-        *part = PhaseProgress { done: done.min(total), total, since: part.since, until };
+        *part = PhaseProgress { done: done.min(total), total, since: part.since, at: now, until };
         self.current = Some(phase);
         self.now = now;
         // An erase transfers no data, so it has no speed.
@@ -107,7 +128,7 @@ impl Progress {
 
     fn part_mut(&mut self, phase: Phase, now: Duration) -> &mut PhaseProgress {
         let at = self.parts.iter().position(|(other, _)| *other == phase).unwrap_or_else(|| {
-            self.parts.push((phase, PhaseProgress { done: 0, total: 0, since: now, until: None }));
+            self.parts.push((phase, PhaseProgress { done: 0, total: 0, since: now, at: now, until: None }));
             self.parts.len() - 1
         });
         &mut self.parts[at].1
@@ -150,11 +171,13 @@ impl Progress {
         (time >= 0.2 && part.done > 0).then(|| to_f64(part.done) / time)
     }
 
-    /// Returns the estimated time left: the weighted remaining work times the measured pace.
+    /// Returns the estimated time left: the weighted remaining work times the measured pace, less the time since the
+    /// last progress. An erase of a large sector takes seconds without any progress.
     pub(crate) fn left(&self) -> Option<Duration> {
         let (done, total) = self.costs();
         let left = Duration::from_nanos(total - done);
-        (total > 0).then(|| left.mul_f64(self.pace()))
+        let at = self.current().map_or(self.now, |(_, part)| part.at);
+        (total > 0).then(|| left.mul_f64(self.pace()).saturating_sub(self.now.saturating_sub(at)))
     }
 
     /// Returns the time taken so far, divided by the time that the weights predict; 1.0 until enough work has been done
@@ -167,16 +190,26 @@ impl Progress {
         let (mut actual, mut predicted) = (0.0, 0.0);
         for (phase, part) in self.parts.iter().filter(started).filter(|(phase, _)| !any_slow || slow(*phase))
         {
-            let until = part.until.unwrap_or(self.now);
+            let until = part.until.unwrap_or(part.at);
             actual += until.saturating_sub(part.since).as_secs_f64();
-            predicted += Duration::from_nanos(part.done.saturating_mul(weight(*phase))).as_secs_f64();
+            predicted += Duration::from_nanos(self.cost(*phase, part.done)).as_secs_f64();
         }
         if predicted < MIN_WEIGHTED_SECONDS { 1.0 } else { (actual / predicted).clamp(0.2, 50.0) }
     }
 
+    /// Returns the predicted time for so many bytes of a phase, in nanoseconds.
+    fn cost(&self, phase: Phase, bytes: u64) -> u64 {
+        let reached = self.erases.iter().take_while(|(end, _)| *end <= bytes).last();
+        match (phase, reached) {
+            (Phase::Erase, _) if bytes == 0 => 0,
+            (Phase::Erase, Some((_, nanos))) => *nanos,
+            _ => bytes.saturating_mul(weight(phase)),
+        }
+    }
+
     fn costs(&self) -> (u64, u64) {
         let sum = |bytes: &dyn Fn(&PhaseProgress) -> u64| {
-            let cost = |(phase, part): &(Phase, PhaseProgress)| bytes(part).saturating_mul(weight(*phase));
+            let cost = |(phase, part): &(Phase, PhaseProgress)| self.cost(*phase, bytes(part));
             self.parts.iter().map(cost).fold(0, u64::saturating_add)
         };
         let total = sum(&|part| part.total);
@@ -249,6 +282,37 @@ mod tests {
                 );
             }
             now += seconds;
+        }
+    }
+
+    /// Sectors of all sizes are erased on a chip that takes three times as long. The time left must neither jump nor
+    /// freeze while a large sector is erased.
+    #[test]
+    fn the_time_left_is_steady_during_an_erase() {
+        let mut progress = Progress::default();
+        let sizes = [16, 16, 16, 64, 128, 128, 128].map(|kib| kib * 1024_u64);
+        progress.plan_erases(sizes.into_iter());
+        let total: u64 = sizes.iter().sum();
+        let seconds = |size: u64| Duration::from_nanos(erase_nanos(size)).as_secs_f64() * 3.0;
+        let mut left_in_truth: f64 = sizes.iter().map(|size| seconds(*size)).sum();
+        let (mut now, mut done, mut last) = (0.0, 0, None);
+        progress.set(Phase::Erase, 0, total, Duration::ZERO);
+        for size in sizes {
+            let end = now + seconds(size);
+            while now + 0.1 < end {
+                (now, left_in_truth) = (now + 0.1, left_in_truth - 0.1);
+                progress.tick(Duration::from_secs_f64(now));
+                let left = progress.left().unwrap().as_secs_f64();
+                if let Some(last) = last.filter(|_| done > 0) {
+                    assert!((left - left_in_truth).abs() < 0.5, "{now}: {left}, in truth {left_in_truth}");
+                    assert!(left < last && left > last - 0.5_f64, "{now}: {last}, then {left}");
+                }
+                last = (done > 0).then_some(left);
+            }
+            left_in_truth -= end - now;
+            now = end;
+            done += size;
+            progress.set(Phase::Erase, done, total, Duration::from_secs_f64(now));
         }
     }
 

@@ -329,9 +329,9 @@ fn each_problem_is_reported_in_every_output() {
         ("restarting", 76, "", "keeps restarting"),
         ("hung-start", 76, "", "does not answer"),
         // This drone still answers cfdfu before its firmware stops.
-        ("stops-at-start", 76, "", "has not reported its self-test"),
-        ("hung-deck", 76, "", "has not reported its self-test"),
-        ("slow-deck", 76, "", "has not reported its self-test"),
+        ("stops-at-start", 76, "", "has not reported the result of its self-test"),
+        ("hung-deck", 76, "", "has not reported the result of its self-test"),
+        ("slow-deck", 76, "", "has not reported the result of its self-test"),
         ("radio-silent", 0, "passed", "The radio chip has not reported its version"),
         ("radio-old", 0, "passed", "The radio chip runs 2023.11"),
         ("console-read", 0, "passed", "Ready to fly!"),
