@@ -113,6 +113,17 @@ pub(crate) enum Led {
     Fast,
 }
 
+impl Led {
+    /// Returns how long the LED stays lit or dark, in milliseconds, or `None` if it does not blink.
+    fn half_period(self) -> Option<u128> {
+        match self {
+            Led::Off | Led::Solid => None,
+            Led::Slow => Leds::TwoSlow.half_period(),
+            Led::Fast => Leds::OneFast.half_period(),
+        }
+    }
+}
+
 impl Wizard {
     pub(crate) fn new(now: Duration, spoken: bool) -> Wizard {
         Wizard { step: WizardStep::Prepare, since: now, spoken }
@@ -267,15 +278,11 @@ impl Wizard {
         }
     }
 
-    /// Returns whether M2 is lit at this moment. M2 blinks with a half period of 476 or 250 ms.
+    /// Returns whether M2 is lit at this moment.
     pub(crate) fn is_lit(&self, now: Duration) -> bool {
-        let half = match self.led(now) {
-            Led::Off => return false,
-            Led::Solid => return true,
-            Led::Slow => 476,
-            Led::Fast => 250,
-        };
-        (now.saturating_sub(self.since).as_millis() / half).is_multiple_of(2)
+        let led = self.led(now);
+        let passed = now.saturating_sub(self.since).as_millis();
+        led.half_period().map_or(led == Led::Solid, |half| (passed / half).is_multiple_of(2))
     }
 
     /// Returns the time until the screen must be redrawn, or `None` if it need not be redrawn.
@@ -283,20 +290,18 @@ impl Wizard {
         let passed = now.saturating_sub(self.since).as_millis();
         let until =
             |period: u128| Duration::from_millis(u64::try_from(period - passed % period).unwrap_or(1000));
-        match (self.step, self.led(now)) {
+        match (self.step, self.led(now).half_period()) {
             // In three of the answers, the LEDs blink at different rates. Wake up for the earliest change.
             (WizardStep::AskLeds, _) => {
                 let until = |half: u128| u64::try_from(half - now.as_millis() % half).unwrap_or(250);
                 let next = Leds::ALL.into_iter().filter_map(Leds::half_period).map(until).min();
                 next.map(Duration::from_millis)
             }
-            (WizardStep::Count | WizardStep::Hold | WizardStep::Release, Led::Slow) => {
-                Some(until(476).min(until(1000)))
+            // These steps also show seconds.
+            (WizardStep::Count | WizardStep::Hold | WizardStep::Release, half) => {
+                Some(half.map_or(until(500), |half| until(half).min(until(1000))))
             }
-            (WizardStep::Answer(_), Led::Slow) => Some(until(476)),
-            (_, Led::Fast) => Some(until(250)),
-            (WizardStep::Count | WizardStep::Hold | WizardStep::Release, _) => Some(until(500)),
-            _ => None,
+            (_, half) => half.map(until),
         }
     }
 }
