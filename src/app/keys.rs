@@ -164,6 +164,11 @@ pub(crate) fn bindings(app: &App) -> Vec<Binding> {
     }
 }
 
+/// Returns the binding of a key, if it has one now.
+pub(crate) fn binding_of(app: &App, key: &Key) -> Option<Binding> {
+    bindings(app).into_iter().find(|binding| binding.keys.contains(key))
+}
+
 /// Returns the bindings of the screen, even if an overlay covers the screen.
 pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
     let mut rows = match &app.screen {

@@ -169,8 +169,7 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     if let Some(effects) = type_text(app, key) {
         return effects;
     }
-    let rows = keys::bindings(app);
-    match rows.into_iter().find(|row| row.keys.contains(key)) {
+    match keys::binding_of(app, key) {
         Some(row) => match row.why_not {
             Some(why) => {
                 app.notify(format!("Not now: {why}"));
@@ -191,7 +190,7 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
 }
 
 fn can_write(app: &App) -> bool {
-    keys::bindings(app).iter().any(|row| row.keys.contains(&Key::Char('w')) && row.why_not.is_none())
+    keys::binding_of(app, &Key::Char('w')).is_some_and(|binding| binding.why_not.is_none())
 }
 
 /// Handles Ctrl-C if the key has no binding: stops a request for releases, cancels a plan, asks before stopping running

@@ -229,7 +229,8 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
         }
         _ => {
             let typed = first_key(line);
-            let is_known = typed == Key::Enter || is_bound(app, &typed) || app.is_blinking();
+            let is_known =
+                typed == Key::Enter || keys::binding_of(app, &typed).is_some() || app.is_blinking();
             let unknown = || Msg::Notice(format!("`{line}` is not one of the choices. Type ? for help."));
             vec![if is_known { key(typed) } else { unknown() }]
         }
@@ -253,7 +254,9 @@ fn keys_of_overlay(app: &App, line: &str) -> Vec<Msg> {
         Some(Overlay::AskStop | Overlay::Blink(_)) if line != "q" => vec![Msg::Key(typed)],
         Some(Overlay::Help(_)) if line.is_empty() || line == "q" => close(all).collect(),
         _ if line.is_empty() || line == "q" => close(1).collect(),
-        Some(Overlay::Log | Overlay::Explain(_) | Overlay::Doctor(_)) if is_bound(app, &typed) => {
+        Some(Overlay::Log | Overlay::Explain(_) | Overlay::Doctor(_))
+            if keys::binding_of(app, &typed).is_some() =>
+        {
             vec![Msg::Key(typed)]
         }
         _ if app.is_asking() => close(all).collect(),
@@ -267,10 +270,6 @@ fn keys_of_overlay(app: &App, line: &str) -> Vec<Msg> {
 /// Returns the key that a line stands for.
 fn first_key(line: &str) -> Key {
     line.chars().next().map_or(Key::Enter, Key::Char)
-}
-
-fn is_bound(app: &App, key: &Key) -> bool {
-    keys::bindings(app).iter().any(|binding| binding.keys.contains(key))
 }
 
 /// Returns the index of the row whose number was typed.
