@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
@@ -99,10 +100,23 @@ fn row_lines<'a>(
         || format!("serial {}", strings.serial),
         |board| format!("{} {}", board.code, board.name()),
     );
-    let dot = Span::styled(format!("{} ", theme.dot), if waiting { theme.faint } else { theme.good });
-    let mut head = Line::from(vec![dot, Span::styled(name, theme.strong)]);
-    push_whole(&mut head, [Span::raw(radio)], usize::from(width.saturating_sub(super::FRAME)));
+    let style = if waiting { theme.faint } else { theme.good };
+    let head = head_line(name, style, &[radio], inner_width(width), theme);
     vec![head, Line::from(format!("  {id} on port {location}")), Line::from(format!("  {last}"))]
+}
+
+/// Returns the first line of a card: a dot, the name, and the first of the suffixes that fits. Part of an address or of a
+/// port would be useless.
+fn head_line<'a>(name: String, dot: Style, suffixes: &[String], width: usize, theme: &Theme) -> Line<'a> {
+    let dot = Span::styled(format!("{} ", theme.dot), dot);
+    let mut line = Line::from(vec![dot, Span::styled(name, theme.strong)]);
+    let _ = suffixes.iter().any(|suffix| push_whole(&mut line, [Span::raw(suffix.clone())], width));
+    line
+}
+
+/// Returns the width of the text in a card of this width.
+fn inner_width(width: u16) -> usize {
+    usize::from(width.saturating_sub(super::FRAME))
 }
 
 fn device_lines<'a>(app: &App, device: &Device, width: u16, theme: &Theme) -> Vec<Line<'a>> {
@@ -112,18 +126,8 @@ fn device_lines<'a>(app: &App, device: &Device, width: u16, theme: &Theme) -> Ve
         (None, Mode::Dfu) => ("in DFU mode".to_owned(), theme.good),
         (None, Mode::Firmware) => (format!("{}, running", device.strings.product), theme.good),
     };
-    let inner = usize::from(width.saturating_sub(super::FRAME));
-    // On a narrow card, part of an address or of a port would be useless.
-    let head = |more: &[String]| {
-        let dot = Span::styled(format!("{} ", theme.dot), style);
-        let mut line = Line::from(vec![dot, Span::styled(name, theme.strong)]);
-        for more in more {
-            if push_whole(&mut line, [Span::raw(more.clone())], inner) {
-                break;
-            }
-        }
-        line
-    };
+    let inner = inner_width(width);
+    let head = |more: &[String]| head_line(name, style, more, inner, theme);
     let Device { id, location, strings, .. } = device;
     let place = Line::from(format!("  {id} on port {location}"));
     match (device.open_error, known) {
@@ -191,7 +195,7 @@ fn contents<'a>(identity: &Identity, width: usize, theme: &Theme) -> Line<'a> {
 }
 
 fn draw_card(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>>, theme: &Theme) {
-    let width = usize::from(area.width.saturating_sub(super::FRAME));
+    let width = inner_width(area.width);
     let lines: Vec<Line<'_>> = lines.into_iter().map(|line| cut_line(line, width, theme)).collect();
     frame.render_widget(Paragraph::new(lines).block(panel(theme, title)), area);
 }
