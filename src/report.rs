@@ -485,12 +485,22 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             ProblemKind::DeviceBusy,
             "Close the other program (dfu-util, another cfdfu, a virtual machine), then try again.",
         ),
-        FailureKind::Open(error @ (TransferError::NotSupported | TransferError::NotFound)) => {
-            new(Exit::Device, ProblemKind::CannotOpen, open_advice(*error)).in_interface(
-                "Another driver is bound to the device (Windows needs WinUSB). On the first screen, d shows the remedy.",
-            )
+        FailureKind::Open(TransferError::NotSupported | TransferError::NotFound) => new(
+            Exit::Device,
+            ProblemKind::CannotOpen,
+            "Another driver is bound to the device (Windows needs WinUSB). `cfdfu doctor` shows the remedy.",
+        )
+        .in_interface(
+            "Another driver is bound to the device (Windows needs WinUSB). On the first screen, d shows the remedy.",
+        ),
+        FailureKind::Open(TransferError::Io | TransferError::Timeout) => new(
+            Exit::Device,
+            ProblemKind::CannotOpen,
+            "The cause is usually a cable, a hub or a port. Use a short cable without a hub, or another port.",
+        ),
+        FailureKind::Open(_) => {
+            new(Exit::Device, ProblemKind::CannotOpen, "Unplug the device, plug it in again and retry.")
         }
-        FailureKind::Open(error) => new(Exit::Device, ProblemKind::CannotOpen, open_advice(*error)),
         FailureKind::TooOld => {
             new(Exit::Device, ProblemKind::FirmwareTooOld, &by_hand).in_interface(R_BY_HAND)
         }
@@ -676,16 +686,4 @@ pub(crate) fn about_others(others: &[Other]) -> String {
         sentences.push(PLUG_IN.to_owned());
     }
     sentences.join(" ")
-}
-
-fn open_advice(error: TransferError) -> &'static str {
-    match error {
-        TransferError::NotSupported | TransferError::NotFound => {
-            "Another driver is bound to the device (Windows needs WinUSB). `cfdfu doctor` shows the remedy."
-        }
-        TransferError::Io | TransferError::Timeout => {
-            "The cause is usually a cable, a hub or a port. Use a short cable without a hub, or another port."
-        }
-        _ => "Unplug the device, plug it in again and retry.",
-    }
 }
