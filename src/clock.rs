@@ -10,6 +10,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
+use jiff::civil::Time;
 use jiff::tz::TimeZone;
 
 /// A source of time that can also sleep.
@@ -28,8 +29,7 @@ pub trait Clock: Send + Sync {
 pub(crate) fn local_time_of_day() -> Option<Duration> {
     let zone = TimeZone::try_system().ok()?;
     let time = Timestamp::now().to_zoned(zone).time();
-    let seconds = (i64::from(time.hour()) * 60 + i64::from(time.minute())) * 60 + i64::from(time.second());
-    u64::try_from(seconds).ok().map(Duration::from_secs)
+    Some(time.duration_since(Time::midnight()).unsigned_abs())
 }
 
 /// The membership of a thread in a [`TeamClock`], which ends when this value is dropped. Other clocks have no members.

@@ -255,7 +255,7 @@ impl<'a> Shell<'a> {
             }
             let message = self.supervise(message);
             for effect in update(app, now(), message) {
-                if matches!(effect, Effect::Start(_) | Effect::Resume(_) | Effect::Batch(_)) {
+                if starts_job(&effect) {
                     self.send_time_of_day();
                 }
                 self.perform(app, effect);
@@ -492,6 +492,16 @@ impl<'a> Shell<'a> {
         drop((supervisor, commands));
         let _ = worker.join();
     }
+}
+
+/// Returns whether this effect starts a job that shows its time left.
+fn starts_job(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Start(_)
+            | Effect::Resume(_)
+            | Effect::Batch(BatchEffect::Start(..) | BatchEffect::Resume(..))
+    )
 }
 
 /// Whether to draw the effect of this message at once: keys and the answers that the user is waiting for are urgent,
