@@ -267,6 +267,13 @@ impl Interface {
         self.scan_bus();
     }
 
+    /// Types the word that confirms a restore, and runs the job to its end.
+    pub fn confirm_restore(&mut self) {
+        "restore".chars().for_each(|c| self.press(c));
+        self.press_enter();
+        self.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
+    }
+
     pub fn wait(&mut self, time: Duration) {
         self.world.clock.sleep(time);
         self.now += time;

@@ -94,9 +94,7 @@ fn board_scenes() -> Vec<(&'static str, App)> {
     ui.choose(Which::Loader, "cf2loader-1.0.bin", &images::loader());
     ui.press('b');
     ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
-    "restore".chars().for_each(|c| ui.press(c));
-    ui.press_enter();
-    ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
+    ui.confirm_restore();
     scenes.push(("restored", ui.app.clone()));
 
     let mut ui = Interface::new("dfu");

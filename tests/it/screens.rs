@@ -42,9 +42,7 @@ fn a_restore_asks_for_a_typed_word_and_then_writes_bootloader_and_firmware() {
     ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
     ui.press_enter();
     assert!(ui.app.notice.as_ref().is_some_and(|(text, _)| text.contains("type \"restore\"")));
-    "restore".chars().for_each(|c| ui.press(c));
-    ui.press_enter();
-    ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
+    ui.confirm_restore();
     assert!(matches!(&ui.app.screen, Screen::Outcome(report, _) if report.verified));
     assert_eq!(ui.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 }
@@ -57,9 +55,7 @@ fn an_outcome_shows_that_the_drone_has_started_later() {
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.press('b');
     ui.handle_until_and_scan(|event| matches!(event, Event::Ready(_)));
-    "restore".chars().for_each(|c| ui.press(c));
-    ui.press_enter();
-    ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
+    ui.confirm_restore();
     let shown = |ui: &Interface| text(&draw(&ui.app, &theme(), 80, 24));
     assert!(shown(&ui).contains("One last step"), "{}", shown(&ui));
     ui.press('P');
@@ -792,9 +788,7 @@ fn a_backup_is_restored_as_a_whole_and_only_to_a_matching_board() {
     let mut ui = restore(&firmware("2024.10", SEED_LEN));
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
     assert!(!shown.contains("2026.08"), "{shown}");
-    "restore".chars().for_each(|c| ui.press(c));
-    ui.press_enter();
-    ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
+    ui.confirm_restore();
     assert_eq!(ui.world.flash()[0x4000..0x4000 + SEED_LEN], firmware("2024.10", SEED_LEN));
     let bolt = images::firmware("2024.10", &[("CB10", "Crazyflie Bolt")], SEED_LEN);
     let shown = text(&draw(&restore(&bolt).app, &theme(), 80, 24));
