@@ -17,7 +17,7 @@ fn main() {
     let seeds = [
         ("bin", firmware.clone()),
         ("loader", images::loader()),
-        ("suffix", files::suffixed(firmware.clone(), (0x0483, 0xDF11), 0x0100)),
+        ("suffix", files::append_suffix(firmware.clone(), (0x0483, 0xDF11), 0x0100)),
         ("dfuse", files::dfuse(&[(0, vec![(base, &part)]), (0, vec![(base + 800, &part)])])),
         ("hex", files::hex(base, &part).into_bytes()),
         ("elf", files::elf(base, &part)),

@@ -97,6 +97,7 @@ mod interface;
 mod isolation;
 mod json;
 mod layers;
+mod lock_files;
 mod lost;
 mod matrix;
 mod oracle;
