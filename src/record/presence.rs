@@ -42,16 +42,30 @@ pub struct RunningInstance {
 }
 
 impl fmt::Display for RunningInstance {
-    /// Writes, for example, `Another cfdfu is using port 1-1.2: write 42 % (pid 4711)`.
+    /// Writes, for example, `Another cfdfu is using port 1-1.2: writing, 42 % (pid 4711)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RunningInstance { pid, port, phase, percent } = self;
         match (port.is_empty(), phase.is_empty()) {
             (true, _) => write!(f, "Another cfdfu is waiting for a Crazyflie (pid {pid})"),
             (false, true) => write!(f, "Another cfdfu is using port {port} (pid {pid})"),
             (false, false) => {
-                write!(f, "Another cfdfu is using port {port}: {phase} {percent} % (pid {pid})")
+                let phase = in_progress(phase);
+                write!(f, "Another cfdfu is using port {port}: {phase}, {percent} % (pid {pid})")
             }
         }
+    }
+}
+
+/// Turns the name of a phase, such as `write`, into the form used in a sentence, such as `writing`. A newer version of
+/// cfdfu may have other phases.
+fn in_progress(phase: &str) -> &str {
+    match phase {
+        "compare" => "comparing",
+        "erase" => "erasing",
+        "write" => "writing",
+        "verify" => "verifying",
+        "read" => "reading",
+        other => other,
     }
 }
 
@@ -269,7 +283,7 @@ mod tests {
         let parent = std::os::unix::process::parent_id();
         let (path, file) = other_instance(&record, parent, &work).unwrap();
         assert_eq!(record.other_instances(), [RunningInstance { pid: parent, ..work.clone() }]);
-        assert!(record.other_instances()[0].to_string().contains("using port 1-2: write 42 %"));
+        assert!(record.other_instances()[0].to_string().contains("using port 1-2: writing, 42 %"));
         // A shorter text overwrites the longer text in place. This instance's own file is not listed.
         write_in_place(&file, &RunningInstance { phase: String::new(), ..work.clone() }).unwrap();
         assert!(record.other_instances()[0].to_string().contains("using port 1-2 ("));

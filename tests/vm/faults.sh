@@ -33,7 +33,7 @@ check "after SIGKILL while flashing, the same command completes the flash" sh -c
 echo "== two instances at once"
 check "a second cfdfu shows the running flash and its progress" sh -c "
   rm -f log; '$cfdfu' flash new.bin --full --no-leave >log 2>&1 & wait_for_text log Erase
-  plain 'is using port .*: [a-z]* [0-9]* %'; status=\$?; wait; [ \$status -eq 0 ]"
+  plain 'is using port .*: [a-z]*, [0-9]* %'; status=\$?; wait; [ \$status -eq 0 ]"
 check "the full-screen interface also shows the running flash" sh -c "
   rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & wait_for_text log Erase
   rm -f screen; (wait_for_text screen 'is using port'; printf q) | script -qfec \"stty rows 24 cols 80; exec '$cfdfu'\" /dev/null >screen 2>&1; wait
