@@ -315,7 +315,7 @@ pub enum ReleaseError {
     NotAnImage { name: String, why: String },
     #[error("{name} is not saved on this computer")]
     NotKept { name: String },
-    #[error("{place} cannot be written: {why}")]
+    #[error("{place} could not be saved: {why}")]
     Disk { place: String, why: String },
     #[error("stopped")]
     Stopped,

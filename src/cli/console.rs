@@ -423,7 +423,7 @@ impl Console {
     #[cfg(feature = "releases")]
     pub(super) fn fetched(&mut self, fetched: &Fetched) {
         self.end_bar();
-        let path = fetched.path.as_ref().map(|path| path.display().to_string());
+        let path = fetched.path.as_ref().ok().map(|path| path.display().to_string());
         self.object(&Object::Fetched {
             tag: &fetched.tag,
             name: &fetched.name,

@@ -157,9 +157,8 @@ pub(super) fn fetch(
     };
     for part in &parts {
         let fetched = fetch_part(&library, &wanted, part, console)?;
-        if fetched.path.is_none() && global.demo.is_none() {
-            let why = "the file could not be saved".to_owned();
-            return Err(problem(&ReleaseError::Disk { place: "the folder".to_owned(), why }));
+        if let (Err(why), None) = (fetched.path, &global.demo) {
+            return Err(problem(&ReleaseError::Disk { place: fetched.name, why }));
         }
     }
     Ok(Exit::Done)

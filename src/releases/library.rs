@@ -39,8 +39,8 @@ pub(crate) struct Fetched {
     pub tag: String,
     pub name: String,
     pub image: Image,
-    /// The path of the file; `None` if it could not be saved.
-    pub path: Option<PathBuf>,
+    /// The path of the file, or why the file could not be saved.
+    pub path: Result<PathBuf, String>,
     pub sha256: Sha256,
     pub trust: Trust,
     /// Why the list from which the release was chosen could not be refreshed.
@@ -233,8 +233,8 @@ impl Library {
             Some(expected) => kept.sha256 == expected,
             None => !self.is_target(),
         };
-        let (bytes, found) = match cache.and_then(|cache| cache.file(place)).filter(is_usable) {
-            Some((bytes, kept)) => (bytes, kept.sha256),
+        let (bytes, found, mut saved) = match cache.and_then(|cache| cache.file(place)).filter(is_usable) {
+            Some((bytes, kept)) => (bytes, kept.sha256, Ok(())),
             None => self.download(place, asset, has_list, on_bytes)?,
         };
         let name = place.name.to_owned();
@@ -254,15 +254,13 @@ impl Library {
             (None, None) if has_list => Trust::FirstUse,
             (None, None) => Trust::NoList,
         };
-        let mut fetched = self.parse_or_remove(place, bytes, found, trust)?;
+        let fetched = self.parse_or_remove(place, bytes, found, trust)?;
         let pin = Pin { sha256: found, is_published: trust == Trust::AsPublished };
-        if let Some(cache) = cache.filter(|cache| !cache.is_read_only())
-            && cache.keep_pin(place, pin).is_err()
-        {
+        if let Some(cache) = cache.filter(|cache| !cache.is_read_only()) {
             // Without its hash, a file does not count as saved.
-            fetched.path = None;
+            saved = saved.and(cache.keep_pin(place, pin).map_err(|error| error.to_string()));
         }
-        Ok(fetched)
+        Ok(Fetched { path: saved.and(fetched.path), ..fetched })
     }
 
     /// Parses the file, and removes it if it is not an image.
@@ -278,6 +276,7 @@ impl Library {
             ReleaseError::NotAnImage { name: place.name.to_owned(), why: error.to_string() }
         })?;
         let path = self.cache.as_ref().map(|cache| cache.path(place)).filter(|path| path.is_file());
+        let path = path.ok_or_else(|| "the file is only in memory".to_owned());
         Ok(Fetched {
             tag: place.tag.to_owned(),
             name: place.name.to_owned(),
@@ -295,14 +294,15 @@ impl Library {
         }
     }
 
-    /// Downloads a file into the cache, or into memory if there is no cache. Returns its content and its hash.
+    /// Downloads a file into the cache, or into memory if it cannot be saved. Returns its content, its hash, and why it
+    /// could not be saved.
     fn download(
         &self,
         place: Place<'_>,
         asset: &Asset,
         has_list: bool,
         on_bytes: OnBytes<'_>,
-    ) -> Result<(Vec<u8>, Sha256), ReleaseError> {
+    ) -> Result<(Vec<u8>, Sha256, Result<(), String>), ReleaseError> {
         let Some(remote) = &self.remote else {
             return Err(ReleaseError::NotKept { name: place.name.to_owned() });
         };
@@ -316,25 +316,34 @@ impl Library {
         };
         let cache = self.cache.as_ref().filter(|cache| !cache.is_read_only());
         // Continue a partial download only if the hash of the whole file is known.
-        let download = cache.map(|cache| cache.begin(place, asset.sha256.is_some())).transpose();
+        let download = match cache {
+            Some(cache) => cache.begin(place, asset.sha256.is_some()).map_err(|error| error.to_string()),
+            None => Err("there is no folder for releases".to_owned()),
+        };
         // Without a usable cache, the file can still be flashed from memory.
-        let in_memory = |on_bytes: OnBytes<'_>| {
+        let in_memory = |why: String, on_bytes: OnBytes<'_>| {
             let mut bytes = Vec::new();
             remote.file(&request(0), &mut bytes, on_bytes)?;
             let sha256 = Sha256::of(&bytes);
-            Ok((bytes, sha256))
+            Ok((bytes, sha256, Err(why)))
         };
-        let Ok(Some(mut download)) = download else { return in_memory(on_bytes) };
-        if has_list && download.len > asset.size && restart(&mut download).is_err() {
-            return in_memory(on_bytes);
+        let mut download = match download {
+            Ok(download) => download,
+            Err(why) => return in_memory(why, on_bytes),
+        };
+        if has_list
+            && download.len > asset.size
+            && let Err(error) = restart(&mut download)
+        {
+            return in_memory(error.to_string(), on_bytes);
         }
         let from = download.len;
         match remote.file(&request(from), &mut download, on_bytes) {
             Ok(()) => {}
-            Err(ReleaseError::Disk { .. }) => {
+            Err(ReleaseError::Disk { why, .. }) => {
                 // A full disk must not prevent a flash.
                 download.discard();
-                return in_memory(on_bytes);
+                return in_memory(why, on_bytes);
             }
             Err(error @ (ReleaseError::TooLong { .. } | ReleaseError::OtherSize { .. })) => {
                 download.discard();
@@ -345,7 +354,10 @@ impl Library {
                 return Err(error);
             }
         }
-        let Ok(bytes) = read_contents(&mut download) else { return in_memory(on_bytes) };
+        let bytes = match read_contents(&mut download) {
+            Ok(bytes) => bytes,
+            Err(error) => return in_memory(error.to_string(), on_bytes),
+        };
         let found = Sha256::of(&bytes);
         match asset.sha256 {
             Some(expected) if expected != found => {
@@ -357,11 +369,8 @@ impl Library {
                 Err(ReleaseError::OtherDigest { name: place.name.to_owned(), expected, found })
             }
             _ => {
-                if let Some(cache) = cache {
-                    // If this fails, the file exists only in memory.
-                    let _ = cache.finish(download, place);
-                }
-                Ok((bytes, found))
+                let finish = |cache: &Cache| cache.finish(download, place).map_err(|error| error.to_string());
+                Ok((bytes, found, cache.map_or(Ok(()), finish)))
             }
         }
     }

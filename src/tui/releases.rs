@@ -101,7 +101,7 @@ fn answer(
             let file = library.file(&Wanted::Tag(tag), &part, on_bytes).map_err(|error| problem(&error));
             ReleasesMsg::Fetched(file.map(|file| {
                 let image = Box::new(file.image);
-                Box::new(FetchedFile { path: file.path, trust: file.trust, image })
+                Box::new(FetchedFile { path: file.path.ok(), trust: file.trust, image })
             }))
         }
         // Not reached: `perform` handles this effect.

@@ -313,7 +313,7 @@ fn a_full_disk_does_not_prevent_a_flash() {
     let output = limited("fetch 2026.08 --board cf2");
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(73), "{err}");
-    assert!(err.contains("could not be saved") && err.contains("free space"), "{err}");
+    assert!(err.contains("firmware-cf2-2026.08.zip could not be saved: File too large") && err.contains("free space"), "{err}");
     assert_eq!(desk.kept(), Vec::<String>::new());
     // The demo does not keep files, so this command uses the real bus. No drone has this serial number.
     let output = limited("flash --release 2026.08 --board cf2 --device no-such-drone --wait 0");
@@ -392,7 +392,9 @@ fn the_hashes_in_a_folder_are_not_trusted() {
     assert_eq!(fs::read(&path).unwrap(), archive("2026.08", "cf2"));
     // If the path is not a folder, the command must fail rather than succeed without writing a file.
     desk.folder.write_file("occupied", "");
-    assert_eq!(desk.run("fetch --board cf2 --to occupied").code, 73);
+    let failed = desk.run("fetch --board cf2 --to occupied");
+    assert_eq!(failed.code, 73);
+    assert!(failed.err.contains("firmware-cf2-2026.08.zip could not be saved: Not a directory"), "{}", failed.err);
 }
 
 #[test]
