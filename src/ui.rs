@@ -307,11 +307,15 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let open = |state: StepState| matches!(state, StepState::Now | StepState::Failed);
     let at = steps.iter().position(|(state, _)| open(*state));
     let at = at.or(steps.iter().rposition(|(state, _)| *state == StepState::Done)).unwrap_or(0);
-    // Show as many steps as fit. Drop steps from the start until the step `at` is among the shown steps.
+    // Show as many steps as fit, without the lines between them if that helps. Drop steps from the start until the step
+    // `at` is among the shown steps.
+    let full: usize = line.width() + steps.iter().flat_map(|(_, step)| step).map(Span::width).sum::<usize>();
+    let lines = (steps.len() - 1) * theme.arrow.chars().count();
+    let arrow = if full + lines <= usize::from(left.width) { theme.arrow } else { "  " };
     for first in 0..=at {
         let mut shown = line.clone();
         let fits = |(n, (_, step)): &(usize, &(StepState, [Span<'static>; 2]))| {
-            let arrow = (*n > first).then(|| Span::styled(theme.arrow, theme.line));
+            let arrow = (*n > first).then(|| Span::styled(arrow, theme.line));
             push_whole(&mut shown, arrow.into_iter().chain(step.clone()), usize::from(left.width))
         };
         let count = steps.iter().enumerate().skip(first).take_while(fits).count();

@@ -197,11 +197,12 @@ fn drone_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     };
     vec![
         Line::from("O           O"),
-        Line::from(vec![Span::raw(" \\   "), button, Span::raw("   / ")]),
+        Line::from(vec![Span::raw(" \\   "), button.clone(), Span::raw("   / ")]),
         Line::from(format!("  |  {cable}  |")),
         Line::from(vec![Span::raw("  |  "), second, Span::raw("   "), led, Span::raw("  |")]),
         Line::from(" /      M2 \\ "),
         Line::from("O           O"),
         Line::from(Span::styled(label, theme.faint)),
+        Line::from(vec![button, Span::styled(" button", theme.faint)]),
     ]
 }
