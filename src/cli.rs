@@ -275,7 +275,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         CliCommand::Udev { check: true, .. } => {
             let rules = doctor::check_udev(&gather(world_or_error(global, console)?.as_ref()));
             if rules.is_empty() {
-                console.line("This system has no udev.");
+                console.line(udev::NO_UDEV);
             }
             Ok(if print_checks(&rules, console) { Exit::Done } else { Exit::NoPermission })
         }
@@ -306,8 +306,8 @@ fn restore_job(
 ) -> Result<Exit, Problem> {
     let overrides = overrides(flash);
     if overrides.address.is_some() && firmware.is_none() {
-        let advice = "Omit --address: the bootloader's address is fixed. With --firmware, it sets the \
-            firmware's address.";
+        let advice = "Omit --address: the bootloader's address is fixed. With --firmware, --address sets \
+            the firmware's address.";
         let message = "--address does not apply to a bootloader";
         return Err(Problem::new(Exit::Usage, ProblemKind::Address, message).advise(advice));
     }
@@ -834,7 +834,7 @@ fn build_job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
     Job { device: selector(global), wait: Duration::from_secs(device.wait), enter, ..job }
 }
 
-/// Decides from the options and the udev rules how a running drone may be asked to enter DFU mode.
+/// Decides from the options and the udev rules whether cfdfu may ask a running drone to enter DFU mode.
 fn allowed_entry(global: &Global, device: &DeviceArgs, enter: Enter) -> Enter {
     match enter {
         _ if device.no_enter => Enter::Never,

@@ -1,5 +1,6 @@
-//! Diagnoses why cfdfu cannot find or open a drone: turns facts about this computer and its USB devices into a
-//! checklist with a verdict and a remedy for each check. This module does no I/O: `sys::symptoms` gathers the facts.
+//! Diagnoses why cfdfu cannot find, open or flash a drone: turns facts about this computer, its USB devices and the
+//! running drones into a checklist with a verdict for each check and a remedy where the user can do something. This
+//! module does no I/O: `sys::symptoms` gathers the facts, and `cfdfu doctor` also queries the running drones.
 
 use crate::crazyflie::console::{Health, RadioChip, SelfTest};
 use crate::crazyflie::symptoms;
@@ -35,7 +36,7 @@ pub struct Check {
     pub name: &'static str,
     pub verdict: Verdict,
     pub found: String,
-    /// What the user can do; empty if nothing is wrong.
+    /// What the user can do; empty if there is nothing to do.
     pub remedy: String,
 }
 
@@ -56,7 +57,7 @@ pub enum System {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symptoms {
     pub system: System,
-    /// The name or the path of cfdfu, as typed after `sudo`.
+    /// The name or path of cfdfu, for use after `sudo`.
     pub program: String,
     /// The error if USB is not available.
     pub no_usb: Option<String>,
@@ -88,7 +89,7 @@ pub struct Symptoms {
     pub guest: Option<String>,
     /// The official releases kept on this computer; `None` if this build cannot fetch releases.
     pub releases: Option<KeptReleases>,
-    /// Kernel messages about devices that could not be enumerated; `None` if the kernel log is not readable.
+    /// The USB errors in the kernel log; `None` if the kernel log is not readable.
     pub kernel: Option<Vec<String>>,
 }
 
@@ -262,13 +263,14 @@ fn check_access(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
     let remedy = match symptoms.system {
         _ if !drone.holders.is_empty() && !permission => close_holders(),
         System::Windows => driver_remedy(drone.id).to_owned(),
-        System::Linux if *permission && rules_allow(drone.id, symptoms) => "The rules below give you access, but they \
-            were not applied when the drone was plugged in. Run `sudo udevadm control --reload`, then unplug the drone and \
-            plug it in again."
-            .to_owned(),
-        System::Linux if *permission => {
-            format!("See the rules below. Run {}, then plug the drone in again.", install_command(symptoms))
-        }
+        System::Linux if *permission => match check_rules_for(drone.id, symptoms) {
+            None => format!("This system has no udev. Run cfdfu as root: `sudo {}`.", symptoms.program),
+            Some(rules) if rules.verdict == Verdict::Good => "The rules below give you access, but they were not applied \
+                when the drone was plugged in. Run `sudo udevadm control --reload`, then unplug the drone and plug it in \
+                again."
+                .to_owned(),
+            Some(rules) => rules.remedy,
+        },
         _ => "Close any program that may be using the drone (cfclient, a virtual machine), then unplug the drone and \
             plug it in again."
             .to_owned(),
@@ -311,19 +313,19 @@ fn check_firmware(answers: &Answers) -> Check {
 /// device that uses ST's own driver or libusb-win32.
 fn driver_remedy(id: Id) -> &'static str {
     if id == ROM_DFU {
-        "Its driver is not WinUSB. Run Zadig (zadig.akeo.ie), choose Options > List All Devices, select \
+        "Its driver is probably not WinUSB. Run Zadig (zadig.akeo.ie), choose Options > List All Devices, select \
          `STM32  BOOTLOADER` and the WinUSB driver, and click Replace Driver. Then plug the drone in again."
     } else {
-        "Its driver is not WinUSB. Enter DFU mode by hand instead: the drone is then a different USB device. Or run \
-         Zadig (zadig.akeo.ie), choose Options > List All Devices, select interface 0 of the Crazyflie and the WinUSB \
-         driver, and click Replace Driver. cfclient can then no longer reach the drone over USB."
+        "Its driver is probably not WinUSB. Enter DFU mode by hand instead: the drone is then a different USB device. \
+         Or run Zadig (zadig.akeo.ie), choose Options > List All Devices, select interface 0 of the Crazyflie and the \
+         WinUSB driver, and click Replace Driver. cfclient can then no longer reach the drone over USB."
     }
 }
 
-/// Whether the installed rules give this user access to the device.
-fn rules_allow(id: Id, symptoms: &Symptoms) -> bool {
-    let Some([running, dfu]) = &symptoms.rules else { return false };
-    check_rules("", id, if id == ROM_DFU { dfu } else { running }, symptoms).verdict == Verdict::Good
+/// Checks whether the installed rules give this user access to the device. Returns `None` without udev.
+fn check_rules_for(id: Id, symptoms: &Symptoms) -> Option<Check> {
+    let [running, dfu] = symptoms.rules.as_ref()?;
+    Some(check_rules("rules", id, if id == ROM_DFU { dfu } else { running }, symptoms))
 }
 
 /// Returns the command that installs the rules. Because sudo searches only the system directories, `program` may be a
@@ -356,12 +358,13 @@ fn check_rules(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) 
             format!("You joined the {group} group after you logged in: log in again.")
         }
         Some(group) => format!("Run `sudo usermod -a -G {group} $USER`, then log in again."),
-        None => {
+        None if uaccess => {
             format!(
                 "The rule gives access only to the locally logged-in user (uaccess), not over SSH. {}",
                 install()
             )
         }
+        None => install(),
     };
     check(name, Verdict::Bad, format!("{files}, but no rule gives you access"), remedy)
 }
@@ -462,7 +465,8 @@ fn check_kernel_log(symptoms: &Symptoms) -> Check {
     }
 }
 
-/// The rules that `cfdfu udev` installs. They give access to the plugdev group and to the locally logged-in user.
+/// The rules that `cfdfu udev` prints or installs. They give access to the plugdev group and to the locally logged-in
+/// user.
 pub(crate) const UDEV_RULES: &str = "\
 # Bitcraze Crazyflie: running, and in DFU mode (the boot ROM of its STM32). Written by cfdfu.
 SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"5740\", MODE=\"0664\", GROUP=\"plugdev\", TAG+=\"uaccess\"
@@ -559,7 +563,7 @@ mod tests {
         assert!(diagnose(&on(System::Mac, ROM_DFU)).iter().all(|check| check.name != "kernel"));
     }
 
-    /// Bitcraze's own rules do not cover DFU mode; the rules of Debian's dfu-util cover only DFU mode.
+    /// Bitcraze's own rules do not cover DFU mode; the rules in Debian's dfu-util package cover only DFU mode.
     #[test]
     fn rules_for_the_running_drone_and_for_dfu_mode_are_checked_separately() {
         let bitcraze = r#"SUBSYSTEM=="usb", ATTRS{idVendor}=="0483", ATTRS{idProduct}=="5740", MODE="0664", GROUP="plugdev""#;
@@ -604,10 +608,16 @@ mod tests {
         let both = Symptoms { others: clone.others, ..drone(None, vec![]) };
         let found = diagnose(&both).into_iter().find(|check| check.name == "drone").unwrap();
         assert!(found.verdict == Verdict::Good && found.found.contains("GD32 in DFU mode on port 1-2"));
+        // The remedy for a drone that cannot be opened is the remedy for the rules.
+        let denied = drone(Some((true, "no permission".to_owned())), vec![]);
+        assert!(verdict(&denied, "opens").1.contains("as root"));
+        let with_rules = |dfu| Symptoms { rules: Some([vec![], dfu]), ..denied.clone() };
+        assert!(verdict(&with_rules(vec![]), "opens").1.contains("udev --install"));
+        let group = Some("plugdev".to_owned());
+        let rule = Rule { file: "70.rules".to_owned(), group, all_users: false, uaccess: false };
+        assert!(verdict(&with_rules(vec![rule.clone()]), "opens").1.contains("usermod -a -G plugdev"));
         assert!(
-            verdict(&drone(Some((true, "no permission".to_owned())), vec![]), "opens")
-                .1
-                .contains("udev --install")
+            verdict(&with_rules(vec![Rule { all_users: true, ..rule }]), "opens").1.contains("not applied")
         );
         let held = drone(Some((false, "busy".to_owned())), vec!["dfu-util (process 7)".to_owned()]);
         assert!(verdict(&held, "opens").1.contains("is using the drone: dfu-util (process 7)"));

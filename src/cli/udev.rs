@@ -1,5 +1,5 @@
-//! `cfdfu udev`: prints or installs the udev rules that allow using a Crazyflie without root. An existing file is never
-//! changed.
+//! `cfdfu udev`: prints or installs the udev rules that give access to a Crazyflie without root. An existing file is
+//! never changed.
 
 use std::fs;
 use std::path::Path;
@@ -10,6 +10,12 @@ use crate::doctor::UDEV_RULES;
 use crate::report::{Exit, Problem, ProblemKind};
 use crate::sys::symptoms;
 
+/// Printed if udev is missing.
+pub(super) const NO_UDEV: &str = if cfg!(target_os = "linux") {
+    "This system has no udev, so run cfdfu as root."
+} else {
+    "Only Linux has udev."
+};
 /// The number must be below 73, because systemd applies `uaccess` tags in 73-seat-late.rules.
 const FILE: &str = "/etc/udev/rules.d/70-cfdfu.rules";
 const RELOAD: &str = "Next, run `udevadm control --reload` as root and plug the drone in again. To use it over SSH, you \
@@ -39,8 +45,7 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
     }
     if let Err(error) = fs::metadata("/etc/udev/rules.d") {
         let message = format!("cannot find /etc/udev/rules.d: {error}");
-        return Err(Problem::new(Exit::CannotCreate, ProblemKind::NoUdev, &message)
-            .advise("This system has no udev."));
+        return Err(Problem::new(Exit::CannotCreate, ProblemKind::NoUdev, &message).advise(NO_UDEV));
     }
     let written =
         Output::create(Path::new(FILE), false).and_then(|output| output.write(UDEV_RULES.as_bytes()));

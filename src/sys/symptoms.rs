@@ -1,5 +1,5 @@
-//! Gathers the facts about this computer that `cfdfu doctor` evaluates when it finds no drone or cannot open a drone.
-//! This module changes nothing and starts no other programs.
+//! Gathers the facts about this computer and its USB devices that `cfdfu doctor` evaluates. This module changes nothing
+//! and starts no other programs.
 
 use std::env;
 use std::fs;
@@ -22,10 +22,15 @@ use crate::usb::{Bus, BusError, Found, Location, TransferError};
 
 /// The directories that udev searches for rules. A file in an earlier directory hides a file of the same name in a
 /// later directory.
-const RULES: [&str; 4] =
-    ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
+const RULES: [&str; 5] = [
+    "/etc/udev/rules.d",
+    "/run/udev/rules.d",
+    "/usr/local/lib/udev/rules.d",
+    "/usr/lib/udev/rules.d",
+    "/lib/udev/rules.d",
+];
 
-/// Gathers all facts. `bus` is an error if USB is not available.
+/// Gathers all facts except the answers from the running drones. `bus` is an error if USB is not available.
 pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let list = bus.map_err(Clone::clone).and_then(Bus::list);
     let no_usb = list.as_ref().err().map(ToString::to_string);
@@ -89,7 +94,7 @@ fn external_hubs(drones: &[Device]) -> Vec<Hub> {
     hubs.chunk_by(|a, b| a == b).map(|group| read_hub(&group[0], group.len())).collect()
 }
 
-/// Reads the power attributes and the over-current counts of a hub from sysfs.
+/// Reads a hub's power attributes and over-current counts from sysfs.
 fn read_hub(location: &Location, drones: usize) -> Hub {
     let place = location.to_string();
     let folder = Path::new("/sys/bus/usb/devices").join(&place);
@@ -130,7 +135,7 @@ fn holders_of(found: &Found) -> Vec<String> {
     processes.flatten().filter_map(|entry| name(entry.path())).collect()
 }
 
-/// Reads the udev rules for both USB IDs; `None` on a system without udev.
+/// Reads the udev rules for the running Crazyflie and for the boot ROM; `None` on a system without udev.
 fn udev_rules() -> Option<[Vec<Rule>; 2]> {
     // Check the system as well: under Wine, a Windows program can read the Linux folders.
     if !cfg!(target_os = "linux") || !RULES.iter().any(|folder| Path::new(folder).is_dir()) {
@@ -156,9 +161,9 @@ fn udev_rules() -> Option<[Vec<Rule>; 2]> {
 
 /// Decides whether cfdfu may ask a running Crazyflie to enter DFU mode.
 ///
-/// Returns [`Enter::NotAllowed`] if the udev rules allow this user to open the running drone but not the boot ROM. With
-/// such rules, for example Bitcraze's own, the drone would be stuck in DFU mode, where this user cannot open it. If the
-/// rules are unknown, cfdfu may ask.
+/// Returns [`Enter::NotAllowed`] if udev has rules for the running drone but none for the boot ROM, unless cfdfu is
+/// running as root. With such rules, for example Bitcraze's own, the drone would be stuck in DFU mode, where this user
+/// cannot open it. If the rules are unknown, cfdfu may ask.
 pub(crate) fn choose_enter() -> Enter {
     let udev = Path::new("/run/udev/control").exists();
     let rom_is_closed = udev
@@ -227,7 +232,7 @@ fn groups_in(text: &str, numbers: &[u32], user: Option<&str>) -> (Vec<String>, V
     (of_session, of_user)
 }
 
-/// Returns the command that runs this program with sudo: its name if the program is in a system directory, otherwise
+/// Returns what to type after `sudo` to run this program: its name if the program is in a system directory, otherwise
 /// its path.
 pub(crate) fn sudo_command() -> String {
     let system = ["/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin", "/usr/local/sbin", "/sbin"];
@@ -259,7 +264,7 @@ pub(crate) fn detect_guest() -> Option<String> {
     makers.iter().find(|maker| machine.contains(**maker)).map(|maker| format!("a virtual machine ({maker})"))
 }
 
-/// Reads kernel messages about devices that could not be enumerated; `None` if the kernel log is not readable.
+/// Reads the USB errors in the kernel log; `None` if the kernel log is not readable.
 #[cfg(target_os = "linux")]
 fn kernel_messages() -> Option<Vec<String>> {
     use std::io::Read;
