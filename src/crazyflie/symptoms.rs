@@ -1,4 +1,4 @@
-//! The symptoms of a drone on its LEDs and on USB, with their meanings and remedies. This module is the only source of
+//! What a drone shows on its LEDs and on USB, what it means, and what to do about it. This module is the only source of
 //! these texts: the wizard's answers, the help, and the tables in `docs/troubleshooting.md` and in the README all show
 //! rows of [`SYMPTOMS`], and a test compares both files with these rows. The facts are from crazyflie2-nrf-mbs,
 //! crazyflie2-stm-bootloader and crazyflie-firmware. The module also contains the remedies for a failed self-test,
@@ -19,7 +19,7 @@ pub enum Leds {
     Solid,
     /// Two blue LEDs are lit, and nothing else happens.
     TwoLit,
-    /// A red LED is lit or blinks.
+    /// One or more red LEDs are lit or blinking.
     Red,
     Dark,
     /// Any other state, or the LEDs are not visible.
@@ -29,7 +29,8 @@ pub enum Leds {
 /// A row in the table of symptoms.
 #[derive(Clone, Copy, Debug)]
 pub struct Symptom {
-    /// The state of the LEDs. M1 is the red LED, M2 the blue one at the back right, M3 the blue one at the back left.
+    /// The state of the LEDs. M1 is a red LED, M2 the blue LED at the back right, and M3 the blue LED at the
+    /// back left.
     pub leds: &'static str,
     /// The device ID that `lsusb` shows; empty if USB does not matter.
     pub usb: &'static str,
@@ -84,7 +85,7 @@ pub const SYMPTOMS: &[Symptom] = &[
     row(
         "M2 and M3 blink slowly",
         "nothing",
-        "the radio bootloader: the button was released too early",
+        "the radio bootloader is running: the button was released too early",
         "press the button once, unplug USB and the battery, and hold the button longer",
     )
     .answers(Leds::TwoSlow)
@@ -118,7 +119,7 @@ pub const SYMPTOMS: &[Symptom] = &[
     row(
         "M2 and M3 stay lit, and nothing else happens",
         "",
-        "the firmware hangs while it starts: a deck, a sensor, or the EEPROM",
+        "the firmware hangs while it starts, usually because of a deck, a sensor, or the EEPROM",
         "take the decks off, and switch the drone off and on; flash another release; if that changes nothing, suspect \
          the hardware",
     )
@@ -127,7 +128,7 @@ pub const SYMPTOMS: &[Symptom] = &[
     row(
         "M1 blinks red five times",
         "0483:5740",
-        "the self-test failed: a deck, a sensor, the EEPROM, or old firmware on a newer board",
+        "the self-test failed because of a deck, a sensor, the EEPROM, or old firmware on a newer board",
         "take the decks off, and switch the drone off and on; `cfdfu identify` then names the part; flash the current \
          release for this board",
     )
@@ -144,7 +145,7 @@ pub const SYMPTOMS: &[Symptom] = &[
         "anything, without the button held",
         "0483:df11",
         "the radio chip is not running, so the main chip starts in DFU mode",
-        "flash the drone; if it starts in DFU mode again, start the radio bootloader (hold the button for 1.5 to 5 s while you switch the drone on), and update the radio chip with cfclient",
+        "flash the drone; if it starts in DFU mode again, start the radio bootloader (switch the drone on by holding its button for 1.5 to 5 s), and update the radio chip with cfclient",
     ),
     row(
         "M2 and M3 lit, but the button does not switch the drone off, or the radio does not connect",
@@ -179,7 +180,7 @@ pub(crate) fn explain_answer(leds: Leds) -> String {
     row.map_or_else(
         || {
             "Unplug USB and the battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the \
-             button: first lit, then blinking slowly, then about twice a second. Let go only then."
+             button: they light up, then blink slowly, then about twice a second. Let go only then."
                 .to_owned()
         },
         |row| format!("{}. {}.", capitalised(row.meaning), capitalised(row.helps)),
@@ -203,13 +204,13 @@ fn part(module: &Module, health: &Health) -> String {
         Module::Sensors => "a motion sensor".to_owned(),
         Module::Settings => "the settings memory (EEPROM)".to_owned(),
         Module::Radio => "the connection to the radio chip".to_owned(),
-        Module::System => "the power management".to_owned(),
+        Module::System => "power management".to_owned(),
         Module::LastRun => "the last run ended with an error".to_owned(),
         Module::Other(name) => format!("the firmware's module `{name}`"),
     }
 }
 
-/// Returns the remedy for this module if it has failed its test.
+/// Returns the remedy for a module that failed its test.
 pub(crate) fn remedy(module: &Module) -> &'static str {
     match module {
         Module::Deck => {
@@ -243,7 +244,7 @@ pub(crate) fn failed_parts(health: &Health) -> String {
     modules.iter().map(|module| part(module, health)).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the health that a running drone reports, as rows that each contain a label and a text.
+/// Returns the health that a running drone reports, as rows of a label and a value.
 pub(crate) fn rows(health: &Health) -> Vec<(&'static str, String)> {
     let self_test = match &health.self_test {
         Some(SelfTest::Passed) => Some("passed".to_owned()),

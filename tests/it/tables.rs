@@ -1,5 +1,5 @@
-//! Checks tables in which a new row could easily be incomplete: scenarios, symptoms, boards, and explanations of log
-//! lines.
+//! Checks tables in which a new row could easily be incomplete: scenarios, symptoms, boards, explanations of log lines,
+//! and kinds of problems.
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +11,7 @@ use cfdfu::image::Content;
 use cfdfu::job::{Event, Level};
 use cfdfu::sim::images;
 use cfdfu::sim::scenario::SCENARIOS;
+use serde_json::Value;
 
 use crate::cli::Folder;
 use crate::support::{SEED_LEN, World, firmware, flash_job};
@@ -45,7 +46,7 @@ fn the_documentation_lists_the_symptoms_of_the_wizard_and_the_help() {
     let files = [
         (
             "docs/troubleshooting.md",
-            "| the LEDs | `lsusb` shows | what it means | what helps |\n|---|---|---|---|\n",
+            "| the LEDs | `lsusb` shows | what it means | what to do |\n|---|---|---|---|\n",
             all,
         ),
         (
@@ -112,4 +113,28 @@ fn every_log_line_of_an_ordinary_flash_has_an_explanation() {
         }
     }
     assert!(explained > 15, "{explained}");
+}
+
+/// Scripts distinguish problems by their kind, so the schema must list every kind.
+#[test]
+fn the_schema_lists_every_kind_of_problem() {
+    let source = include_str!("../../src/report/problem.rs");
+    let variants = source.split_once("pub enum ProblemKind {").unwrap().1.split_once('}').unwrap().0;
+    let in_snake_case = |variant: &str| {
+        let mut name = String::new();
+        for letter in variant.chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.extend(letter.to_lowercase());
+        }
+        name
+    };
+    let kinds: Vec<String> = variants.split(',').map(str::trim).map(in_snake_case).collect();
+    let schema: Value = serde_json::from_str(include_str!("../../docs/json.schema.json")).unwrap();
+    let mut results = schema["oneOf"].as_array().unwrap().iter();
+    let result = results.find(|part| part["properties"]["event"]["const"] == "result").unwrap();
+    let listed = &result["properties"]["error"]["anyOf"][0]["properties"]["kind"]["enum"];
+    let listed: Vec<&str> = listed.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(kinds[..kinds.len() - 1], listed[..]);
 }
