@@ -71,6 +71,8 @@ pub enum Refusal {
     NotALoader {
         /// A description of the image, including its article, for example "an image that is not recognised".
         what: &'static str,
+        /// Whether the user may override the refusal.
+        may_override: bool,
     },
     /// The file places the bootloader outside sector 0.
     #[error("the bootloader belongs at 0x08000000, but the file places it at {address}")]
@@ -81,14 +83,14 @@ pub enum Refusal {
     #[error("the flash was blank before the last change")]
     NothingBefore,
     /// The file ends before the last byte that its own start-up code reads.
-    #[error("the file ends after {bytes} bytes, but its own start-up code needs {needs}: it was cut off")]
+    #[error("the file is truncated: it ends after {bytes} bytes, but its start-up code needs {needs}")]
     CutOff {
         bytes: usize,
         /// The minimum size in bytes.
         needs: usize,
     },
     /// The file has a gap where its own start-up code reads.
-    #[error("the file lacks {bytes} bytes that its own start-up code needs")]
+    #[error("the file lacks {bytes} bytes that its start-up code needs")]
     LeavesOut { bytes: usize },
     /// A backup that contains incomplete firmware.
     #[error("the firmware in this whole-flash backup is incomplete")]
@@ -156,32 +158,32 @@ pub fn flash(image: &Image, overrides: Overrides) -> Result<ApprovedImage, Refus
 }
 
 /// Approves the bootloader for sector 0 and, if given, firmware to be written in the same job. `loader` may also be a
-/// copy of the whole flash, in which case `firmware` replaces the firmware in the copy.
+/// whole-flash backup, in which case `firmware` replaces the firmware in the backup.
 pub fn restore(
     loader: &Image,
     firmware: Option<&Image>,
     overrides: Overrides,
 ) -> Result<ApprovedImage, Refusal> {
     match loader.content {
-        // The firmware in the copy is not used, so it may be incomplete.
+        // The firmware in the backup is not used, so it may be incomplete.
         Content::WholeFlash(_) if firmware.is_some() => {}
         Content::WholeFlash(_) if loader.extent.complete() == Some(false) => {
             return Err(Refusal::IncompleteCopy);
         }
         _ => check_complete(loader)?,
     }
+    let may_override =
+        matches!(loader.content, Content::WholeFlash(_) | Content::Unknown { link: Some(LOADER_BASE) });
     let what = match &loader.content {
         Content::Bootloader | Content::WholeFlash(WholeFlash { loader: true, .. }) => None,
-        Content::WholeFlash(_) | Content::Unknown { link: Some(LOADER_BASE) } if overrides.allow_mismatch => {
-            None
-        }
+        _ if may_override && overrides.allow_mismatch => None,
         Content::WholeFlash(_) => Some("a whole-flash backup without the Bitcraze bootloader"),
         Content::Firmware(_) => Some("Crazyflie firmware"),
         Content::Radio => Some("an image for the radio chip (nRF51)"),
         Content::Unknown { .. } => Some("an image that is not recognised"),
     };
     if let Some(what) = what {
-        return Err(Refusal::NotALoader { what });
+        return Err(Refusal::NotALoader { what, may_override });
     }
     check_target_device(loader, overrides)?;
     if let Some(address) = loader.payload.address().filter(|&address| address != LOADER_BASE) {
@@ -194,7 +196,10 @@ pub fn restore(
             segments.retain(|segment| segment.address < FIRMWARE_BASE);
         }
     } else if segments.iter().any(|segment| segment.end() > FIRMWARE_BASE.wide()) {
-        return Err(Refusal::NotALoader { what: "an image larger than the bootloader's sector" });
+        return Err(Refusal::NotALoader {
+            what: "an image larger than the bootloader's sector",
+            may_override: false,
+        });
     }
     if let Some(firmware) = firmware {
         segments.extend(firmware_segments(firmware, overrides)?);
@@ -203,8 +208,9 @@ pub fn restore(
     Ok(ApprovedImage::new(Purpose::RestoreBootloader, segments))
 }
 
-/// Approves restoring a copy of a drone's flash to its original address. Any content is accepted, because it was on the
-/// drone before. The exception is sector 0: without the override, only Bitcraze's bootloader is restored there.
+/// Approves restoring a copy of a drone's flash to its original address. Any content that is not blank is accepted,
+/// because it was on the drone before, except in sector 0: without the override, only Bitcraze's bootloader is restored
+/// there.
 pub fn undo(copy: Segment, overrides: Overrides) -> Result<ApprovedImage, Refusal> {
     check_fits_flash(&copy)?;
     if is_blank(&copy.data) {
@@ -257,7 +263,7 @@ fn check_target_device(image: &Image, overrides: Overrides) -> Result<(), Refusa
 }
 
 fn firmware_segments(image: &Image, overrides: Overrides) -> Result<Vec<Segment>, Refusal> {
-    // A copy of the whole flash is refused below, with a more useful error.
+    // A whole-flash backup is refused below, with a more useful error.
     if !matches!(image.content, Content::WholeFlash(_)) {
         check_complete(image)?;
     }
@@ -437,7 +443,13 @@ mod tests {
         let both = restore(&loader, Some(&good), Overrides::default()).unwrap();
         let starts: Vec<_> = both.segments().iter().map(|s| s.address).collect();
         assert_eq!(starts, [LOADER_BASE, FIRMWARE_BASE]);
-        assert!(matches!(restore(&good, None, OVERRIDE), Err(Refusal::NotALoader { .. })));
+        // The override applies only to a file that could be a bootloader.
+        let result = restore(&good, None, OVERRIDE);
+        assert!(matches!(result, Err(Refusal::NotALoader { may_override: false, .. })));
+        let maybe = image(Content::Unknown { link: Some(LOADER_BASE) }, 7256);
+        let result = restore(&maybe, None, Overrides::default());
+        assert!(matches!(result, Err(Refusal::NotALoader { may_override: true, .. })));
+        assert!(restore(&maybe, None, OVERRIDE).is_ok());
         assert_eq!(restore(&loader, Some(&loader), OVERRIDE), Err(Refusal::LoaderAsFirmware));
         let large = image(Content::Unknown { link: Some(LOADER_BASE) }, 16 * 1024 + 1);
         assert!(matches!(restore(&large, None, OVERRIDE), Err(Refusal::NotALoader { .. })));

@@ -1,4 +1,5 @@
-//! Advice for files that are not images and for refused images: what is wrong and which file to use instead.
+//! Advice for files that are not images and for refused images (what is wrong and which file to use instead), and
+//! warnings about accepted images.
 
 use super::health::warn_without_entry;
 use super::right_file::{RIGHT_LOADER, any_image, drone_name};
@@ -47,7 +48,7 @@ pub fn image_error(error: &ImageError) -> Problem {
         ImageError::TooLarge { .. } | ImageError::FileTooLarge => {
             &format!("This is not a Crazyflie image: firmware is 240 to 310 kB. {right}")
         }
-        ImageError::Blank { .. } => "A dump of an erased chip looks like this. There is nothing to flash.",
+        ImageError::Blank { .. } => "A dump of blank memory looks like this. There is nothing to flash.",
         ImageError::OtherPlatform { .. } => "Download the release for your board again.",
         ImageError::Release(_) => {
             "Use a release such as firmware-cf2-….zip (github.com/bitcraze/crazyflie-release/releases), or unpack one and \
@@ -102,13 +103,16 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
                 .to_owned(),
         ),
         Refusal::NothingBefore => (ProblemKind::NoCopy, "There is nothing to restore.".to_owned()),
-        Refusal::NotALoader { .. } => (
-            ProblemKind::NotABootloader,
-            format!(
+        Refusal::NotALoader { may_override, .. } => {
+            let mut advice = format!(
                 "Use {RIGHT_LOADER}. To flash firmware: `cfdfu flash FILE`, or `cfdfu restore-bootloader LOADER \
-                 --firmware FILE`. If you are sure about this file, use --allow-mismatch."
-            ),
-        ),
+                 --firmware FILE`."
+            );
+            if *may_override {
+                advice += " If you are sure that this file contains a bootloader, use --allow-mismatch.";
+            }
+            (ProblemKind::NotABootloader, advice)
+        }
         Refusal::Unknown => (
             ProblemKind::UnknownImage,
             format!(

@@ -344,7 +344,7 @@ fn malformed_others() -> Vec<Case> {
                 "a",
                 r#"{"version":2,"files":{"a":{"target":"stm32","type":"fw"},"b":{"target":["stm32"],"type":"fw"}}}"#,
             ),
-            "several firmware images for the STM32: a, b",
+            "several images for the STM32: a, b",
         ),
         (
             "platform.zip",
@@ -382,7 +382,7 @@ fn foreign() -> Vec<Case> {
         ("in.zip", stored(&[("cf2.bin", PAGE.as_bytes())]), page),
         ("release-in.zip", release("cf2", PAGE.as_bytes(), CompressionMethod::Stored), page),
         ("utf8.txt", "Utgåvor\n".as_bytes().to_vec(), "a text file"),
-        ("cf2.bin.gz", [b"\x1F\x8B\x08\0", &bin[..]].concat(), "this is a gzip file|Unpack the file first"),
+        ("cf2.bin.gz", [b"\x1F\x8B\x08\0", &bin[..]].concat(), "a packed file (gzip)|Unpack the file first"),
         (
             "zip-in.zip",
             stored(&[("cf2.zip", &stored(&[("cf2.bin", &bin)]))]),
@@ -393,7 +393,7 @@ fn foreign() -> Vec<Case> {
         (
             "two-in.zip",
             stored(&[("cf2.bin", &bin), ("bolt.bin", &bolt)]),
-            "several firmware images for the STM32: cf2.bin, bolt.bin",
+            "several images for the STM32: cf2.bin, bolt.bin",
         ),
     ]
 }
@@ -404,7 +404,7 @@ fn truncated() -> Vec<Case> {
     const HALF: usize = 12_000;
     let bin = firmware("2026.04", LEN);
     let half = &bin[..HALF];
-    let words = "the file ends after 12000 bytes, but its own start-up code needs 20000: it was cut off";
+    let words = "the file is truncated: it ends after 12000 bytes, but its start-up code needs 20000";
     // The data that the start-up code copies to RAM has a gap.
     let holed = dfuse(&[(0, vec![(BASE, &bin[..LEN - 500]), (BASE + LEN as u32 - 400, &bin[LEN - 400..])])]);
     vec![
@@ -415,11 +415,11 @@ fn truncated() -> Vec<Case> {
         ("half.elf", elf(BASE, half), words),
         ("half.zip", release("cf2", half, CompressionMethod::Stored), words),
         ("half-in.zip", zip(&[("cf2.bin", half)], CompressionMethod::Stored), words),
-        ("holed.dfu", holed, "the file lacks 100 bytes that its own start-up code needs"),
+        ("holed.dfu", holed, "the file lacks 100 bytes that its start-up code needs"),
         (
             "half-loader.bin",
             images::loader()[..5000].to_vec(),
-            "ends after 5000 bytes, but its own start-up code needs 7256",
+            "ends after 5000 bytes, but its start-up code needs 7256",
         ),
     ]
 }
