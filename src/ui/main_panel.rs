@@ -26,7 +26,8 @@ use crate::plan::Comparison;
 use crate::report;
 use crate::usb::descriptor::clean;
 
-/// Draws the main panel. If `with_log` is set, the log has no column of its own and is drawn below the panel.
+/// Draws the main panel. If `with_log` is set, the log has no column of its own: it is drawn below a panel that leaves
+/// room for it, and replaces the panel while a job is running.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, with_log: bool) {
     let panel = match &app.screen {
         Screen::Home => {
@@ -79,8 +80,8 @@ fn draw_working(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme
     let lines = vec![
         Line::from("Keep the drone plugged in."),
         Line::from(Span::styled(
-            "If the cable slips out, reconnect it: cfdfu carries on where it stopped. Half-written firmware never \
-             starts.",
+            "If the cable slips out, cfdfu carries on once the drone is in DFU mode again. Half-written firmware \
+             never starts.",
             theme.faint,
         )),
     ];
@@ -196,7 +197,7 @@ fn draw_picker(frame: &mut Frame<'_>, area: Rect, app: &App, which: Which, picke
         Which::Loader => "bootloader (cf2loader-1.0.bin)",
     };
     let width = usize::from(area.width.saturating_sub(super::FRAME));
-    // Name the board, because the ticks mark the images that fit it.
+    // Name the board, because the ticks mark the images for that board.
     let title = match board.filter(|_| which == Which::Image) {
         Some(board) => format!("Choose the {what} for {board}"),
         None => format!("Choose the {what}"),
@@ -346,7 +347,13 @@ impl PlanRowKind {
 /// Returns the rows of the plan: what is on the drone now and afterwards, what is erased and written, what is not
 /// touched, and how long the job takes.
 pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
-    let before = preview.firmware.as_ref().map_or_else(|| "no firmware".to_owned(), Content::to_string);
+    // Firmware starts in sector 1. A restore of the bootloader alone neither reads nor writes that sector.
+    let covers_firmware = preview.plan.sectors().iter().any(|it| it.sector.index == 1);
+    let before = match &preview.firmware {
+        Some(firmware) => firmware.to_string(),
+        None if covers_firmware => "no firmware".to_owned(),
+        None => "firmware not read".to_owned(),
+    };
     let mut after = app.content().map(Content::to_string).unwrap_or_default();
     if let Some(firmware) = app.firmware_of_restore().filter(|_| app.goal == Goal::Restore) {
         after = format!("{after} and {}", firmware.content);
@@ -355,7 +362,8 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     let erase = ranges(preview.work.erase.iter().map(|sector| sector.index).collect());
     let seconds = progress::estimate(&preview.work).as_secs_f64();
     let untouched = match app.goal {
-        Goal::Restore => "settings, radio chip, decks",
+        Goal::Restore if covers_firmware => "settings, radio chip, decks",
+        Goal::Restore => "firmware, settings, radio chip, decks",
         Goal::Flash | Goal::Recover => "bootloader, settings, radio chip, decks",
     };
     let bytes = report::thousands(preview.work.bytes());
@@ -389,7 +397,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
         row(PlanRowKind::Before, before),
         row(PlanRowKind::After, after),
         row(PlanRowKind::Sectors, format!("erase {erase}; {same} of {} already match", preview.found.len())),
-        row(PlanRowKind::Write, format!("{bytes} bytes, about {:.0} s, all checked", seconds.max(1.0))),
+        row(PlanRowKind::Write, format!("{bytes} bytes, about {:.0} s, all verified", seconds.max(1.0))),
         row(PlanRowKind::NotTouched, untouched.to_owned()),
     ];
     rows.extend(gone.into_iter().chain(note));
@@ -436,7 +444,7 @@ fn plan<'a>(
     };
     let lines: Vec<Line<'_>> = plan_rows(app, preview).into_iter().map(row).collect();
     let question = if stopping {
-        Line::from(theme.text("Going back. Nothing has been changed …"))
+        Line::from(theme.text("Going back … Nothing has been changed."))
     } else if let Some(danger) = keys::danger(app) {
         let (what, wanted) = (danger_reason(danger), danger.confirmation_word());
         Line::from(vec![
@@ -609,8 +617,8 @@ fn flying_drone<'a>(passed: Duration, theme: &Theme) -> Vec<Line<'a>> {
 pub(super) fn loader_note(app: &App) -> Option<(String, bool)> {
     let preview = app.preview()?;
     if preview.loader.is_some_and(Loader::is_missing) {
-        let words = "The bootloader is missing, so the drone will not start when it is switched on. Press b on the \
-                     first screen to restore it with cf2loader-1.0.bin from \
+        let words = "The bootloader is missing, so the drone will not start when it is switched on. Press b to \
+                     restore the bootloader with cf2loader-1.0.bin from \
                      github.com/bitcraze/crazyflie2-stm-bootloader/releases.";
         return Some((words.to_owned(), true));
     }
