@@ -1,7 +1,7 @@
 #!/bin/sh
 # Flashes the drone on each of several computers over SSH, and prints one result per computer:
 #   examples/fleet.sh cf2-2026.08.bin lab1 lab2 lab3
-# Each computer needs cfdfu on the PATH of SSH commands, and the udev rules (`cfdfu udev`). The script sends the image
+# Each computer needs cfdfu on the PATH for SSH commands, and the udev rules (`cfdfu udev`). The script sends the image
 # through standard input, so it leaves no file behind. It exits with 0 if every command succeeded and no drone failed to
 # start. Variables: OPTIONS (more options for cfdfu), SSH (a command to use instead of ssh), CFDFU (the program to run
 # on each computer).

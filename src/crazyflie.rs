@@ -54,8 +54,8 @@ pub enum Mode {
 impl Mode {
     /// Returns the mode of a device with this ID and these names, or `None` if the device cannot be a Crazyflie.
     ///
-    /// 0483:5740 is also the ID of ST's generic serial port and of Bitcraze's Loco Positioning Node. Both names must
-    /// match, so that [`ENTER_DFU`] is never sent to such a device.
+    /// 0483:5740 is also the ID of ST's generic serial port and of Bitcraze's Loco Positioning Node. The manufacturer
+    /// and the product must match, so that [`ENTER_DFU`] is never sent to such a device.
     pub(crate) fn of(id: Id, strings: &Strings) -> Option<Mode> {
         let crazyflie = strings.manufacturer == "Bitcraze AB" && strings.product.starts_with("Crazyflie");
         match id {
@@ -74,7 +74,8 @@ impl Mode {
     }
 }
 
-/// A device that is not a Crazyflie but belongs to one or is easily mistaken for one.
+/// A device that is neither a running Crazyflie nor an STM32's boot ROM, but belongs to a Crazyflie or is easily
+/// mistaken for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelatedDevice {
     /// A radio dongle of either generation.
@@ -84,7 +85,7 @@ pub enum RelatedDevice {
     LocoNode,
     /// A Crazyflie whose Bitcraze bootloader was replaced with PX4's.
     Px4Bootloader,
-    /// A different bootloader in DFU mode, which is easily mistaken for the STM32's boot ROM.
+    /// A bootloader in DFU mode that is easily mistaken for an STM32's boot ROM.
     Foreign(&'static ForeignLoader),
 }
 
@@ -145,8 +146,8 @@ impl ForeignLoader {
     }
 }
 
-const CLONE: &str = "is not the STM32 of a Crazyflie, and cfdfu does not write to it. If you expected your Crazyflie \
-    here, another board is plugged in, or its chip is a clone that ST did not make.";
+const CLONE: &str = "is not a Crazyflie's STM32, and cfdfu does not write to it. If you expected your Crazyflie here, \
+    another board is plugged in, or your drone has a clone of ST's chip.";
 const MAPLE: &str = "runs on small STM32F103 boards, never on a Crazyflie, and cfdfu does not write to it. If you \
     expected your Crazyflie here, another board is plugged in.";
 
@@ -317,7 +318,7 @@ pub(crate) fn platform_of(code: &str) -> Option<&'static str> {
 
 /// Parses the board from its chip's OTP. Returns `None` if the OTP does not have the expected format.
 ///
-/// Like the firmware, this function uses the first 32-byte block that does not start with 0 and expects
+/// Like the firmware, this function uses the first 32-byte block that does not start with a NUL byte and expects
 /// `0;TYPE;KEY=VALUE…` there. A blank OTP means a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).
 pub fn parse_board(otp: &[u8]) -> Option<Board> {
     let block = otp.chunks(32).find(|block| block[0] != 0)?;

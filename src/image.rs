@@ -45,7 +45,8 @@ pub enum Format {
     Dfu,
     Hex,
     Elf,
-    /// A release with a manifest, or an archive that contains exactly one firmware image.
+    /// A release with a manifest, or an archive that contains exactly one program for the STM32, possibly in several
+    /// formats.
     Zip,
 }
 
@@ -137,7 +138,7 @@ pub enum ImageError {
     #[error("this is a web page (HTML), not an image")]
     WebPage,
     /// A compressed file, or an archive in an unsupported format.
-    #[error("this is a {0} file, not an image")]
+    #[error("this is a packed file ({0}), not an image")]
     Packed(&'static str),
     #[error("two parts of the file overlap at {0}")]
     Overlap(Address),
@@ -229,7 +230,7 @@ impl Image {
         self.target_device.filter(|target_device| !is_ours(target_device))
     }
 
-    /// Records the device that the file is made for, and adds a note if the device is not a Crazyflie.
+    /// Records the device that the file is made for, and adds a note if the device cannot be a Crazyflie.
     fn set_target_device(&mut self, target_device: (u16, u16)) {
         self.target_device = Some(target_device);
         if let Some((vendor, product)) = self.other_device() {

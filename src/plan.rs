@@ -71,7 +71,7 @@ pub struct Work {
     pub erase: Vec<Sector>,
     /// Blocks to write. Blocks that contain only 0xFF are omitted, because erasing already produces them.
     pub write: Vec<Span>,
-    /// Spans to read back: everything in the rewritten sectors except the commit words.
+    /// Spans to read back: the image's bytes in the rewritten sectors, except the commit words.
     pub verify: Vec<Span>,
     /// Commit words, to be written and read back once everything else is verified.
     pub commit: Vec<Span>,
@@ -119,8 +119,8 @@ pub enum PlanError {
     /// The image extends beyond the device's memory.
     #[error("{0} is outside the device's memory map")]
     OutsideMap(Span),
-    /// The device does not allow this sector to be erased and written.
-    #[error("the device does not allow sector {index} ({span}) to be erased and written")]
+    /// The device does not allow this sector to be read, erased and written.
+    #[error("the device does not allow sector {index} ({span}) to be read, erased and written")]
     NotWritable { index: usize, span: Span },
     /// A sector that the image needs also contains the bootloader.
     #[error("on this device, erasing {0} would also erase the bootloader")]

@@ -23,7 +23,7 @@ pub mod tape;
 pub const VERSION: u32 = 1;
 /// Size limit of a recording, in bytes. Flashing one drone produces about 120 kB.
 pub const SIZE_MAX: u64 = 64 * 1024 * 1024;
-/// Data longer than this is firmware and is recorded as a hash. The longest other data is the OTP.
+/// Data longer than this is firmware, so only its length and hash are recorded. The longest other data is the OTP.
 const DATA_MAX: usize = 512;
 
 /// One line of a recording.
@@ -170,10 +170,10 @@ impl Appearance {
 pub struct TransferResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<HexBytes>,
-    /// The number of bytes, if the data is firmware or is missing from a capture.
+    /// The number of bytes, if the data is hashed or redacted, or is missing from a capture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<usize>,
-    /// The SHA-256 of data that is firmware.
+    /// The SHA-256 of data longer than `DATA_MAX`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<HexBytes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -181,7 +181,7 @@ pub struct TransferResult {
 }
 
 impl TransferResult {
-    /// Records these bytes, or their hash if they are firmware.
+    /// Records these bytes, or only their number and hash if there are more than `DATA_MAX`.
     pub fn of(bytes: &[u8]) -> TransferResult {
         if bytes.len() > DATA_MAX { TransferResult::hashed(bytes) } else { TransferResult::data(bytes) }
     }

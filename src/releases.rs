@@ -4,7 +4,7 @@
 //! `net` is the only file that opens a network connection, `cache` stores lists and files on disk, and `library`
 //! decides which of these two to use.
 
-#![cfg_attr(not(feature = "releases"), allow(dead_code, reason = "the interface uses only a part"))]
+#![cfg_attr(not(feature = "releases"), allow(dead_code, reason = "the interface uses only part of it"))]
 
 use std::fmt;
 use std::str::FromStr;
@@ -235,9 +235,9 @@ pub(crate) fn asset<'r>(release: &'r Release, part: &Part) -> Result<&'r Asset, 
 /// What a file was checked against. Bitcraze does not sign its files, so no stronger check is possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// The file has the SHA-256 that GitHub reports.
+    /// The file has the SHA-256 that GitHub reports, or reported when the file was first fetched.
     AsPublished,
-    /// GitHub reports no SHA-256, but the file has not changed since it was first fetched.
+    /// GitHub has not reported a SHA-256, but the file has not changed since it was first fetched.
     AsBefore,
     /// GitHub reports no SHA-256, and the file was not fetched before. Only the file's structure was checked.
     FirstUse,
@@ -263,11 +263,11 @@ impl fmt::Display for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Trust::AsPublished => "its SHA-256 is the one that GitHub published",
-            Trust::AsBefore => "GitHub published no SHA-256; it has not changed since it was first fetched",
-            Trust::FirstUse => "GitHub published no SHA-256, so only its structure could be checked",
-            Trust::NoList => "GitHub's SHA-256 is unknown, so only its structure could be checked",
+            Trust::AsBefore => "no SHA-256 from GitHub; the file has not changed since it was first fetched",
+            Trust::FirstUse => "GitHub published no SHA-256, so only the structure could be checked",
+            Trust::NoList => "GitHub's SHA-256 is unknown, so only the structure could be checked",
             Trust::FromFolder => {
-                "from the folder; GitHub was not asked, so only its structure could be checked"
+                "from the folder; GitHub was not asked, so only the structure could be checked"
             }
         })
     }
@@ -299,11 +299,11 @@ pub enum ReleaseError {
     TooLong { host: String, most: u64 },
     #[error("the connection to {host} was lost after {done} bytes")]
     Cut { host: String, done: u64 },
-    #[error("there is no release {wanted}")]
+    #[error("no release matches {wanted}")]
     NoSuchRelease { wanted: String, available: Vec<String> },
     #[error("release {tag} has no {part}")]
     NoAsset { tag: String, part: String, available: Vec<String> },
-    #[error("release {tag} has more than one {part}")]
+    #[error("release {tag} has more than one file of this kind: {part}")]
     SeveralAssets { tag: String, part: String },
     #[error("{name} is {found} bytes long, but {expected} were published")]
     OtherSize { name: String, expected: u64, found: u64 },
@@ -313,7 +313,7 @@ pub enum ReleaseError {
     Replaced { name: String, before: Sha256, found: Sha256 },
     #[error("{name} is not an image: {why}")]
     NotAnImage { name: String, why: String },
-    #[error("{name} is not saved on this computer")]
+    #[error("there is no saved copy of {name}")]
     NotKept { name: String },
     #[error("{place} could not be saved: {why}")]
     Disk { place: String, why: String },

@@ -1,7 +1,7 @@
 //! Turns outcomes and failures into text for the user (what happened, what state the drone is in, what to do next) and
 //! into exit statuses.
 //!
-//! Lower-level modules return error kinds. The advice for each kind is here, except for the checks of `doctor` and for
+//! Lower-level modules return error kinds. The advice for each kind is here, except for `doctor` checks and for
 //! problems specific to the command line. [`mod@image`] covers problems with a file. This module does no I/O.
 
 use std::time::Duration;
@@ -40,19 +40,20 @@ pub enum Exit {
     Usage = 2,
     /// The image was refused or is malformed.
     Image = 65,
-    /// The image cannot be read, or there is nothing to undo.
+    /// The image cannot be read or downloaded, or there is nothing to undo.
     NoInput = 66,
-    /// No device was found, or several were found and none is selected.
+    /// No usable device was found, or several were found and none is selected.
     NoDevice = 69,
     /// A bug in cfdfu.
     Defect = 70,
     /// The output cannot be created or written.
     CannotCreate = 73,
-    /// The device failed: a USB error, a DFU error status, or wrong data after a write.
+    /// The device failed, for example with a USB error, a DFU error status, or wrong data after a write.
     Device = 74,
     /// Interrupted or cancelled; the job can be run again.
     Interrupted = 75,
-    /// Flashed, but the drone was not seen to start and keep running, which `--require-boot` requires.
+    /// The image is on the drone, but the drone was not seen to start, keep running and pass its self-test, which
+    /// `--require-boot` requires.
     NotRunning = 76,
     NoPermission = 77,
 }
@@ -171,7 +172,7 @@ pub(crate) fn thousands(n: u64) -> String {
 }
 
 /// Returns the problem that `--require-boot` reports; `None` if the drone is running and well, or if the job itself
-/// failed.
+/// failed or did not restart the drone.
 pub(crate) fn not_running(report: &Report) -> Option<Problem> {
     let text = describe_restart(report).filter(|_| exit_status(report) == Exit::Done && !report.is_well())?;
     let text = match report.boot {
@@ -183,9 +184,9 @@ pub(crate) fn not_running(report: &Report) -> Option<Problem> {
     let message = if report.booted() == Some(true) && !report.health.has_failed() {
         "the image is on the drone, but the result of the self-test is unknown"
     } else if report.health.has_failed() {
-        "the image is on the drone, but the self-test of the firmware failed"
+        "the image is on the drone, but the firmware's self-test failed"
     } else {
-        "the image is on the drone, but the drone was not seen running"
+        "the image is on the drone, but the drone was not seen to keep running"
     };
     Some(Problem::new(Exit::NotRunning, ProblemKind::NotRunning, message).advise(text))
 }
@@ -210,14 +211,14 @@ pub(crate) fn advice_if_not_seen(report: &Report) -> &'static str {
 }
 
 /// The state of a drone that was disconnected while it was being flashed. Unlike other drones without firmware, such a
-/// drone has no power and is not waiting in DFU mode.
+/// drone may have lost power and may no longer be in DFU mode.
 const LOST: &str =
     "The drone has no working firmware right now, but nothing is broken and what is already written is kept.";
 
 /// The state of a drone after a failed flash whose remedy already includes a retry.
 const UNFINISHED: &str = "The drone has no working firmware right now, but what is already written is kept.";
 
-/// Returns whether the remedy for this failure ends with a retry.
+/// Returns whether the remedy for this failure includes a retry.
 fn includes_retry(kind: &FailureKind) -> bool {
     matches!(
         kind,
@@ -336,9 +337,9 @@ pub(crate) fn describe_restore(written: &[Segment]) -> Option<String> {
     let has_firmware =
         segment_at(FIRMWARE_BASE).is_some_and(|it| !is_blank(&it.data[..it.data.len().min(4)]));
     let starts = if has_firmware {
-        "The bootloader is back. The drone starts when it is switched on, and it"
+        "The bootloader is restored. The drone starts when it is switched on, and it"
     } else {
-        "The bootloader is back. If the drone has no working firmware, flash it now. The drone"
+        "The bootloader is restored. If the drone has no working firmware, flash it now. The drone"
     };
     (Loader::of(&loader.data) == Loader::Bitcraze).then(|| {
         format!(
@@ -662,7 +663,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
 pub(crate) fn about_others(others: &[Other]) -> String {
     const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
     let px4 = format!(
-        "This drone has PX4's bootloader instead of Bitcraze's. To go back, enter DFU mode by hand: {ENTER_BY_HAND}. Then \
+        "This drone has PX4's bootloader instead of Bitcraze's. To restore Bitcraze's, enter DFU mode by hand: {ENTER_BY_HAND}. Then \
          run `cfdfu restore-bootloader LOADER --firmware IMAGE`. LOADER is {RIGHT_LOADER}; IMAGE is cf2-….bin or the file \
          for your board."
     );

@@ -10,7 +10,7 @@ use serde::Deserialize;
 /// Maximum size of the settings file, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
 
-/// The settings. A missing setting is detected from the terminal or has a built-in default.
+/// The settings. A setting that is not in the file is detected from the terminal or has a built-in default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Settings {
@@ -32,7 +32,10 @@ pub(crate) struct Settings {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ReleaseSettings {
     /// A folder made by `cfdfu fetch --to`, to use instead of the network.
-    #[cfg_attr(not(feature = "releases"), allow(dead_code, reason = "accepted, but without effect"))]
+    #[cfg_attr(
+        not(feature = "releases"),
+        allow(dead_code, reason = "accepted but ignored without the `releases` feature")
+    )]
     pub source: Option<PathBuf>,
 }
 

@@ -389,18 +389,18 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Starts a job. If the job writes files, reads them again first and starts only if they have not changed, so that
-    /// the drone gets the content that the user chose.
+    /// Starts a job. If the job flashes files, reads them again first and starts only if they have not changed, so
+    /// that the drone gets the content that the user chose.
     fn start_job(&mut self, app: &App, job: Box<Job>) {
-        let writes_files = matches!(&job.task, Task::Flash(task) if task.change == Change::Flash);
-        let files = if writes_files { app.files_of_job() } else { Vec::new() };
+        let flashes_files = matches!(&job.task, Task::Flash(task) if task.change == Change::Flash);
+        let files = if flashes_files { app.files_of_job() } else { Vec::new() };
         if files.is_empty() {
             return self.supervisor.start(job);
         }
         self.supervisor.watch(&job);
         let (commands, messages) = (self.commands.clone(), self.messages.clone());
-        // The new thread or a cancel sets the flag, whichever is first. A cancel must not wait for the read, because a
-        // file system may hang.
+        // The new thread or a cancellation sets the flag, whichever comes first. Cancelling must not wait for the read,
+        // because a file system may hang.
         let taken = Arc::new(AtomicBool::new(false));
         self.starting = Some(Arc::clone(&taken));
         thread::spawn(move || {
@@ -618,7 +618,7 @@ fn take_unseen_end(record: &StateDir) -> Option<Event> {
     Some(Event::Log(entry.level(), entry))
 }
 
-/// Whether standard input and output are a terminal that can show the full screen.
+/// Returns whether standard input and output are a terminal that supports the full-screen interface.
 pub(crate) fn has_terminal() -> bool {
     use std::io::IsTerminal;
     // Windows does not set TERM.

@@ -3,11 +3,11 @@
 //! ```text
 //! header: the steps                         one row
 //! drone            firmware                 five rows; one row on a short screen
-//! progress                                  three rows, while a job runs
+//! progress                                  three rows, while a job is running
 //! flash map                                 three or four rows; none on a short screen
 //! main panel, with the log below it         the rest; from 112 columns on, the log is beside it
 //! notice                                    one row
-//! footer: the keys that work now            one row
+//! footer: the keys of the screen            one row
 //! ```
 //! The layout is designed for 80×24. From 160 columns on, the drone and firmware cards have their own column, too.
 
@@ -66,7 +66,7 @@ pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
     scrub(frame.buffer_mut(), theme);
 }
 
-/// Draws a short text on a screen that is too small for the layout.
+/// Draws a short message on a screen that is too small for the layout.
 fn draw_too_small(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let text = if let Some(view) = app.job().filter(|view| view.stage == Stage::Working) {
         format!("{}. Do not unplug the drone.", bar::summarise(view))
@@ -155,9 +155,9 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     }
 }
 
-/// Removes unprintable characters and those that this terminal cannot show. Ratatui appends a character without width,
-/// such as a mark that reverses the text direction, to the previous cell. Without this function, the name of a file or
-/// a device could send such a character to the terminal.
+/// Removes unprintable characters and, on an ASCII terminal, all characters that are not ASCII. Ratatui appends a
+/// zero-width character, such as a mark that reverses the text direction, to the previous cell. Without this function,
+/// the name of a file or a device could send such a character to the terminal.
 fn scrub(buffer: &mut Buffer, theme: &Theme) {
     let shows = |c: char| is_printable(c) && (theme.glyphs != Glyphs::Ascii || c.is_ascii());
     for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().chars().all(shows)) {
@@ -194,7 +194,7 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     textwrap::wrap(&words.join(" "), options).into_iter().map(std::borrow::Cow::into_owned).collect()
 }
 
-/// Draws a text at this width and returns the number of rows that the text needs.
+/// Renders a paragraph at this width and returns the number of rows that it needs, at most 40.
 fn rows_of(paragraph: &Paragraph<'_>, width: u16) -> u16 {
     rows_up_to(paragraph, width, 40)
 }
@@ -207,7 +207,7 @@ fn rows_up_to(paragraph: &Paragraph<'_>, width: u16, most: u16) -> u16 {
     (0..area.height).rev().find(used).map_or(1, |last| last + 1)
 }
 
-/// Returns whether to show the progress of a job. A job that waits for confirmation has no progress.
+/// Returns whether to show the progress of a job. A job that is waiting for confirmation has no progress.
 fn has_progress(view: &JobView) -> bool {
     !matches!(view.stage, Stage::Asking(_))
 }
@@ -348,7 +348,7 @@ fn push_whole<'a>(line: &mut Line<'a>, spans: impl IntoIterator<Item = Span<'a>>
     fits
 }
 
-/// Cuts a text to this many columns, with an ellipsis at the cut.
+/// Cuts text to this many columns, with an ellipsis at the cut.
 fn cut(text: &str, columns: usize, theme: &Theme) -> String {
     let text = text.replace('\n', " ");
     if Span::raw(text.as_str()).width() <= columns {

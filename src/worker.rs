@@ -43,9 +43,9 @@ use reboot::Restarted;
 use retry::RetryingBus;
 use timeline::{Part, Share, Timeline};
 
-/// How long an unplugged device may remain on the bus list: see [`Ctx::is_gone`].
+/// How long an unplugged device may remain in the device list: see [`Ctx::is_gone`].
 const DISCONNECT_DELAY: Duration = Duration::from_secs(1);
-/// The pause between two reads of the bus list.
+/// The pause between two reads of the device list.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A handle to the worker thread.
@@ -54,9 +54,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// cancelled. The worker therefore runs on its own thread and exchanges only messages with the front end, so a slow or
 /// closed terminal never delays a transfer.
 ///
-/// A [`Command::Cancel`] takes effect only at the safe points (`Ctx::check_cancelled`): before a block is read or
-/// written, before a sector is erased, and while waiting for a device. Stopping in the middle of an operation would put
-/// the device into an unknown state, and the worker would have no record of what has changed.
+/// A [`Command::Cancel`] takes effect only at safe points (`Ctx::check_cancelled`), such as before a block is read or
+/// written, before a sector is erased, and while waiting for a device or for the user. Stopping in the middle of an
+/// operation would put the device into an unknown state, and the worker would have no record of what has changed.
 pub struct Worker {
     /// Dropping the sender ends the worker after the running job.
     pub commands: Sender<Command>,
@@ -261,8 +261,8 @@ impl<'a> Ctx<'a> {
     /// A transfer error alone does not prove a disconnect. The transfers of an unplugged drone may fail in any way
     /// until the hub reports the disconnect, and a drone that is still plugged in may fail in exactly the same ways. A
     /// wrong answer is costly either way: after a disconnect, the job resumes when the drone is plugged in again, while
-    /// a device error ends the job. Only the bus list distinguishes the two cases, so this method reads the list until
-    /// the device disappears or the time is up.
+    /// a device error ends the job. Only the device list distinguishes the two cases, so this method reads the list
+    /// until the device disappears or the time is up.
     fn is_gone(&self) -> bool {
         let Some((location, address)) = self.at.clone() else { return false };
         let asked = self.clock.now();
@@ -335,7 +335,7 @@ impl<'a> Ctx<'a> {
         answer
     }
 
-    /// Marks a safe point: a running job stops only at such calls. Also processes all other pending commands.
+    /// Marks a safe point, where a running job can be cancelled. Also processes all other pending commands.
     fn check_cancelled(&mut self) -> Result<(), Stop> {
         while self.next.is_none() {
             match self.inbox.try_recv() {

@@ -1,4 +1,4 @@
-//! The interface's state of a batch, which flashes several drones. A first [`Fleet`] identifies the drones. After the
+//! The state of a batch in the interface. A batch flashes several drones: one [`Fleet`] identifies them, and after the
 //! user has confirmed the plan, a second fleet flashes them.
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub struct BatchView {
     pub stopping: bool,
     /// The known facts about the planned drones that have no row yet.
     pub planned: Vec<(DroneAt, DroneFacts)>,
-    /// The image as previously read, kept while its file is read again.
+    /// The image as it was last read, kept while its file is being read again.
     pub before: Option<Box<Slot>>,
 }
 
@@ -51,7 +51,7 @@ pub struct DroneFacts {
     pub job: Option<Box<RowJob>>,
 }
 
-/// A row's job, as shown on the screen of the opened row.
+/// A row's job, as shown when the row is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowJob {
     pub view: JobView,
@@ -61,7 +61,7 @@ pub struct RowJob {
 
 impl RowJob {
     pub(crate) fn new(device: Device) -> RowJob {
-        // The user has already confirmed the plan of the batch.
+        // The user has already confirmed the plan for the batch.
         let mut view = JobView::new(Confirm::Go);
         view.facts.device = Some(device);
         RowJob { view, map: [None; SECTORS], log: Log::default() }
@@ -77,7 +77,7 @@ pub(crate) enum Prospect {
     OtherBoard,
     /// The board is not known yet. The drone's job reads the board before it writes.
     Unknown,
-    /// Nothing shows that this is a Crazyflie. The drone's job checks again before it writes.
+    /// There is no evidence that this is a Crazyflie. The drone's job checks again before it writes.
     NoEvidence,
 }
 
@@ -186,7 +186,7 @@ impl BatchView {
                 RowState::Ended(_) if row.report.is_none() => Some("this drone was skipped"),
                 RowState::Ended(_) => None,
                 RowState::Lost => Some("the drone is lost. Plug it in again"),
-                // While a repeated job waits to start, `self.job()` still returns the previous job.
+                // While a repeated job is waiting to start, `self.job()` still returns the previous job.
                 state if matches!(state, RowState::Held | RowState::Queued) || self.job().is_none() => {
                     Some("the drone is still waiting")
                 }

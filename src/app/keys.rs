@@ -87,7 +87,7 @@ pub(crate) enum Action {
     Quit,
 }
 
-/// An action on many drones.
+/// An action on a batch, or on one of its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BatchAction {
     /// Identify all drones, for the plan.
@@ -339,7 +339,7 @@ fn blink_binding(app: &App) -> Binding {
     Binding { why_not, ..row(&[Key::Char('g')], "g", "blink", Action::Blink) }
 }
 
-/// Returns the drone to blink (the selected drone, or the drone of the selected row of a batch), or why its LEDs cannot
+/// Returns the drone to blink (the selected drone, or the drone of the selected batch row), or why its LEDs cannot
 /// blink.
 pub(crate) fn drone_to_blink(app: &App) -> Result<&Device, String> {
     let device = match app.batch() {

@@ -38,7 +38,7 @@ impl Log {
     /// Adds an entry from the worker.
     pub(crate) fn record(&mut self, at: Duration, level: Level, entry: LogEntry) {
         let text = match &entry {
-            // Omit the "Console: " prefix, because every line of a console would have it.
+            // Omit the "Console: " prefix, because every console line would have it.
             LogEntry::Console(line) => line.clone(),
             entry => entry.to_string(),
         };
@@ -114,14 +114,14 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         }
         E::SelectingAlternate(_) => {
             "The boot ROM offers several memories: 0 is the flash, 1 the option bytes (protection), 2 the OTP (the \
-             type of the board), and 3 the setting of the programming width."
+             board type), and 3 the programming width setting."
         }
         E::Claiming => "The drone is reserved for cfdfu until the job ends.",
-        E::AskingStatus => "cfdfu asks for the boot ROM's state before it sends any other request.",
+        E::AskingStatus => "cfdfu asks for the boot ROM's state before it sends any other DFU request.",
         E::Opened { .. } => "The device, and the number of bytes that it accepts in one transfer.",
         E::Board(_) => {
-            "Bitcraze writes the type of the board into memory that can never be changed. cfdfu refuses an image for \
-             a different board."
+            "Bitcraze writes the board type into memory that can never be changed. cfdfu refuses an image for a \
+             different board."
         }
         E::WidthSet { words: true, .. } => {
             "By default, the boot ROM programs single bytes. With a supply above 2.7 V, as on a Crazyflie, it can \
@@ -144,7 +144,7 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         }
         E::Rom(_) => {
             "The chip's built-in boot program, which can never be changed. Versions 3.x and 9.0 do not switch part of \
-             the memory back on, so the drone stays dark after flashing until you switch it off and on."
+             the memory back on, so the drone may stay dark after flashing until you switch it off and on."
         }
         E::Runs(_) => "The running firmware reported its version over USB.",
         E::Console(line) => explain_console(&ConsoleFact::of(line)?),
@@ -163,7 +163,7 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
             "The previous firmware, saved for undo. You can flash the file like any other image."
         }
         E::Repeating(_) => {
-            "A USB transfer failed. cfdfu retries it, which is safe. The job stops if three retries in a row fail."
+            "A request to the boot ROM failed. cfdfu retries it up to three times, which is safe."
         }
         _ => return None,
     })

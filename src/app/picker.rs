@@ -90,8 +90,8 @@ pub struct Picker {
     pub folder: PathBuf,
     /// The folder's content, or the reason why the folder cannot be read; `None` while the folder is being read.
     pub entries: Option<Result<Vec<Entry>, String>>,
-    /// The filter. A file matches if its name contains these characters in this order, or if its description contains this
-    /// text.
+    /// The filter. A file or folder matches if its name contains these characters in this order, and a file also if its
+    /// description contains this text.
     pub filter: String,
     /// The index of the selected row.
     pub at: usize,
@@ -180,7 +180,8 @@ impl Picker {
         self.typing.as_ref().map(Input::value)
     }
 
-    /// Returns the typed path, relative to the folder. A path that starts with `~/` is relative to the home directory.
+    /// Returns the typed path, resolved against the home directory if it starts with `~/`, otherwise against the
+    /// folder.
     pub(crate) fn typed_path(&self, home: Option<&Path>) -> Option<PathBuf> {
         // Some terminals quote a path that is dragged into the window.
         let text = self.typed()?.trim().trim_matches(['\'', '"']);

@@ -98,8 +98,8 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             None => Vec::new(),
         },
         Msg::TimeOfDay(time) => {
-            // The clock of `now` stops while the computer is suspended, so compute the time of day at startup for each
-            // job. Wrap at 24 h, because midnight may have passed since then.
+            // The clock of `now` stops while the computer is suspended, so recompute `started_at` for each job.
+            // Wrap at 24 h, because midnight may have passed since startup.
             const DAY: u64 = 24 * 60 * 60;
             let started_at = (time.as_secs() + DAY - app.now.as_secs() % DAY) % DAY;
             app.started_at = Some(Duration::from_secs(started_at));
@@ -153,7 +153,7 @@ fn on_end(app: &mut App, ended: Ended) -> Vec<Effect> {
     Vec::new()
 }
 
-/// Some key presses are ignored for this long after an outcome or a question has closed.
+/// Some key presses are ignored for this long after an outcome or a question has been closed.
 const ACCIDENT_LIMIT: Duration = Duration::from_millis(500);
 
 /// No overlay has more rows than this.
@@ -193,8 +193,8 @@ fn can_write(app: &App) -> bool {
     keys::binding_of(app, &Key::Char('w')).is_some_and(|binding| binding.why_not.is_none())
 }
 
-/// Handles Ctrl-C if the key has no binding: stops a request for releases, cancels a plan, asks before stopping running
-/// jobs, and otherwise quits.
+/// Handles Ctrl-C if the key has no binding: stops a request for releases, cancels a job that is waiting for
+/// confirmation, asks before stopping running jobs, and otherwise quits.
 fn interrupt(app: &mut App) -> Vec<Effect> {
     if let Some(stop) = releases::stop(app) {
         return vec![stop];
@@ -275,8 +275,8 @@ fn type_text_on_screen(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
     }
 }
 
-/// Whether a key press is accidental: it comes within [`ACCIDENT_LIMIT`] of the key press that closed an outcome, or of
-/// the end of all jobs, which closed a stop question.
+/// Returns whether a key press is accidental: it comes within [`ACCIDENT_LIMIT`] of the key press that closed an
+/// outcome, or of the end of all jobs, which closed the stop confirmation.
 fn is_accidental(app: &App, action: Action) -> bool {
     let closed = match action {
         Action::BeginMarked => app.rhythm.closed_outcome,
@@ -427,7 +427,7 @@ fn go_back(app: &mut App) -> Vec<Effect> {
                 app.screen = Screen::Outcome(resume.report.clone(), resume.facts.clone());
             }
             Screen::Outcome(report, _) => {
-                // The chosen goal is achieved. A batch keeps its own goal.
+                // The chosen goal has been achieved. A batch keeps its own goal.
                 if app.behind.is_none()
                     && matches!(report.outcome, Outcome::Flashed | Outcome::Unchanged)
                     && keys::next_step(report) != keys::NextStep::RestoreLoader

@@ -209,17 +209,19 @@ impl Wizard {
         let (head, detail) = match self.step {
             WizardStep::Prepare => (
                 "Unplug USB and the battery.",
-                "Hold the drone in one hand, with a finger on its button, and the cable in the other. You won't need \
-                 the keyboard after that.",
+                "Hold the drone in one hand, with a finger on its button, and the cable in the other. After Enter, \
+                 you won't need the keyboard.",
             ),
             WizardStep::Count => ("Press the button and keep holding it.", "Plug in USB in"),
             WizardStep::Hold if self.is_plugging(now) => ("PLUG IN NOW.", "Keep holding the button."),
             WizardStep::Hold => ("Keep holding the button.", "Let go in"),
             WizardStep::Release if self.is_letting_go(now) => {
-                ("LET GO of the button.", "If M2 still blinks slowly, wait until it blinks fast.")
+                ("LET GO of the button.", "If M2 is still blinking slowly, wait until it blinks fast.")
             }
             WizardStep::Release => ("Let go of the button. Looking for the drone.", "Seconds left:"),
-            WizardStep::AskLeds => ("No drone found. Let go of the button.", "What are its LEDs doing?"),
+            WizardStep::AskLeds => {
+                ("No drone found. Let go of the button.", "What are the drone's LEDs doing?")
+            }
             WizardStep::Answer(leds) => return (leds.answer_text(), symptoms::explain_answer(leds).into()),
             WizardStep::Early => (
                 "The drone booted normally: the button was released a little early.",
@@ -310,7 +312,8 @@ impl Wizard {
 mod tests {
     use super::*;
 
-    /// The screen is redrawn exactly when M2 changes. Otherwise, the LED would stop blinking, or wake-ups be wasted.
+    /// The screen is redrawn exactly when M2 changes. Otherwise, the LED would stop blinking, or wake-ups would be
+    /// wasted.
     #[test]
     fn a_blinking_led_is_redrawn_in_every_answer() {
         for leds in Leds::ALL {

@@ -1,4 +1,4 @@
-//! The command line definition: commands, options and their help texts. The manual page and the shell completions are
+//! The command line definition: commands, options and their help. The manual page and the shell completions are
 //! generated from this definition. Parsing does not open any file or device.
 
 use std::ffi::{OsStr, OsString};
@@ -93,15 +93,15 @@ Examples:
 
 #[cfg(feature = "releases")]
 const RELEASES_NOTE: &str = "\
-Asks api.github.com at most once an hour. Only `releases`, `fetch`, --release
-and the releases page of the interface open network connections. Bitcraze does
-not sign its releases; cfdfu compares each file with the SHA-256 that GitHub
-reports.";
+Asks api.github.com at most once an hour, except with --refresh. Only
+`releases`, `fetch`, --release and the releases page of the interface open
+network connections. Bitcraze does not sign its releases; cfdfu compares each
+file with the SHA-256 that GitHub reports, if any.";
 
 #[cfg(feature = "releases")]
 const FETCH_EXAMPLES: &str = "\
 Examples:
-  cfdfu fetch                         fetch the newest for the connected drone
+  cfdfu fetch                         fetch the latest release for your drone
   cfdfu fetch 2026.08 --board all     fetch the files for every board
   cfdfu fetch --board all --to stick  fetch to a folder, for another computer
   cfdfu flash --release 2026.08 --from stick    flash a file in that folder";
@@ -121,17 +121,18 @@ include those from its start. cfdfu sends nothing that could change a setting.
 While the console is open, the drone does not listen to the radio.";
 
 const QUALIFY_NOTE: &str = "\
-Without an image, cfdfu only reads. With one, it asks you to type a word, saves
-the whole flash, restarts the drone twelve times, writes test data to the last
-sector of the flash, flashes the image and puts everything back. Ctrl-C stops
-it at any time. The last read is past the end of the flash. Such a read has
-crashed the boot ROM of a different chip: if the drone stops answering, unplug
-it and plug it in again. cfdfu was developed without a drone, so please attach
-the report and the recording to an issue.";
+Without an image, cfdfu restarts a running drone into DFU mode, but only reads.
+With an image, it also asks you to type a word, saves the whole flash, restarts
+the drone twelve times, writes test data to the last sector of the flash if
+that sector is blank, flashes the image and puts everything back. Ctrl-C stops
+it at any time. One read is past the end of the flash. Such a read has crashed
+the boot ROM of a different chip: if the drone stops answering, unplug it and
+plug it in again. cfdfu was developed without a drone, so please attach the
+report and the recording to an issue.";
 
 const RECORDING_NOTE: &str = "\
 `cfdfu flash IMAGE --demo=replay:FILE` replays a recording.
-`--record FILE` records the transfers of cfdfu itself.";
+`--record FILE` records cfdfu's own transfers.";
 
 const UNDO_NOTE: &str = "\
 cfdfu saves what each flash overwrites, separately for each drone, unless you
@@ -153,7 +154,7 @@ pub(super) struct Global {
     #[arg(long, global = true, value_name = "SCENARIO", num_args = 0..=1, require_equals = true)]
     #[arg(value_parser = DemoParser, hide_possible_values = true)]
     pub(super) demo: Option<Option<String>>,
-    /// Use a line-by-line interface instead of the full screen
+    /// Use a line-by-line interface instead of the full-screen one
     #[arg(long, global = true)]
     pub(super) plain: bool,
     /// Select a drone by serial number or by port, such as 1-1.2 (with --all, repeat it for several)
@@ -240,7 +241,7 @@ pub(super) struct FlashArgs {
     /// Do not save what is overwritten: no undo, and no warning if the platform differs
     #[arg(long)]
     pub(super) no_undo: bool,
-    /// Write even if the image or the chip is not recognised
+    /// Write even if the image or the chip is not recognised, or the board differs
     #[arg(long)]
     pub(super) allow_mismatch: bool,
     /// Program byte by byte, the boot ROM's default (slower)
@@ -319,7 +320,7 @@ pub(super) enum CliCommand {
         /// Also flash the drones that are plugged in at the start, without waiting for Enter
         #[arg(long)]
         yes: bool,
-        /// Skip the drones that the last run of the station finished
+        /// Skip the drones that the last station run finished
         #[arg(long)]
         resume: bool,
         /// Write the results to this file: JSON if its name ends in .json, otherwise CSV

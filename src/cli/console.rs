@@ -1,5 +1,5 @@
-//! Prints the output of the command line: a log in the style of dfu-util with a progress bar, or JSON on stdout and the
-//! log on stderr.
+//! Prints the output of the commands: a log in the style of dfu-util with a progress bar, or JSON on stdout and the log
+//! on stderr.
 //!
 //! Printing never fails, because a closed terminal must not stop a flash. The exit status reports lost output.
 
@@ -82,7 +82,7 @@ pub(super) struct Console {
 pub(super) fn print_object(object: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_string(object).map_err(io::Error::other)?;
     // JSON escapes only the control characters below U+0020, but terminals also interpret others (C1, bidirectional
-    // marks). All of them fit into the four digits of a \u escape.
+    // marks). All of them fit in the four digits of a \u escape.
     let escaped = |c: char| match u32::from(c) {
         code if !descriptor::is_printable(c) => format!("\\u{code:04x}"),
         _ => c.to_string(),
@@ -265,7 +265,7 @@ impl Console {
         let object = match exit {
             Exit::Done => json::unchanged_result(),
             other => {
-                let advice = "The `check` events contain the remedies.";
+                let advice = "See the remedies in the `check` events, or the `finding` events of `qualify`.";
                 json::failed_result(
                     &Problem::new(other, ProblemKind::Checks, "some checks failed").advise(advice),
                 )
@@ -437,7 +437,7 @@ impl Console {
         }
     }
 
-    /// Announces a wait and, on a terminal, shows a running timer.
+    /// Announces a wait and, on a terminal, shows a timer if the wait is limited.
     fn show_wait(&mut self, what: WaitFor, limit: Duration) {
         if limit.is_zero() {
             return;
@@ -588,8 +588,8 @@ impl Console {
         self.bars.as_ref().and_then(|(_, all)| all.get(id))
     }
 
-    /// Prints an event of a drone in a batch. The lines of text contain only warnings and facts that the drone reported
-    /// about itself; with `-v`, also the rest of the log.
+    /// Prints an event of a drone in a batch. The lines of text contain only warnings and facts about the drone; with
+    /// `-v`, also the rest of the log.
     pub(super) fn row_event(&mut self, id: usize, row: &Row, event: &Event) {
         match event {
             Event::Device(device) => self.object_of(id, &json::device(device)),
@@ -743,10 +743,10 @@ impl Console {
         let _ = writeln!(io::stderr(), "{text}");
     }
 
-    /// Warns that the drone was lost. The job resumes when the drone is back.
+    /// Warns that the drone was lost. The job resumes when the drone reconnects.
     pub(super) fn interrupted(&mut self, failure: &Failure) {
         self.end_bar();
-        // Unlike the state after a cancelled job, this state does not ask the user to start again.
+        // Unlike the text for a cancelled job, this text does not ask the user to try again.
         let state = report::failure_problem(failure).advice.state.unwrap_or_default();
         let text = format!("{failure}. {state}");
         self.log_line(Level::Warning, &text);
@@ -826,8 +826,8 @@ impl Console {
         self.explain(problem);
     }
 
-    /// If cfdfu runs in a virtual machine, explains why the drone did not appear in DFU mode: the drone is then a
-    /// different USB device, which must be passed through as well.
+    /// If cfdfu is running in a virtual machine, explains why the drone did not appear in DFU mode: in that mode, the
+    /// drone is a different USB device, which must be passed through as well.
     fn explain_guest(&mut self, failure: &Failure) {
         let is_unseen = matches!(failure.kind, FailureKind::DidNotEnter { now: None, .. });
         if let Some(guest) = symptoms::detect_guest().filter(|_| is_unseen) {

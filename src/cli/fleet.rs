@@ -1,5 +1,5 @@
-//! Runs a batch of drones: the workers of [`crate::batch_workers`], one scanner for the bus, and a loop that passes the
-//! messages of both through [`Fleet`] and prints what changes.
+//! Runs a batch of drones: the workers of [`crate::batch_workers`], one scanner for the bus, and a loop that passes
+//! their messages to [`Fleet`] and prints what changes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -134,7 +134,7 @@ pub(super) fn run(
 fn conclude(fleet: &Fleet, took: Duration, exit: Exit, hung_up: bool, console: &mut Console) {
     let summary = console.batch(fleet, took, exit);
     if hung_up && let Some(record) = StateDir::of_user() {
-        // The terminal was closed, so the next start shows the summary.
+        // The terminal may be closed, so the next start shows the summary.
         let _ = record.save_result(&summary, false);
     }
 }

@@ -21,21 +21,28 @@ Settings, all optional: glyphs (\"unicode\", \"cp437\" or \"ascii\"), color (\"a
 starts), logs (the number of job logs to keep, 50 by default), and source in the section \
 [releases] (a folder made by cfdfu fetch --to, instead of the network). cfdfu never writes to this file.";
 
-/// The paths on Linux and, in the last entry, on the other systems, where the `directories` crate determines the paths.
-const FILES: [(&str, &str); 3] = [
+/// The paths on Linux and, in the last entry, on the other systems, as determined by the `directories` crate.
+const FILES: [(&str, &str); 4] = [
     ("~/.config/cfdfu/config.toml", SETTINGS),
     ("~/.local/state/cfdfu", "The previous firmware for undo, recent images, logs and bug reports."),
+    ("~/.cache/cfdfu/releases", "The releases that were fetched."),
     (
         "On macOS and Windows",
-        "macOS: both in ~/Library/Application Support/cfdfu. Windows: %APPDATA%\\cfdfu and %LOCALAPPDATA%\\cfdfu.",
+        "macOS: ~/Library/Application Support/cfdfu and, for releases, ~/Library/Caches/cfdfu. Windows: \
+         %APPDATA%\\cfdfu\\config, %LOCALAPPDATA%\\cfdfu\\data and %LOCALAPPDATA%\\cfdfu\\cache.",
     ),
 ];
 
-const ENVIRONMENT: [(&str, &str); 4] = [
+const ENVIRONMENT: [(&str, &str); 6] = [
     ("NO_COLOR", "If set and not empty, disables colour unless --color always is given."),
     ("TERM", "linux: use only characters in the console fonts. dumb: use the line-by-line interface."),
     ("LC_ALL, LC_CTYPE, LANG", "Without UTF-8, the interface is drawn in ASCII."),
-    ("XDG_CONFIG_HOME, XDG_STATE_HOME", "Replace ~/.config and ~/.local/state."),
+    ("XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_CACHE_HOME", "Replace ~/.config, ~/.local/state and ~/.cache."),
+    (
+        "HTTPS_PROXY, ALL_PROXY, NO_PROXY",
+        "The proxy for fetching releases, and the hosts that need no proxy.",
+    ),
+    ("GITHUB_TOKEN", "A token that raises GitHub's limit on the number of requests."),
 ];
 
 const KEYS: &str = "\
@@ -46,8 +53,8 @@ t tries again, q quits. Arrows or j and k move, Enter starts, w writes what the 
 const JSON: &str = "\
 With --json, every command prints one object per line on standard output. The last object is the result event: its \
 outcome is flashed, unchanged, failed or cancelled, and its error is null or has kind (a word for scripts), message \
-and advice. With --all, each drone has its own result, and the last object is a batch event with the totals. \
-docs/json.md lists all events.";
+and advice. For station and with --all, each drone has its own result, and the last object is a batch event with the \
+totals. docs/json.md lists all events.";
 
 /// The date on which the text of this page was last changed.
 const DATE: &str = "2026-12-01";

@@ -19,7 +19,8 @@ impl Output {
     /// Creates the temporary file now, so that an unusable path is reported before the flash is read.
     pub(super) fn create(path: &Path, replace: bool) -> Result<Output, Problem> {
         if !replace && path.symlink_metadata().is_ok() {
-            return Err(problem(path, "the file already exists", "Choose another file, or add --force."));
+            let advice = "Choose another file, or add --force if the command accepts it.";
+            return Err(problem(path, "the file already exists", advice));
         }
         if path.metadata().is_ok_and(|existing| !existing.is_file()) {
             return Err(problem(path, "not a regular file", "Choose another file."));

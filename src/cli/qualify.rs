@@ -1,8 +1,8 @@
 //! `cfdfu qualify`: checks this program's assumptions against the connected drone. Without an image, it only reads.
 //! With one, it also restarts the drone twelve times, writes test data, flashes the image, and puts everything back.
 //!
-//! Each step is a normal job, with the same checks, and can be stopped in the same way. The results are the
-//! report, the recording and, with an image, a backup of the whole flash.
+//! Each step is a normal job, with the same checks, and can be stopped in the same way. The results are the report, the
+//! recording and, with an image, a backup of the whole flash.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
@@ -41,7 +41,7 @@ const RESET_CYCLE: u32 = 2;
 const WAIT: u64 = 60;
 /// The word that the user types to confirm writing.
 const WORD: &str = "qualify";
-/// How often to check for a signal while the user types.
+/// How often to check for a signal while the user is typing.
 const SIGNAL_POLL: Duration = Duration::from_millis(100);
 pub(super) const DEFAULT_REPORT: &str = "cfdfu-qualify.md";
 
@@ -156,7 +156,7 @@ impl Qualification<'_> {
         };
         if writes && !matches!(state, DroneState::Untouched | DroneState::Stopped) {
             self.drone_state = state;
-            // The drone was lost. Give the user time to bring it back.
+            // The drone was lost. Give the user time to reconnect it.
             self.waits |= matches!(&end, EarlyEnd::Failed(failure) if failure.is_interruption());
         }
         Err(end)
@@ -166,7 +166,7 @@ impl Qualification<'_> {
     fn describe_state(&self, backup: &Path) -> String {
         match self.drone_state {
             DroneState::Untouched if self.has_flashed => {
-                "The previous firmware has been restored.".to_owned()
+                "The drone contains its previous firmware.".to_owned()
             }
             DroneState::Untouched => "Nothing was changed on the drone.".to_owned(),
             DroneState::TestData => report::drone_state(DroneState::TestData).to_owned(),
@@ -391,8 +391,8 @@ fn overwritten(task: &FlashTask, before: &[u8]) -> Option<Segment> {
 fn confirm(backup: &Path, run: &Qualification<'_>, console: &mut Console) -> Result<(), EarlyEnd> {
     console.note(&format!(
         "Next, cfdfu saves the whole flash in {}, restarts the drone {CYCLES} times, writes test data to the \
-         last sector of the flash, flashes the image, and puts everything back. On the simulated chip, this takes \
-         two minutes.",
+         last sector of the flash if that sector is blank, flashes the image, and puts everything back. On the \
+         simulated chip, this takes two minutes.",
         backup.display()
     ));
     console.note(&format!("Type {WORD} and press Enter to continue:"));

@@ -95,7 +95,7 @@ fn age(minutes: u64) -> String {
 /// Removes all lists and files that were fetched. The demo removes nothing.
 pub(super) fn forget(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     if global.demo.is_some() {
-        console.line("Nothing was removed: the demo does not use the releases on this computer.");
+        console.line("Nothing was removed: the demo does not change the releases on this computer.");
         return Ok(Exit::Done);
     }
     if let Some(cache) = Cache::of_user(false) {
@@ -247,7 +247,7 @@ fn run_interruptibly<T: Send + 'static>(
     };
     let _ = signals.map(Signals::stop);
     console.end_bar();
-    // If the user stops the command while the last bytes arrive, the file must not be flashed.
+    // If the user stops the command while the last bytes are arriving, the file must not be flashed.
     let answer = answer.filter(|_| !stopped.load(Ordering::SeqCst));
     answer.unwrap_or(Err(ReleaseError::Stopped)).map_err(|error| problem(&error))
 }
@@ -309,7 +309,7 @@ fn platform_of_drone(jobs: &mut Jobs, job: Job, console: &mut Console) -> Result
 }
 
 fn unknown_board() -> Problem {
-    let message = "the board of the drone is not known, so cfdfu cannot choose a file";
+    let message = "the drone's board is unknown, so cfdfu cannot choose a file";
     Problem::new(Exit::NoDevice, ProblemKind::NoRelease, message)
         .advise("Pass the board, for example `--board CF21`.")
 }

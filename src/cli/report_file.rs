@@ -1,4 +1,4 @@
-//! Formats the report of a batch: as JSON if the name of the report file ends in `.json`, otherwise as CSV.
+//! Formats a batch report: as JSON if the name of the report file ends in `.json`, otherwise as CSV.
 
 use std::fmt::Write as _;
 
@@ -101,7 +101,8 @@ fn build_row<'a>(n: usize, row: &'a Row, images: &'a [String], radio: Option<Rad
     }
 }
 
-/// Formats a CSV field (RFC 4180). Puts an apostrophe in front of text that a spreadsheet would treat as a formula.
+/// Formats a CSV field (RFC 4180). Removes control characters, and puts an apostrophe in front of text that a
+/// spreadsheet would treat as a formula.
 fn csv_field(text: &str) -> String {
     let clean: String = text.chars().filter(|&c| crate::usb::descriptor::is_printable(c)).collect();
     let is_formula = clean.starts_with(['=', '+', '-', '@', '\t', '\r']);

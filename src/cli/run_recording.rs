@@ -1,6 +1,5 @@
-//! `--record` and `--redact`: the recording of a run. The file is created before anything else happens, and the
-//! recording starts when the command opens a bus. The interface also keeps the latest transfers in memory for its bug
-//! reports.
+//! `--record` and `--redact`: the recording of a run. The file is created before the command starts, and the recording
+//! starts when the command opens a bus. The interface also keeps the latest transfers in memory for its bug reports.
 
 use std::cell::OnceCell;
 use std::fs::{self, OpenOptions};
@@ -94,7 +93,7 @@ impl RunRecording {
         self.tape.lock().unwrap_or_else(PoisonError::into_inner).redact(text)
     }
 
-    /// Removes the recording beside the report of `qualify`, when a run has nothing to report.
+    /// Removes the recording beside the report of `qualify` if the run has nothing to report.
     pub(super) fn discard_beside(&self, report: &Path) {
         if self.path.as_deref() == Some(&report.with_extension("jsonl")) {
             let _ = fs::remove_file(report.with_extension("jsonl"));

@@ -1,5 +1,5 @@
-//! `cfdfu simulate`: attaches simulated drones to this computer's USB and controls them by commands on standard input.
-//! This module also generates the synthetic images to flash.
+//! `cfdfu simulate`: attaches simulated drones to a virtual USB controller, and controls them with commands from
+//! standard input. This module also generates the synthetic images to flash.
 
 use super::args::DemoKind;
 use super::console::Console;
@@ -23,7 +23,7 @@ pub(super) fn image(kind: DemoKind, version: &str, size: usize) -> Vec<u8> {
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn simulate(_scenario: Option<&str>, _console: &mut Console) -> Result<Exit, Problem> {
-    let advice = "Use --demo instead: it gives every cfdfu command the same simulated drone.";
+    let advice = "Use --demo instead: with it, every cfdfu command creates the same simulated drone.";
     Err(Problem::new(Exit::NoDevice, ProblemKind::NotLinux, "only Linux has a virtual USB controller")
         .advise(advice))
 }
@@ -48,8 +48,8 @@ mod on_linux {
     pub(in crate::cli) fn simulate(name: Option<&str>, console: &mut Console) -> Result<Exit, Problem> {
         let scenario = scenario(name);
         if !vhci::is_available() {
-            let advice = "Run `modprobe vhci_hcd` as root first. Or use --demo: it gives every cfdfu command the \
-                same simulated drone.";
+            let advice = "Run `modprobe vhci_hcd` as root first. Or use --demo: with it, every cfdfu command creates \
+                the same simulated drone.";
             return Err(Problem::new(
                 Exit::NoDevice,
                 ProblemKind::NoVhci,
@@ -72,10 +72,9 @@ mod on_linux {
         let (console_bus, quit) = (bus.clone(), Arc::clone(&stop));
         std::thread::spawn(move || read_commands(&console_bus, &quit));
         serve_all(&bus, &stop).map_err(|error| {
-            let advice = "Run `cfdfu simulate` as root.";
-            let exit = match error.kind() {
-                io::ErrorKind::PermissionDenied => Exit::NoPermission,
-                _ => Exit::Device,
+            let (exit, advice) = match error.kind() {
+                io::ErrorKind::PermissionDenied => (Exit::NoPermission, "Run `cfdfu simulate` as root."),
+                _ => (Exit::Device, "End other programs that use the controller, then try again."),
             };
             Problem::new(exit, ProblemKind::Vhci, format!("cannot use the virtual USB controller: {error}"))
                 .advise(advice)
@@ -128,8 +127,11 @@ mod on_linux {
                         let switches =
                             bus.with(n, |drone, _| (drone.link_switches(), drone.link_was_returned()));
                         let ((usb, radio), is_back) = switches.unwrap_or_default();
-                        let suffix = if is_back { ", given back" } else { "" };
-                        print(&format!("Drone {}: link to USB {usb}, to the radio {radio}{suffix}", n + 1));
+                        let suffix = if is_back { ", now on the radio" } else { "" };
+                        print(&format!(
+                            "Drone {}: switched {usb} times to USB, {radio} times to the radio{suffix}",
+                            n + 1
+                        ));
                         continue;
                     }
                     bus.with(n, |drone, now| match command {

@@ -1,5 +1,5 @@
-//! The bus and the clock of a command: real USB, a simulated Crazyflie, or a replayed recording. `-vv` prints
-//! every transfer, and `--record` records them.
+//! The bus and the clock of a command: real USB, a simulated Crazyflie, or a replayed recording. `-vv` prints all
+//! transfers, and `--record` records them.
 
 use std::fs::File;
 use std::io::Read;
@@ -24,12 +24,13 @@ use crate::worker::retry::RetryingBus;
 /// A bus and the clock that its devices run on.
 pub(super) type World = (Arc<dyn Bus>, Arc<dyn Clock>);
 
-/// Opens the real bus, or creates the bus of the demo.
+/// Opens the real bus, or creates the demo bus.
 pub(super) fn bus(global: &Global, console: &mut Console) -> Result<World, Problem> {
     bus_for(global, None, console)
 }
 
-/// Returns the simulated user who enters DFU mode by hand while a command waits; `None` if the command does not wait.
+/// Returns the simulated user who enters DFU mode by hand while a command is waiting; `None` if the command does
+/// not wait.
 pub(super) fn helper(device: &DeviceArgs) -> Option<Helper> {
     let helper = if device.no_enter { Helper::IfNotInDfu } else { Helper::IfStuck };
     (device.wait > 0).then_some(helper)
@@ -56,7 +57,7 @@ pub(super) struct DemoBus {
     pub(super) sim: SimBus,
 }
 
-/// Creates the bus of the scenario or the recording that `--demo` names.
+/// Creates the bus for the scenario or the recording that `--demo` names.
 pub(super) fn demo(
     global: &Global,
     clock: &Arc<dyn Clock>,

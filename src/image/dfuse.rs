@@ -1,8 +1,9 @@
 //! DFU files: the DfuSe container (ST UM0391), and the 16-byte suffix of DFU 1.1 (appendix B), which ends every DfuSe
 //! file and some `.bin` files.
 //!
-//! All lengths in the file are checked against each other. An inconsistent file is refused, because none of it can be
-//! trusted. dfu-util only warns and flashes the rest.
+//! The lengths in the file are checked against each other. An inconsistent file is refused, because none of it can be
+//! trusted; dfu-util only warns and flashes the rest. The size in the prefix is an exception, because tools disagree on
+//! its meaning: a wrong size only adds a note.
 
 use thiserror::Error;
 

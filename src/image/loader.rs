@@ -21,8 +21,8 @@ impl Loader {
         self != Loader::Bitcraze
     }
 
-    /// Classifies the bytes from 0x08000000 onwards. The first eight bytes are enough for an estimate; the whole sector
-    /// also reveals an incomplete bootloader.
+    /// Classifies the bytes from 0x08000000 onwards. The first eight bytes are enough to tell the kinds apart, but
+    /// only the whole sector reveals an incomplete bootloader.
     pub fn of(sector: &[u8]) -> Loader {
         let word = |at: usize| {
             let bytes = sector.get(at..at + 4)?;

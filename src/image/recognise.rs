@@ -32,7 +32,7 @@ pub enum Content {
     Bootloader,
     /// An image for the nRF51 radio chip, which USB DFU cannot reach.
     Radio,
-    /// Bootloader and firmware: a copy of the flash, or both programs in one file.
+    /// A copy of the flash, or a file that contains both the bootloader and firmware.
     WholeFlash(WholeFlash),
     /// Any other content. The link address is known if the vectors point into the image.
     Unknown {
@@ -55,7 +55,7 @@ pub struct WholeFlash {
 pub struct Firmware {
     /// The git tag and the number of commits after it, for example `2026.04` or `2025.02 +12`.
     pub version: Option<String>,
-    /// The first twelve digits of the git commit.
+    /// The first twelve digits of the git commit hash.
     pub revision: Option<String>,
     /// The boards that the firmware supports. On any other board, the firmware halts silently.
     pub boards: Vec<BoardKind>,
@@ -269,7 +269,7 @@ impl Vectors {
         Some(Vectors { stack, reset, handlers: words.filter(|&word| word != 0).collect() })
     }
 
-    /// Returns whether the vectors fit the nRF51822, which has 256 KiB of flash at 0 and 16 or 32 KiB of RAM.
+    /// Returns whether the vectors are valid for the nRF51822, which has 256 KiB of flash at 0 and 16 or 32 KiB of RAM.
     fn fit_nrf51(&self) -> bool {
         (0x2000_0001..=0x2000_8000).contains(&self.stack)
             && self.reset & 1 == 1

@@ -51,7 +51,7 @@ pub enum ReleaseDefect {
     Version(String),
     #[error("it contains no firmware for the STM32")]
     NoFirmware,
-    #[error("it contains several firmware images for the STM32: {0}")]
+    #[error("it contains several images for the STM32: {0}")]
     Several(String),
     #[error("its manifest lists {0}, which is not in the archive")]
     Missing(String),

@@ -58,8 +58,8 @@ pub enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DroneState {
     Untouched,
-    /// The flash is unchanged, but the firmware that was running before has stopped: the drone is in DFU mode, or no
-    /// LED is lit.
+    /// The flash is unchanged, but the firmware is no longer running: the drone is in DFU mode, or did not start after
+    /// a restart.
     Stopped,
     /// The drone has no complete firmware. Its bootloader detects this and waits for another flash.
     WithoutFirmware,
@@ -98,7 +98,7 @@ pub enum FailureKind {
     /// The device could not be opened for another reason.
     #[error("the device cannot be opened: {0}")]
     Open(TransferError),
-    #[error("a drone in DFU mode cannot blink")]
+    #[error("cannot blink the LEDs of a drone in DFU mode")]
     CannotBlink,
     /// A drone in DFU mode does not run its firmware.
     #[error("a drone in DFU mode has no console")]

@@ -1,5 +1,5 @@
-//! The log of a job as typed entries, one entry per line. Front ends match on the variant. Only the `Display` impl in
-//! this file contains the text, in the style of dfu-util's log. `app::log` explains the entries to newcomers.
+//! A job's log as typed entries, one entry per line. Front ends match on the variant. Only the `Display` impls in this
+//! file contain the text, in the style of dfu-util's log. `app::log` explains the entries to newcomers.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -207,7 +207,7 @@ impl fmt::Display for LogEntry {
             E::Entering { attempt, tries } => {
                 write!(
                     f,
-                    "The Crazyflie is running its firmware again; asking once more ({attempt} of {tries}) ..."
+                    "The Crazyflie did not enter DFU mode; asking again ({attempt} of {tries}) ..."
                 )
             }
             E::EntryFailed(kind) => kind.fmt(f),

@@ -74,6 +74,7 @@ fn a_plan_has_exactly_the_sectors_that_the_image_intersects() {
         (112 * 1024 + 1, &first_five),
         (240 * 1024, &first_five),
         (240 * 1024 + 1, &[0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000, 0x0802_0000, 0x0804_0000]),
+        // A release, and the largest image that fits.
         (243_176, &first_five),
         (
             1_032_192,

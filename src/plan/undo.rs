@@ -247,7 +247,7 @@ impl History {
             Last::None(why) if self.unfinished.is_some() => (None, *why),
             Last::None(_) => (None, NoCopy::WasIncomplete),
         };
-        // Leftovers are a program without its first word, a partly erased copy, or bytes that an interrupted job wrote.
+        // Leftovers are an incomplete program, a partly erased copy, or bytes that an interrupted job wrote.
         let is_leftover = |found: &Segment, kept: &Segment| {
             let is_own = |piece: &Piece| piece.is_in(found) == Some(true) || piece.lacks_first_word_in(found);
             is_incomplete(found) || is_partly_erased(found, kept) || open.iter().any(is_own)

@@ -23,7 +23,7 @@ const RUNS: &str = "runs";
 /// Minimum time between two progress updates.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
 /// Minimum length of an instance file in bytes. The file is updated in place with a single write, because a replaced
-/// file would lose its lock. Shorter text is padded with spaces, which overwrite the rest.
+/// file would lose its lock. Shorter text is padded with spaces to overwrite the rest of the previous text.
 const LEN: usize = 512;
 /// Unlocked files older than this many seconds are stale. A newer file may belong to an instance that has not locked
 /// it yet.
@@ -284,7 +284,7 @@ mod tests {
         let (path, file) = other_instance(&record, parent, &work).unwrap();
         assert_eq!(record.other_instances(), [RunningInstance { pid: parent, ..work.clone() }]);
         assert!(record.other_instances()[0].to_string().contains("using port 1-2: writing, 42 %"));
-        // A shorter text overwrites the longer text in place. This instance's own file is not listed.
+        // Shorter text overwrites longer text in place. This instance's own file is not listed.
         write_in_place(&file, &RunningInstance { phase: String::new(), ..work.clone() }).unwrap();
         assert!(record.other_instances()[0].to_string().contains("using port 1-2 ("));
         let own = other_instance(&record, std::process::id(), &work).unwrap();

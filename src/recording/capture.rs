@@ -3,7 +3,8 @@
 //!
 //! The parser of each format reports submissions and completions as [`CaptureEvent`]s. [`Pairing`] joins a submission
 //! and its completion into a transfer, skips devices that are neither a Crazyflie nor in DFU mode, and creates the
-//! lines. Captures are untrusted input: every length is checked, and memory use grows only with the size of the file.
+//! recording's lines. Captures are untrusted input: every length is checked, and memory use grows only with the size of
+//! the file.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

@@ -1,6 +1,7 @@
-//! Removes from a recording everything that identifies a drone: the serial number in both forms, the chip's unique ID,
-//! and the contents of every firmware packet, because these packets contain the unique ID and the radio address. Each
-//! drone gets a fictitious serial number whose two forms still match, so that a redacted recording can be replayed.
+//! Removes from a recording everything that identifies a drone: the serial number as the firmware and as the boot ROM
+//! report it, the chip's unique ID, and the contents of every firmware packet, because these packets contain the unique
+//! ID and the radio address. Each drone gets a fictitious serial number whose two forms still match, so that a redacted
+//! recording can be replayed.
 
 use std::collections::HashMap;
 
@@ -24,7 +25,7 @@ const UNIQUE_ID: std::ops::Range<u32> = 0x1FFF_7A00..0x1FFF_7A20;
 
 #[derive(Default)]
 pub struct Redactor {
-    /// The number of each drone in order of appearance, indexed by the drone's serial number in DFU mode.
+    /// The drones, numbered in order of appearance, by their serial number in DFU mode.
     drones: HashMap<String, u32>,
     /// The replacement for each serial number and each printed unique ID.
     replaced: HashMap<String, String>,
@@ -86,8 +87,8 @@ impl Redactor {
 
     /// Replaces the recording's serial numbers and printed unique IDs in `text`.
     pub fn redact_text(&self, text: String) -> String {
-        // Short serial numbers, such as "1" of an unrelated device, are not replaced because they could occur anywhere.
-        // The longest serial number is replaced first because it may contain a shorter one.
+        // Short serial numbers, such as the "1" of an unrelated device, are not replaced because they could occur
+        // anywhere. The longest serial number is replaced first because it may contain a shorter one.
         let mut replaced: Vec<(&String, &String)> =
             self.replaced.iter().filter(|(it, _)| it.len() >= 8).collect();
         replaced.sort_by_key(|(serial, _)| std::cmp::Reverse(serial.len()));
@@ -153,20 +154,20 @@ impl Redactor {
 }
 
 /// Formats the unique ID as the firmware prints it at start-up: the three words of the serial number, last word first,
-/// each as a number (`system.c`).
+/// each printed as a little-endian number (`system.c`).
 fn printed_id(running: &str) -> Option<String> {
     let word = |at: usize| u32::from_str_radix(running.get(at..at + 8)?, 16).ok().map(u32::swap_bytes);
     let (first, second, third) = (word(0)?, word(8)?, word(16)?);
     (running.len() == 24).then(|| format!("{third:08X}{second:08X}{first:08X}"))
 }
 
-/// Returns whether a text has the form of a drone's serial number in either mode.
+/// Returns whether a string looks like a drone's serial number in either mode.
 fn is_like_a_serial(text: &str) -> bool {
     [12, 24].contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Keeps the number of bytes but not their hash, because a hash of an ID or of a short text could be reversed by trying
-/// all values.
+/// Keeps the number of bytes but not their hash, because the hash of an ID or of a short string could be reversed by
+/// trying all values.
 fn without_contents(result: &TransferResult) -> TransferResult {
     TransferResult { bytes: Some(result.len()), error: result.error, ..TransferResult::default() }
 }
@@ -176,8 +177,8 @@ mod tests {
     use super::*;
     use crate::recording::parse;
 
-    /// A recording of one drone, first running and then in DFU mode. Linux provides the serial number of the running
-    /// drone, and the host reads the serial number in DFU mode.
+    /// A recording of one drone, first running and then in DFU mode. Linux lists the serial number of the running
+    /// drone; in DFU mode, cfdfu reads it from the string descriptor.
     const LINES: &str = r#"{"at":0,"event":"start","recording":1,"program":"t","system":"linux"}
 {"at":1,"event":"devices","devices":[{"port":"1-1","address":5,"vendor":"0483","product":"5740","release":"0200","names":{"manufacturer":"Bitcraze AB","product":"Crazyflie 2.x","serial":"51004F000551343036333233"}}]}
 {"at":2,"event":"packet","device":0,"endpoint":129,"took":9,"result":1,"data":"0c5359533a204920616d"}

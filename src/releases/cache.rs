@@ -147,7 +147,7 @@ impl Cache {
         Some(Pin { sha256: record.sha256.parse().ok()?, is_published: record.published })
     }
 
-    /// Reads a kept file and checks its hash. A damaged file is removed.
+    /// Reads a cached file and checks its hash. A damaged file is removed.
     pub(crate) fn file(&self, place: Place<'_>) -> Option<(Vec<u8>, Pin)> {
         let pin = self.pin(place)?;
         let bytes = read(&self.path(place), FILE_MAX)?;
@@ -175,7 +175,7 @@ impl Cache {
     pub(crate) fn begin(&self, place: Place<'_>, resumes: bool) -> io::Result<PartialDownload> {
         let folder = self.folder(place.repo, place.tag);
         fs::create_dir_all(&folder)?;
-        // No release file can have this name, because their names never start with a dot: see `is_safe_name`.
+        // No release file can have this name, because `is_safe_name` rejects names that start with a dot.
         let resumable = folder.join(format!(".{}.part", place.name));
         let draft = tempfile::Builder::new()
             .prefix(&format!(".{}.", place.name))

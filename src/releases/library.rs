@@ -19,7 +19,7 @@ pub(crate) struct Library {
     cache: Option<Cache>,
     /// `None` if the network must not be used.
     remote: Option<Remote>,
-    /// Whether to request the list even if the kept list is recent.
+    /// Whether to request the list even if the cached list is recent.
     refreshes: bool,
 }
 
@@ -47,6 +47,13 @@ pub(crate) struct Fetched {
     pub stale_because: Option<ReleaseError>,
 }
 
+/// The content of a file, and why the file could not be saved.
+struct Download {
+    bytes: Vec<u8>,
+    sha256: Sha256,
+    saved: Result<(), String>,
+}
+
 impl Library {
     /// Creates a library of the releases in a folder, such as one that `fetch --to` filled on another computer.
     pub(crate) fn of_folder(folder: &Path) -> Library {
@@ -63,13 +70,13 @@ impl Library {
         Library { cache: Cache::of_user(is_read_only), remote: None, refreshes: false }
     }
 
-    /// Creates a library of the current user's releases that fetches all others from the network. If `refreshes` is
-    /// true, the library requests the list even if the kept list is recent.
+    /// Creates a library of the current user's releases that fetches any other release from the network. If `refreshes`
+    /// is true, the library requests the list even if the cached list is recent.
     pub(crate) fn online(is_read_only: bool, refreshes: bool) -> Library {
         Library { cache: Cache::of_user(is_read_only), remote: Some(Remote::new()), refreshes }
     }
 
-    /// Returns the releases, newest first. If the network fails, returns the kept list.
+    /// Returns the releases, newest first. If the network fails, returns the cached list, if any.
     pub(crate) fn list(&self, repo: Repo) -> Result<List, ReleaseError> {
         self.list_now(repo, self.refreshes)
     }
@@ -141,8 +148,8 @@ impl Library {
         self.cache.as_ref().is_some_and(|cache| cache.pin(place).is_some() && cache.path(place).is_file())
     }
 
-    /// Returns the file of a release for this part. Does not send a request if the user named the release and its file
-    /// is in the cache.
+    /// Returns the file of a release for this part. If the user named the release and its file is in the cache, no
+    /// request is sent, unless the library refreshes the list or fetches to a folder.
     pub(crate) fn file(
         &self,
         wanted: &Wanted,
@@ -155,7 +162,7 @@ impl Library {
             return Ok(fetched);
         }
         let list = self.list(part.repo());
-        // The release may be newer than the kept list.
+        // The release may be newer than the cached list.
         let list = match list {
             Ok(list)
                 if choose(&list.releases, wanted).is_err()
@@ -233,10 +240,11 @@ impl Library {
             Some(expected) => kept.sha256 == expected,
             None => !self.is_target(),
         };
-        let (bytes, found, mut saved) = match cache.and_then(|cache| cache.file(place)).filter(is_usable) {
-            Some((bytes, kept)) => (bytes, kept.sha256, Ok(())),
-            None => self.download(place, asset, has_list, on_bytes)?,
-        };
+        let Download { bytes, sha256: found, mut saved } =
+            match cache.and_then(|cache| cache.file(place)).filter(is_usable) {
+                Some((bytes, kept)) => Download { bytes, sha256: kept.sha256, saved: Ok(()) },
+                None => self.download(place, asset, has_list, on_bytes)?,
+            };
         let name = place.name.to_owned();
         let trust = match (asset.sha256, pin) {
             (Some(expected), _) if expected != found => {
@@ -294,15 +302,15 @@ impl Library {
         }
     }
 
-    /// Downloads a file into the cache, or into memory if it cannot be saved. Returns its content, its hash, and why it
-    /// could not be saved.
+    /// Downloads a file into the cache, or into memory if it cannot be saved. Returns its content, its hash, and the
+    /// reason if it could not be saved.
     fn download(
         &self,
         place: Place<'_>,
         asset: &Asset,
         has_list: bool,
         on_bytes: OnBytes<'_>,
-    ) -> Result<(Vec<u8>, Sha256, Result<(), String>), ReleaseError> {
+    ) -> Result<Download, ReleaseError> {
         let Some(remote) = &self.remote else {
             return Err(ReleaseError::NotKept { name: place.name.to_owned() });
         };
@@ -325,7 +333,7 @@ impl Library {
             let mut bytes = Vec::new();
             remote.file(&request(0), &mut bytes, on_bytes)?;
             let sha256 = Sha256::of(&bytes);
-            Ok((bytes, sha256, Err(why)))
+            Ok(Download { bytes, sha256, saved: Err(why) })
         };
         let mut download = match download {
             Ok(download) => download,
@@ -370,7 +378,7 @@ impl Library {
             }
             _ => {
                 let finish = |cache: &Cache| cache.finish(download, place).map_err(|error| error.to_string());
-                Ok((bytes, found, cache.map_or(Ok(()), finish)))
+                Ok(Download { bytes, sha256: found, saved: cache.map_or(Ok(()), finish) })
             }
         }
     }

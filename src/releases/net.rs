@@ -1,6 +1,6 @@
-//! Fetches lists and files of releases from GitHub. No other file opens network connections, and this file does so only
-//! when the user requests releases. ureq's automatic redirects are disabled, because each hop must use TLS and lead to
-//! one of GitHub's hosts. The token is sent only to the API.
+//! Fetches release lists and release files from GitHub. No other file opens network connections, and this file does so
+//! only when the user requests releases. ureq's automatic redirects are disabled, because each hop must use TLS and
+//! lead to one of GitHub's hosts. The token is sent only to the API.
 
 use std::io::Read;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use super::{ReleaseError, Repo, is_safe_name};
 /// GitHub's hosts: the API, the website, and the two hosts that serve files.
 const HOSTS: [&str; 4] =
     ["api.github.com", "github.com", "release-assets.githubusercontent.com", "objects.githubusercontent.com"];
-/// The environment variable with the address of the server that replaces GitHub in tests. Only an `http` address of
-/// this computer is accepted.
+/// The environment variable with the address of the server that replaces GitHub in tests. Only a loopback address
+/// with `http` is accepted.
 const TEST_URL: &str = "CFDFU_RELEASES_URL";
 const REDIRECTS_MAX: usize = 5;
 const CHUNK: usize = 64 * 1024;
@@ -278,7 +278,7 @@ impl Remote {
 }
 
 impl Environment {
-    /// Returns the proxy for a host, according to curl's rules: a name in `NO_PROXY` also covers the subdomains.
+    /// Returns the proxy for a host, according to curl's rules: a name in `NO_PROXY` also covers its subdomains.
     fn proxy_for(&self, host: &str) -> Option<String> {
         let is_exempt = |name: &String| {
             let name = name.trim_start_matches('.');
@@ -288,7 +288,7 @@ impl Environment {
     }
 }
 
-/// Returns the response if its status is a success, or the error for its status.
+/// Returns the response if its status indicates success, or the matching error.
 fn check_status(host: &str, response: Response<Body>) -> Result<Response<Body>, ReleaseError> {
     let status = response.status().as_u16();
     let number = |name: &str| response.headers().get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
@@ -322,7 +322,7 @@ fn request_error(host: &str, proxy: Option<&str>, error: ureq::Error) -> Release
             ReleaseError::Proxy { proxy: redact_proxy(proxy.unwrap_or_default()), why: error.to_string() }
         }
         ureq::Error::HostNotFound => {
-            ReleaseError::Unreachable { host, why: "its name is not known".to_owned() }
+            ReleaseError::Unreachable { host, why: "the host name could not be resolved".to_owned() }
         }
         error => ReleaseError::Unreachable { host, why: error.to_string() },
     }

@@ -36,7 +36,7 @@ pub(crate) fn advice_if_restarting(health: &Health) -> String {
     }
 }
 
-/// Advice for a drone whose firmware answers but has not reported the verdict of its self-test.
+/// Advice for a drone whose firmware answers but has not reported its self-test verdict.
 pub(crate) const UNPROVEN: &str = "It has not reported the result of its self-test, so watch its LEDs before you fly. If M1 blinks red five times, or \
     both blue LEDs stay lit and nothing else happens, take off the decks, and switch the drone off and on.";
 

@@ -11,7 +11,7 @@ use crate::qualify::{Assumption, Finding, Observation, Verdict};
 pub(crate) fn assumption(it: Assumption) -> &'static str {
     match it {
         Assumption::FirstStatus => "The boot ROM starts in dfuERROR with errFIRMWARE",
-        Assumption::Serial => "The serial numbers of both modes match",
+        Assumption::Serial => "The serial numbers in the two modes match",
         Assumption::Descriptors => "The descriptors match an STM32F405, with blocks of 2048 bytes",
         Assumption::Memories => "The descriptors describe four memories",
         Assumption::SetInterface => "Every alternate setting can be selected",
@@ -23,20 +23,22 @@ pub(crate) fn assumption(it: Assumption) -> &'static str {
         Assumption::PastTheEnd => "Reading past the end of the flash is refused, and the ROM still answers",
         Assumption::EraseTime => "Erasing 128 KiB takes at most 4.2 s",
         Assumption::BlockTime => "Writing 2048 bytes at 8 bits takes 28 to 100 ms",
-        Assumption::WidthAccepted => "The ROM accepts 32 bits, and the setting reads back",
+        Assumption::WidthAccepted => "The ROM accepts 32 bits, and the setting can be read back",
         Assumption::WidthHasEffect => "At 32 bits, writing 2048 bytes takes less than 22 ms",
         Assumption::FasterErase => "At 32 bits, an erase is at least a quarter faster",
-        Assumption::Verifies => "Written data reads back",
-        Assumption::EarlyStatus => "GETSTATUS without a pause is answered when the work is done",
+        Assumption::Verifies => "Written data reads back unchanged",
+        Assumption::EarlyStatus => {
+            "If GETSTATUS is sent without waiting, the ROM answers once the work is done"
+        }
         Assumption::ShortBlock => "A short last block can be written",
         Assumption::SingleWord => "A single word of four bytes can be written",
-        Assumption::Entry => "Each request reaches DFU mode",
-        Assumption::EntryTime => "DFU mode appears within 2 s",
+        Assumption::Entry => "The first request always puts the drone into DFU mode",
+        Assumption::EntryTime => "The drone is in DFU mode within 2 s",
         Assumption::LeaveStarts => "Leaving DFU mode starts the firmware",
         Assumption::LeaveResets => "Leaving DFU mode at a blank address resets the chip",
         Assumption::LeaveByHand => "After entry by hand, leaving DFU mode does not start the firmware",
         Assumption::RomPredictsStart => "The version of the ROM predicts whether the firmware starts",
-        Assumption::PutBack => "The previous contents are back, byte for byte",
+        Assumption::PutBack => "The previous contents are restored byte for byte",
     }
 }
 
@@ -44,12 +46,12 @@ pub(crate) fn assumption(it: Assumption) -> &'static str {
 fn consequence(it: Assumption) -> &'static str {
     match it {
         Assumption::FirstStatus | Assumption::Serial | Assumption::Memories => "nothing depends on it alone",
-        Assumption::Descriptors => "cfdfu does not write to another chip",
+        Assumption::Descriptors => "cfdfu refuses to write to any chip other than the STM32F405",
         Assumption::SetInterface => "cfdfu uses the first setting for every memory",
         Assumption::OptionBytes => "cfdfu checks each erase instead of the protection",
         Assumption::Otp => "cfdfu refuses the image unless you confirm that it is for this board",
         Assumption::RomVersion | Assumption::RomPredictsStart => {
-            "cfdfu cannot predict whether the drone stays dark"
+            "cfdfu cannot predict whether the firmware will start"
         }
         Assumption::ReadTime | Assumption::EraseTime | Assumption::BlockTime | Assumption::FasterErase => {
             "a flash takes longer"
@@ -87,7 +89,7 @@ pub(crate) fn observation(it: &Observation) -> String {
         Observation::Widths(bytes, words) => {
             format!("{} at 8 bits, {} at 32 bits", milliseconds(*bytes), milliseconds(*words))
         }
-        Observation::Requests { hits, of } => format!("{hits} of {of} with the first request"),
+        Observation::Requests { hits, of } => format!("{hits} of {of} on the first request"),
         Observation::Bytes(bytes) => {
             let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
             bytes.join(" ")
@@ -141,7 +143,7 @@ pub(crate) struct Run<'a> {
 pub(crate) fn markdown(run: &Run<'_>, findings: &[Finding]) -> String {
     let count = |wanted| findings.iter().filter(|it| it.verdict == wanted).count();
     let mut text = format!(
-        "# cfdfu qualify\n\ncfdfu {} on {}  \nDrone: {}{}  \nImage: {}\n\n{} hold, {} do not hold, {} not seen.\n",
+        "# cfdfu qualify\n\ncfdfu {} on {}  \nDrone: {}{}  \nImage: {}\n\nHolds: {}. Does not hold: {}. Not seen: {}.\n",
         run.version,
         run.system,
         run.drone,
@@ -163,8 +165,8 @@ pub(crate) fn markdown(run: &Run<'_>, findings: &[Finding]) -> String {
     text
 }
 
-/// Returns the exit status: 74 if written data did not read back, or if the drone was written and its previous contents
-/// were not confirmed to be restored.
+/// Returns the exit status: 74 if written data did not read back unchanged, or if the drone was written to and the
+/// restoration of its previous contents could not be confirmed.
 pub(crate) fn exit_of(findings: &[Finding], was_written: bool) -> Exit {
     let is_failure = |it: &Finding| match it.assumption {
         Assumption::PutBack => was_written && it.verdict != Verdict::Holds,

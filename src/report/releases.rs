@@ -3,10 +3,10 @@
 use super::{Exit, Problem, ProblemKind};
 use crate::releases::ReleaseError;
 
-/// Advice for a computer without a network.
+/// Advice for a computer without network access.
 const VIA_FOLDER: &str = "Or fetch the release on another computer with `cfdfu fetch --to FOLDER`, and use that folder \
     here with `--from FOLDER`.";
-/// The same advice for the interface, whose picker can open the folder, without the start of the sentence.
+/// The same advice for the interface, whose picker can open the folder. The text completes a sentence.
 const VIA_FOLDER_IN_INTERFACE: &str = "run `cfdfu fetch --to FOLDER` on another computer, copy the folder here, and \
     choose the file in it (Tab).";
 
@@ -31,9 +31,9 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
     let advice = match error {
         E::Unreachable { .. } => format!("Check the network connection. {VIA_FOLDER}"),
         E::NoAnswer { host } => format!("A firewall may be blocking {host}. Ask for access. {VIA_FOLDER}"),
-        E::Proxy { .. } => "Check the variables HTTPS_PROXY and NO_PROXY.".to_owned(),
+        E::Proxy { .. } => "Check the variables HTTPS_PROXY, ALL_PROXY and NO_PROXY.".to_owned(),
         E::Certificate { .. } => {
-            "Check the date of this computer. If a proxy inspects all connections here, install its certificate.".to_owned()
+            "Check this computer's date. If a proxy inspects all connections here, install its certificate.".to_owned()
         }
         E::RateLimited { until, .. } => {
             let minutes = until.map(|until| until.saturating_sub(now).div_ceil(60).clamp(1, 24 * 60));
@@ -50,7 +50,7 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
             "Run the command again. A download continues where it stopped.".to_owned()
         }
         E::BadList(_) | E::TooLong { .. } => {
-            "Something between this computer and GitHub may have changed the answer. Nothing was saved.".to_owned()
+            "Something between this computer and GitHub may have changed the response. Nothing was saved.".to_owned()
         }
         E::ForeignHost { .. } => "Nothing was fetched from that host.".to_owned(),
         E::NoSuchRelease { available, .. } | E::NoAsset { available, .. } if !available.is_empty() => {
@@ -68,7 +68,7 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
              accept the new file."
                 .to_owned()
         }
-        E::NotKept { .. } => format!("Run the command without --offline when you have a network. {VIA_FOLDER}"),
+        E::NotKept { .. } => format!("Run the command without --offline or --from when you are online. {VIA_FOLDER}"),
         E::Disk { .. } => "Check the free space and the permissions of the folder.".to_owned(),
         E::Stopped => "Run the command again. The download continues where it stopped.".to_owned(),
     };

@@ -19,7 +19,7 @@ pub(crate) fn describe_image_for(code: &str) -> String {
     }
 }
 
-/// Returns the firmware file for every platform, for a drone whose board is unknown.
+/// Lists the firmware file for each platform, for a drone whose board is unknown.
 pub(crate) fn any_image() -> String {
     let mut platforms: Vec<&str> = BOARDS.iter().map(|board| board.platform).collect();
     platforms.dedup();

@@ -52,7 +52,7 @@ pub enum Ailment {
     /// The firmware hangs when it accesses the EEPROM, with both blue LEDs lit. At that point, it has printed its first
     /// lines but has not started the tasks that read packets. The drone is on USB, because USB starts first.
     HangsAtStart,
-    /// The firmware hangs in the driver of a deck: it answers requests but never runs its self-test.
+    /// The firmware hangs in a deck driver: it answers requests but never runs its self-test.
     HangsInDeck,
     /// The firmware stops at an assertion during its start, with its interrupts off. The watchdog is not running yet.
     StopsAtStart,
@@ -161,7 +161,7 @@ impl BootLog {
     }
 }
 
-/// Returns the EEPROM's first block: mark, version, channel, speed, two trims, radio address, checksum
+/// Returns the EEPROM's first block: magic number, version, channel, speed, two trims, radio address, checksum
 /// (`configblockeeprom.c`).
 fn config_block(number: u8) -> Vec<u8> {
     let mut block = b"0xBC\x01\x50\x02".to_vec();
@@ -172,8 +172,8 @@ fn config_block(number: u8) -> Vec<u8> {
     block
 }
 
-/// The firmware's CRTP link: whether it is switched to USB, the lines yet to be printed, and the packets that wait for
-/// the host.
+/// The firmware's CRTP link: whether it is switched to USB, the lines yet to be printed, and the packets waiting for the
+/// host.
 #[allow(clippy::struct_excessive_bools, reason = "independent states of the firmware")]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Link {
@@ -189,7 +189,7 @@ pub(crate) struct Link {
     ailment: Ailment,
     /// The console packet that is being filled.
     console: Vec<u8>,
-    /// The console packet is complete and waits for room in the queue.
+    /// The console packet is complete and is waiting for room in the queue.
     is_pending: bool,
     waiting: VecDeque<Vec<u8>>,
     /// The radio's own queue has accepted a packet and keeps the packet until a radio client asks for it.
@@ -227,7 +227,7 @@ impl Link {
         self.usb
     }
 
-    /// Returns whether the firmware hangs while it starts.
+    /// Returns whether the firmware has hung while starting.
     pub(crate) fn is_hanging(&self) -> bool {
         self.verdict.is_none() && self.ailment != Ailment::StopsAtStart
     }
@@ -259,7 +259,7 @@ impl Link {
     fn print(&mut self, line: &str) {
         for byte in line.bytes().chain([b'\n']) {
             self.queue_console_packet();
-            // Text is lost while a packet waits for room.
+            // Text is lost while a packet is waiting for room.
             if self.is_pending {
                 continue;
             }

@@ -1,5 +1,6 @@
 //! The flash memory of the STM32F405. Erasing sets all bits, programming only clears bits, and both operations take
-//! time. A write-protected sector ignores both operations without an error (AN3156 §5.1 note 2).
+//! time. A write-protected sector cannot be programmed, and reports no error (AN3156 §5.1 note 2); the ROM does not
+//! erase it.
 
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ pub enum Pace {
     /// The times in byte mode are computed from public logs of real F405 boards. The times in wider modes are scaled by
     /// the ratio of the typical times in the data sheet.
     Typical,
-    /// The maximum times in the data sheet (DS8626 table 40), as for a chip at the end of its life.
+    /// The maximum times in the data sheet (DS8626 table 40), which a chip reaches at the end of its life.
     Worst,
 }
 
@@ -109,7 +110,7 @@ impl Nor {
         Duration::from_micros(self.pace.program_micros() * operations as u64)
     }
 
-    /// Erases a sector, or only the first `share` of it (0.0 to 1.0) if the power fails.
+    /// Erases a sector, even if it is write-protected, or only the first `share` of it (0.0 to 1.0) if the power fails.
     pub fn erase(&mut self, sector: usize, share: f64) {
         let (start, len) = SECTORS[sector];
         let from = (start - START) as usize;

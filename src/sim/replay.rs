@@ -674,8 +674,8 @@ impl ReplayTransport {
         Ok((answer.into_result(), took))
     }
 
-    /// Compares both answers and returns the recorded answer, or the simulated one if no answer was recorded. Ends the
-    /// stage after its last request.
+    /// Compares the recorded answer with the simulated one, and returns the recorded answer, or the simulated one if no
+    /// answer was recorded. Ends the stage after its last request.
     fn reply(
         &self,
         mut replay: MutexGuard<'_, Replay>,
@@ -690,7 +690,7 @@ impl ReplayTransport {
         let simulated = model.clone();
         let (result, took) = match answer {
             None => {
-                // The number of GETSTATUS requests depends on the speed of the host.
+                // The number of GETSTATUS requests depends on the host's speed.
                 if !is_status {
                     replay.report.not_recorded += 1;
                     if replay.report.departures.len() < TEXTS_MAX {
@@ -788,7 +788,7 @@ fn difference(
         (Some(error), Err(model)) => Some(format!("{}, simulated: {model}", error.0)),
         (Some(error), Ok(_)) => Some(format!("{}, simulated: accepted", error.0)),
         (None, Err(model)) => Some(format!("accepted, simulated: {model}")),
-        // For a transfer to the device, the recording contains the data of the host, not an answer.
+        // For a transfer to the device, the recording contains the host's data, not an answer.
         (None, Ok(bytes)) if bytes.is_empty() && !is_status => None,
         (None, Ok(bytes)) if transfer.matches(bytes) => None,
         (None, Ok(bytes)) => {

@@ -141,7 +141,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "dark",
-        description: "running; stays dark after a flash until it is switched off and on",
+        description: "running; does not start after a flash until it is switched off and on",
         drones: dark,
     },
     Scenario {
@@ -176,7 +176,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "hung-deck",
-        description: "running; its firmware answers, but hangs in the driver of a deck",
+        description: "running; its firmware answers, but hangs in a deck driver",
         drones: |now| ailing(now, Ailment::HangsInDeck),
     },
     Scenario {
@@ -201,7 +201,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "radio-old",
-        description: "running; its radio chip is too old for firmware from 2024.2 on",
+        description: "running; its radio chip's firmware is too old for releases from 2024.2 on",
         drones: |now| started_with(now, Traits { radio_chip: "2023.11", ..Traits::default() }),
     },
     Scenario {
@@ -236,7 +236,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "fleet",
-        description: "eight drones on two hubs: six run 2025.02 or 2026.08, one is a Brushless, one is dead",
+        description: "eight drones on two hubs: six run 2025.02 or 2026.08, one is a Brushless, one is erased",
         drones: |now| fleet(now, 8),
     },
     Scenario {
@@ -307,7 +307,7 @@ pub(crate) fn crazyflie(pace: Pace, board: &str, traits: Traits) -> SimDrone {
     SimDrone::new(drone::memory(Nor::new(pace), &images::loader(), &firmware, board), traits)
 }
 
-/// Creates the simulated drone for a recording that does not name a scenario.
+/// Creates the simulated drone for a recorded port that is not covered by a scenario.
 pub(super) fn crazyflie_for_replay() -> SimDrone {
     crazyflie(Pace::Typical, CF21, Traits::default())
 }

@@ -15,8 +15,8 @@ pub(crate) fn read_image(path: &Path) -> Result<Image, Problem> {
     read_image_checked(path, None)
 }
 
-/// Like [`read_image`], but refuses a file whose SHA-256 differs from `expected`, if given. The comparison precedes the
-/// parsing, because a damaged download may not parse.
+/// Like [`read_image`], but refuses a file whose SHA-256 differs from `expected`, if given. The SHA-256 is checked
+/// before the file is parsed, because a damaged download may not parse.
 pub(crate) fn read_image_checked(path: &Path, expected: Option<Sha256>) -> Result<Image, Problem> {
     let bytes = read_bytes(path).map_err(|error| {
         Problem::new(Exit::NoInput, ProblemKind::Unreadable, &error)
@@ -46,8 +46,8 @@ fn display_name(path: &Path) -> String {
     if path == Path::new(STDIN) { "standard input".to_owned() } else { path.display().to_string() }
 }
 
-/// Reads a whole file, or standard input for `-`. Stops one byte past the maximum size, because the size that the
-/// system reports may be wrong, for example for a pipe or /dev/zero.
+/// Reads a file, or standard input for `-`. Stops one byte past the maximum size, because the size that the system
+/// reports may be wrong, for example for a pipe or /dev/zero.
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if path == Path::new(STDIN) {

@@ -46,8 +46,8 @@ impl Answer {
             return parse_background(&self.text).map_or(KeyOrigin::PartOfAnswer, KeyOrigin::EndOfAnswer);
         }
         let at = self.text.len();
-        // The escape character turns the first key into an Alt key or, on a slow line, arrives as a separate key before
-        // the first key.
+        // crossterm reports the escape character as the Alt modifier of the first key or, on a slow line, as a separate
+        // Esc key before it.
         let fits = match START.as_bytes().get(at) {
             Some(&expected) if at == 0 => letter == char::from(expected) && (alt || escaped) && !control,
             Some(&expected) => letter == char::from(expected) && !alt && !control,

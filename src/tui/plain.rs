@@ -34,7 +34,7 @@ enum Input {
     Signal(Signal),
 }
 
-/// Runs the interface until the input ends or the user quits, and returns the last state.
+/// Runs the interface until the input ends or the user quits, and returns the final state.
 pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let (messages, from_shell) = channel();
     let (inputs, inbox) = channel();
@@ -302,7 +302,7 @@ struct Printed {
     notice: String,
     /// The phase whose progress was printed last, and the time of printing.
     progress: Option<(Phase, Duration)>,
-    /// Whether a plan waits for confirmation.
+    /// Whether a plan is waiting for confirmation.
     asked: bool,
 }
 
@@ -316,7 +316,7 @@ impl Printed {
     fn print_changes(&mut self, app: &App) {
         self.asked = app.is_asking();
         let mut out = io::stdout().lock();
-        // Ignore write errors: if no program reads the output any longer, the input ends, too.
+        // Ignore write errors: a closed output must not stop a flash.
         let lines = app.log.lines();
         let new = app.log.pushed().saturating_sub(self.logged);
         let new = lines.iter().skip(lines.len().saturating_sub(new));
@@ -349,7 +349,7 @@ impl Printed {
                 let _ = write_wrapped(&mut out, line);
             }
         }
-        // Do not print choices while the wizard counts: the user's hands are busy.
+        // Do not print choices while the wizard is counting: the user's hands are busy.
         let counts = match &app.screen {
             Screen::Wizard(view) => view.wizard.spoken_words(app.now).is_some(),
             _ => false,

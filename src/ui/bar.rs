@@ -13,7 +13,7 @@ use crate::app::progress::{PHASES, PhaseProgress, Progress};
 use crate::app::{App, JobView};
 use crate::job::Phase;
 
-/// If more time than this is left, the panel also shows when the job ends.
+/// If more time than this is left, the panel also shows the time of day at which the job will end.
 const LONG: Duration = Duration::from_secs(30);
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
@@ -97,7 +97,7 @@ pub(super) fn phases<'a>(progress: &Progress, width: usize, theme: &Theme) -> Li
     for phase in PHASES {
         let (mark, style, name) = match current {
             _ if progress.is_done(phase) => (done, theme.good, theme.plain),
-            // The write is complete except for the first word, which is written once everything else is verified.
+            // The write is complete except for the first word, which is written once everything else has been verified.
             Some((now, _)) if now > phase && progress.done(phase) > 0 => (done, theme.good, theme.plain),
             Some((now, _)) if now == phase => (busy, theme.accent, theme.plain),
             _ => (theme.to_come, theme.faint, theme.faint),
@@ -122,7 +122,7 @@ fn figures(view: &JobView, part: PhaseProgress) -> String {
     format!("{}/{} KiB{rate}", kib(part.done), kib(part.total))
 }
 
-/// Returns the time left and, if more than [`LONG`] is left, the time of day at which the job ends.
+/// Returns the time left and, if more than [`LONG`] is left, the time of day at which the job will end.
 fn time_left(app: &App, view: &JobView) -> String {
     if view.waiting.is_some() {
         return String::new();
@@ -130,7 +130,7 @@ fn time_left(app: &App, view: &JobView) -> String {
     let left = view.facts.progress.left().filter(|left| *left > Duration::ZERO);
     let Some(left) = left else { return "… ".to_owned() };
     let end = app.time_of_day_in(left).filter(|_| left > LONG);
-    let end = end.map(|(hour, minute)| format!(", until {hour:02}:{minute:02}")).unwrap_or_default();
+    let end = end.map(|(hour, minute)| format!(", ends at {hour:02}:{minute:02}")).unwrap_or_default();
     format!("{:.0} s left{end} ", left.as_secs_f64().ceil())
 }
 

@@ -1,4 +1,4 @@
-//! The screen of a batch: a table with a row for each drone, details of the selected drone, and the total progress.
+//! The batch screen: a table with a row for each drone, details of the selected drone, and the total progress.
 
 use std::time::Duration;
 
@@ -27,10 +27,11 @@ pub(super) const COLUMNS: u16 = 78;
 /// The width of a row's progress bar.
 const BAR: usize = 8;
 /// What the plan shows for a device that may not be a Crazyflie.
-const NO_EVIDENCE: &str = "Unless cfdfu finds a sign of a Crazyflie, this device is not flashed. To flash it anyway, \
-    press Enter on its row afterwards, then t.";
+const NO_EVIDENCE: &str = "cfdfu flashes this device only if it finds evidence that it is a Crazyflie. To flash it \
+    anyway, wait until the batch is done with it, then press Enter on its row, then t.";
 
-/// Draws the screen of a batch. `with_log` adds the log below the table, because the log has no column of its own.
+/// Draws the batch screen. `with_log` adds the log below the table, for a screen on which the log has no column of its
+/// own.
 pub(super) fn draw(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -66,7 +67,7 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, app: &App, view: &BatchView, th
     let title = match view.stage {
         BatchStage::Identifying => format!("Reading {}", report::count(rows.len() as u64, "drone")),
         BatchStage::Asking(_) => format!("Plan for {}", report::count(rows.len() as u64, "drone")),
-        // The drones of the plan may still be restarting.
+        // The planned drones may still be restarting.
         BatchStage::Flashing if rows.is_empty() => {
             format!("Looking for {}", report::count(view.planned.len() as u64, "drone"))
         }
@@ -97,9 +98,9 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, app: &App, view: &BatchView, th
 
 fn headings<'a>(width: usize, theme: &Theme) -> Line<'a> {
     let text = if width >= WIDE {
-        format!("  {:<9}{:<13}{:<6}{:<9}step", "port", "drone", "board", "before")
+        format!("  {:<9}{:<13}{:<6}{:<9}status", "port", "drone", "board", "previous")
     } else {
-        format!("  {:<9}step", "port")
+        format!("  {:<9}status", "port")
     };
     Line::from(Span::styled(text, theme.faint))
 }
@@ -225,7 +226,7 @@ fn ended(end: End, row: &Row, theme: &Theme) -> (String, Style) {
 /// Describes a failure in a few words. The panel below the table shows the whole text.
 fn in_short(failure: &Failure) -> String {
     let words = match &failure.kind {
-        FailureKind::OtherBoard { .. } => "other board: not changed",
+        FailureKind::OtherBoard { .. } => "different board: not changed",
         FailureKind::UnknownBoard { .. } => "unknown board: not changed",
         FailureKind::NotACrazyflie { .. } | FailureKind::OtherChip => "not a Crazyflie: not changed",
         FailureKind::OtherDrone { .. } => "different drone on its port",
@@ -253,12 +254,12 @@ fn prospect(app: &App, view: &BatchView, id: usize, row: &Row, theme: &Theme) ->
     let default = DroneFacts::default();
     let facts = view.facts(id).unwrap_or(&default);
     match facts.prospect(firmware) {
-        Prospect::OtherBoard => ("other board: not changed".to_owned(), theme.warn),
+        Prospect::OtherBoard => ("different board: not changed".to_owned(), theme.warn),
         Prospect::Fits if facts.version_before() == version => {
             (format!("→ {version}, the same version"), theme.plain)
         }
         Prospect::Fits => (format!("→ {version}"), theme.plain),
-        Prospect::Unknown => (format!("→ {version}, if it fits"), theme.plain),
+        Prospect::Unknown => (format!("→ {version}, if compatible"), theme.plain),
         Prospect::NoEvidence => ("may not be a Crazyflie".to_owned(), theme.warn),
     }
 }
@@ -341,8 +342,8 @@ pub(super) fn counts(view: &BatchView) -> String {
         let all = report::count(view.fleet.rows.len() as u64, "drone");
         let shared = view.fleet.most_on_one_hub();
         return match times_on_one_wire(shared) {
-            Some(times) => format!("{all}. {shared} share a hub: {times:.1} times as long as one."),
-            None => format!("{all}, each at its own pace."),
+            Some(times) => format!("{all}. {shared} share a hub and take {times:.1} times as long as one."),
+            None => format!("{all}, all at full speed."),
         };
     }
     let unchanged = if view.stage == BatchStage::Identifying { "read" } else { "unchanged" };

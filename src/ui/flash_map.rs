@@ -1,5 +1,5 @@
 //! The map of the chip's twelve flash sectors and their states, as close to scale as the width allows. A sector's
-//! cells fill up while the sector is written and read back.
+//! cells fill up while the sector is being written and read back.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -43,8 +43,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// Returns the row that names what the sectors will contain after the plan on the screen: bootloader, firmware, or
-/// nothing.
+/// Returns the row that groups the sectors by the plan on the screen: the bootloader's sector, the sectors for the
+/// firmware, and the sectors that the plan does not touch.
 fn groups<'a>(app: &App, theme: &Theme) -> Option<Line<'a>> {
     let written: Vec<usize> = app.preview()?.plan.sectors().iter().map(|it| it.sector.index).collect();
     let firmware: Vec<usize> = written.iter().copied().filter(|index| *index > 0).collect();
@@ -53,7 +53,7 @@ fn groups<'a>(app: &App, theme: &Theme) -> Option<Line<'a>> {
         let text = format!(" {name} {}  ", ranges(sectors.clone()));
         (!sectors.is_empty()).then(|| Span::styled(text, theme.faint))
     };
-    let groups = [group("bootloader", vec![0]), group("firmware", firmware), group("not used", rest)];
+    let groups = [group("bootloader", vec![0]), group("firmware", firmware), group("not touched", rest)];
     Some(Line::from(groups.into_iter().flatten().collect::<Vec<_>>()))
 }
 
@@ -64,7 +64,7 @@ pub(super) fn meanings(theme: &Theme) -> Vec<(&'static str, Style, &'static str)
         (Some(SectorState::Same), "kept: already matches the image"),
         (Some(SectorState::ToErase), "to be erased"),
         (Some(SectorState::Erased), "erased"),
-        (Some(SectorState::Written), "written, not checked yet"),
+        (Some(SectorState::Written), "written, not verified yet"),
         (Some(SectorState::Verified), "written, read back and compared"),
         (Some(SectorState::Failed), "failed"),
     ];
@@ -86,7 +86,7 @@ fn legend<'a>(width: u16, any_protected: bool, theme: &Theme) -> Line<'a> {
         (SectorState::ToErase, "to erase"),
         (SectorState::Erased, "erased"),
         (SectorState::Written, "written"),
-        (SectorState::Verified, "checked"),
+        (SectorState::Verified, "verified"),
         (SectorState::Failed, "failed"),
     ];
     let mut line = Line::from(vec![Span::styled(" Flash", theme.strong)]);
@@ -103,8 +103,8 @@ fn legend<'a>(width: u16, any_protected: bool, theme: &Theme) -> Line<'a> {
     line
 }
 
-/// Returns the cells of a sector. While the sector is written or read back, its finished part already has the next
-/// state.
+/// Returns the cells of a sector. While the sector is being written or read back, its finished part already has the
+/// next state.
 fn sector<'a>(
     state: Option<SectorState>,
     done: Option<(SectorState, u16)>,

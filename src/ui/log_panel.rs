@@ -25,8 +25,8 @@ pub(super) fn draw_console(frame: &mut Frame<'_>, area: Rect, view: &ConsoleView
     let Device { location, .. } = &view.device;
     let block = focus(theme, &format!("Console of the Crazyflie on port {location}"));
     if view.log.lines().is_empty() {
-        let hint = "Nothing yet. A drone that has been running for a while prints only when something happens; its \
-                    first lines may have been read already. Switch it off and on to see it start.";
+        let hint = "Nothing yet. A drone that has been running for a while prints only when something happens. To see \
+                    its startup messages, switch it off and on.";
         let text = Paragraph::new(theme.text(hint)).wrap(Wrap { trim: true });
         return frame.render_widget(text.block(block), area);
     }
@@ -63,7 +63,7 @@ fn draw_log(frame: &mut Frame<'_>, area: Rect, log: &Log, block: Block<'_>, them
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// Wraps a log line to as many rows as the line needs.
+/// Wraps a log line over as many rows as it needs.
 fn rows_of_line<'a>(line: &log::LogLine, marked: bool, width: usize, theme: &Theme) -> Vec<Line<'a>> {
     let style = match (marked, line.level) {
         (true, _) => theme.marked,

@@ -1,5 +1,5 @@
-//! Draws the overlays: help, the stop question, the whole log, the explanation of a log line, the doctor's checks, and
-//! the drone whose LEDs blink.
+//! Draws the overlays: help, the stop confirmation, the whole log, the explanation of a log line, the doctor's
+//! checks, and the drone whose LEDs are blinking.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
@@ -48,8 +48,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     }
 }
 
-/// Returns the text about the drone whose LEDs blink. The four LEDs on the screen blink at the same rate as the LEDs of
-/// the drone.
+/// Returns the text about the drone whose LEDs are blinking. The four LEDs on the screen blink at the same rate as the
+/// drone's LEDs.
 fn blink_lines<'a>(app: &App, blink: &Blink, theme: &Theme) -> Vec<Line<'a>> {
     let Blink { drone, until, stopping } = blink;
     let left = until.saturating_sub(app.now);
@@ -82,9 +82,9 @@ pub(super) fn stop_consequence(app: &App) -> &'static str {
     let progress = &view.facts.progress;
     let has_begun = [Phase::Erase, Phase::Write].into_iter().any(|phase| progress.done(phase) > 0);
     if view.waiting.is_some() && progress.is_done(Phase::Verify) {
-        "The flash is complete and checked. Only the wait for the drone to start is left."
+        "The drone is flashed and verified. cfdfu is only waiting for it to start."
     } else if has_begun || view.confirm == Confirm::Go {
-        "The drone will then not fly until you flash it again. It waits safely in DFU mode."
+        "If you stop now, the drone will not fly until you flash it again. It waits safely in DFU mode."
     } else {
         "Nothing has been changed on the drone yet."
     }
@@ -123,7 +123,7 @@ fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {
     Line::from(spans.collect::<Vec<_>>())
 }
 
-/// Returns the lines of a row with two columns. A name that is longer than its column has a line of its own.
+/// Returns the lines of a row with two columns. If `left` is wider than its column, `right` starts on the next line.
 fn help_row<'a>(left: &str, right: &str, style: Style, width: usize, inner: usize) -> Vec<Line<'a>> {
     let indent = width + 2;
     let mut texts = wrapped(right, inner.saturating_sub(indent).max(1)).into_iter();
@@ -133,7 +133,7 @@ fn help_row<'a>(left: &str, right: &str, style: Style, width: usize, inner: usiz
     std::iter::once(Line::from(first)).chain(more).collect()
 }
 
-/// Draws the help: the keys of the screen below the help, the flash map and the LEDs. The keys come from the table that
+/// Draws the help: the keys of the screen behind it, the flash map and the LEDs. The keys come from the table that
 /// also dispatches them.
 fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: &Theme) {
     let inner = usize::from(box_width(area).saturating_sub(super::FRAME));
@@ -159,7 +159,7 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: 
     section("Keys", 6, keys.collect());
     let map = flash_map::meanings(theme).into_iter();
     let map = map.map(|(glyph, style, text)| (glyph.to_owned(), text.to_owned(), style));
-    section("The flash map: 12 sectors, number 0 holds the bootloader", 6, map.collect());
+    section("The flash map: 12 sectors; sector 0 holds the bootloader", 6, map.collect());
     let leds = SYMPTOMS.iter().filter(|row| row.in_readme);
     let leds = leds.map(|row| (row.leds.to_owned(), row.meaning.to_owned(), theme.strong));
     section("The drone's LEDs (M1 is red, M2 and M3 are blue)", 30, leds.collect());

@@ -1,7 +1,7 @@
 //! The interface as plain text, for dumb terminals, pipes and screen readers.
 //!
-//! The state of the screen becomes lines, and the keys become choices. `tui::plain` prints both again whenever they
-//! change.
+//! The state of the screen becomes lines, and the keys become choices. `tui::plain` reprints the lines and the choices
+//! whenever they change.
 
 use super::batch_panel;
 use super::main_panel::{PlanRow, PlanRowKind, danger_reason, entry_name, loader_note, plan_rows};
@@ -72,7 +72,7 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
         Screen::Console(view) => {
             vec![format!("The console of the Crazyflie on port {}:", view.device.location)]
         }
-        // While a batch runs, the log has a line for each finished drone.
+        // While a batch is running, the log has a line for each finished drone.
         Screen::Batch(view) if view.is_active() => Vec::new(),
         Screen::Batch(view) => {
             let head = match view.stage {
@@ -125,7 +125,7 @@ fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
         Overlay::AskStop => {
             vec!["Stop at the next safe point?".to_owned(), super::over::stop_consequence(app).to_owned()]
         }
-        // The log of a row of a batch is not printed as the log grows, so print the whole log here.
+        // The log of a batch row is not printed as it grows, so print the whole log here.
         Overlay::Log if app.batch_of_row().is_some() => {
             app.log_on_screen().lines().iter().map(|line| line.text.clone()).collect()
         }
@@ -208,7 +208,7 @@ fn home(app: &App) -> Vec<String> {
     [simulated, Some(device), Some(image)].into_iter().flatten().chain(others).collect()
 }
 
-/// Returns whether this line of a plan contains the command that does the same.
+/// Returns whether this line of a plan contains the equivalent command.
 pub(crate) fn is_command(line: &str) -> bool {
     line.trim_start().starts_with(PlanRowKind::Command.label())
 }
@@ -229,7 +229,7 @@ fn is_choice(row: &keys::Binding) -> bool {
     !matches!(row.action, Action::Move(_) | Action::Parent | Action::Complete | Action::Log)
 }
 
-/// Returns the key to type in a line. Esc cannot be typed in a line, so `q` or Enter replaces Esc.
+/// Returns the key to type on an input line. Esc cannot be typed there, so `q` or Enter replaces it.
 fn key_to_type(row: &keys::Binding) -> &'static str {
     match row.keys.first() {
         Some(Key::Esc) if row.keys.contains(&Key::Char('q')) => "q",

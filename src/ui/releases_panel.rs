@@ -74,7 +74,7 @@ pub(super) fn source(view: &ReleasesView, list: &ReleaseList) -> String {
 fn age(age: Duration) -> String {
     let minutes = age.as_secs() / 60;
     match minutes {
-        0 => "now".to_owned(),
+        0 => "just now".to_owned(),
         1..120 => format!("{minutes} min ago"),
         120..2880 => format!("{} h ago", minutes / 60),
         _ => format!("{} ago", report::count(minutes / 1440, "day")),
@@ -89,8 +89,8 @@ pub(super) fn invitation(view: &ReleasesView) -> [String; 2] {
     };
     [
         format!("cfdfu can fetch {what}."),
-        "cfdfu asks api.github.com for the list, and downloads your choice from github.com. It connects to \
-         nothing else, and only at your request."
+        "cfdfu asks api.github.com for the list, and downloads your choice from github.com and \
+         githubusercontent.com. It connects to nothing else, and only at your request."
             .to_owned(),
     ]
 }

@@ -105,8 +105,8 @@ fn row_lines<'a>(
     vec![head, Line::from(format!("  {id} on port {location}")), Line::from(format!("  {last}"))]
 }
 
-/// Returns the first line of a card: a dot, the name, and the first of the suffixes that fits. Part of an address or of a
-/// port would be useless.
+/// Returns the first line of a card: a dot, the name, and the first suffix that fits. Part of an address or a port
+/// would be useless.
 fn head_line<'a>(name: String, dot: Style, suffixes: &[String], width: usize, theme: &Theme) -> Line<'a> {
     let dot = Span::styled(format!("{} ", theme.dot), dot);
     let mut line = Line::from(vec![dot, Span::styled(name, theme.strong)]);
@@ -187,7 +187,7 @@ fn contents<'a>(identity: &Identity, width: usize, theme: &Theme) -> Line<'a> {
             Span::raw(format!("firmware {}", firmware.version.as_deref().unwrap_or("of unknown version")))
         }
     };
-    // If only one of them fits, a bad bootloader is more important than the firmware.
+    // If there is room for only one of them, show the bootloader unless it is known to be good.
     let is_good = identity.loader == Some(Loader::Bitcraze);
     let main = if is_good { firmware.clone() } else { loader.clone() };
     let both = Line::from(vec![Span::raw("  "), loader, Span::raw(", "), firmware]);

@@ -210,7 +210,7 @@ impl Theme {
         }
     }
 
-    /// Replaces the characters in cfdfu's own texts that ASCII or CP437 lacks.
+    /// Replaces the characters in cfdfu's own text that an ASCII or CP437 terminal may not be able to show.
     pub(crate) fn text(&self, text: &str) -> String {
         let replace = |c: char| match (self.glyphs, c) {
             (Glyphs::Unicode, c) => c.to_string(),

@@ -50,7 +50,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard
     frame.render_widget(Paragraph::new(drone_lines(app, wizard, theme)), drone);
 }
 
-/// Whether the user must plug in the cable or release the button right now.
+/// Returns whether the user must plug in the cable or release the button right now.
 fn is_urgent(app: &App, wizard: &Wizard) -> bool {
     wizard.is_plugging(app.now) || wizard.is_letting_go(app.now)
 }
@@ -119,7 +119,7 @@ fn text_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
             ]));
         }
         WizardStep::Hold if !wizard.is_plugging(app.now) => {
-            lines.push(Line::from("Blue LED: on, then slow, then fast."));
+            lines.push(Line::from("The blue LED lights up, then blinks slowly, then fast."));
         }
         WizardStep::AskLeds => lines.extend(Leds::ALL.iter().enumerate().map(|(n, leds)| {
             let key = Span::styled(format!(" {} ", n + 1), theme.key);

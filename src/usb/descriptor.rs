@@ -19,10 +19,10 @@ const CONFIGURATION: u8 = 2;
 const STRING: u8 = 3;
 const INTERFACE: u8 = 4;
 const US_ENGLISH: u16 = 0x0409;
-/// Longer configuration descriptors are truncated. The boot ROM's descriptor has 54 bytes, and the firmware's has 98.
+/// Longer configuration descriptors are truncated. The boot ROM's descriptor is 54 bytes long, and the firmware's 98.
 const CONFIGURATION_MAX: usize = 4096;
 
-/// The device's names, safe to print: see [`clean`].
+/// The device's identification strings, made safe to print: see [`clean`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Strings {
     /// iManufacturer.
@@ -40,7 +40,7 @@ pub(crate) struct Interface {
     pub number: u8,
     /// bAlternateSetting.
     pub alternate: u8,
-    /// bInterfaceClass, -SubClass, -Protocol.
+    /// bInterfaceClass, bInterfaceSubClass and bInterfaceProtocol.
     pub class: (u8, u8, u8),
     /// iInterface, the index of the interface's name.
     pub name: u8,
@@ -48,17 +48,17 @@ pub(crate) struct Interface {
     pub extra: Vec<u8>,
 }
 
-/// The names of a device, some of which may be unreadable.
+/// The strings of a device, some of which may be unreadable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Names {
-    /// A name that could not be read is empty.
+    /// A string that could not be read is empty.
     pub strings: Strings,
-    /// The last error, if a name could not be read. In that case, the names do not prove anything about the device.
+    /// The last error, if a string could not be read. In that case, the strings do not prove anything about the device.
     pub lost: Option<TransferError>,
 }
 
-/// Reads the names of a device. Reads the serial number first, because it distinguishes drones; after a timeout, does
-/// not request the remaining names.
+/// Reads the strings of a device. Reads the serial number first, because it distinguishes drones; after a timeout, does
+/// not request the remaining strings.
 pub(crate) fn names(transport: &mut dyn Transport) -> Result<Names, TransferError> {
     let mut device = [0; 18];
     let n = get(transport, DEVICE, 0, 0, &mut device)?;
@@ -108,7 +108,8 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().filter(|&c| is_printable(c)).take(126).collect::<String>().trim().to_owned()
 }
 
-/// Whether a character is safe to print: neither a control character nor a character that hides or reorders others.
+/// Returns whether a character is safe to print: not a control character, an invisible character, a line separator, or
+/// a character that reorders the text around it.
 pub fn is_printable(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'

@@ -206,10 +206,10 @@ enum ProtectionCheck {
 /// Measures whether the chip really programs 32 bits at a time.
 ///
 /// The ROM's answers cannot prove the width: a ROM could accept the setting ([`Session::set_width`]) and not apply it.
-/// The timing can prove the width: a full block takes about 13 ms at 32 bits and 38 ms at 8 bits, which is 512 or 2048
-/// operations of 16 µs each (DS8626 table 40), plus the transfer. The average of the first eight full blocks is
-/// compared with a limit between these two times. A slow chip only causes a warning, because the data is still written
-/// correctly.
+/// The timing can prove the width: a full block takes about 13 ms at 32 bits and 38 ms at 8 bits, because it consists
+/// of 512 or 2048 operations of 16 µs each (DS8626 table 40), plus the transfer. The average of the first eight full
+/// blocks is compared with a limit between these two times. A slow chip only causes a warning, because the data is
+/// still written correctly.
 #[derive(Default)]
 struct WidthCheck {
     blocks: u32,
@@ -272,7 +272,7 @@ impl Flashing<'_> {
         Ok(Outcome::Flashed)
     }
 
-    /// Warns if the bootloader is missing, because no firmware starts without it.
+    /// Warns if the bootloader is missing, because without it no firmware starts when the drone is switched on.
     fn check_loader(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Loader>, Stop> {
         let head = Span::new(LOADER_BASE, 8).filter(|head| self.session.map().covers(*head));
         let Some(head) = head.filter(|_| self.plan.purpose() == Purpose::Flash) else { return Ok(None) };
@@ -320,8 +320,8 @@ impl Flashing<'_> {
         Ok(work)
     }
 
-    /// Returns whether the user must confirm that an undo overwrites data that another program has written. Fails if
-    /// the undo must be refused.
+    /// Returns whether the user must confirm an undo because it would overwrite data that another program has written.
+    /// Fails if the undo must be refused.
     fn is_changed_since(&self, ctx: &Ctx<'_>, before: Option<&Segment>) -> Result<bool, Stop> {
         let Some(before) = before else { return Ok(false) };
         if self.task.expected.iter().all(|piece| piece.is_in(before) != Some(false)) {
@@ -337,7 +337,7 @@ impl Flashing<'_> {
         }
     }
 
-    /// Detects a change of platform, if the firmware in the image and the firmware on the drone both name one.
+    /// Detects a change of platform if the image's firmware and the drone's firmware both name their platform.
     fn platform_change(&self, current: Option<&Content>) -> Option<PlatformChange> {
         let from = current.and_then(Content::firmware).and_then(Firmware::platform)?;
         self.task.platform.filter(|&to| to != from).map(|to| PlatformChange { from, to })
@@ -481,7 +481,7 @@ impl Flashing<'_> {
     }
 
     /// Writes everything except the commit words, verifies the result, and then writes the commit words. A program can
-    /// therefore start only after all of it has been written and verified.
+    /// therefore start only after everything else has been written and, unless the user skips it, verified.
     fn write(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<(), Stop> {
         ctx.enter_part(Part::Write);
         let mut meter = Meter::start(ctx, Phase::Write, work.bytes());

@@ -155,7 +155,7 @@ enum Started {
 fn wait_for_start(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started, Stop> {
     let seen = ctx.wait_for(WaitFor::Start, limit, |ctx| {
         let found = device_at(ctx.bus, &device.location)?.filter(|found| found.address != device.address);
-        // Opening a device that is still starting may fail in any way.
+        // Opening a device that is still starting can fail with any error, so only persistent errors count.
         let answers = |device: &Device| device.open_error.is_none_or(persists);
         Ok(found.filter(answers))
     })?;
@@ -179,8 +179,8 @@ pub(super) struct Restarted {
 }
 
 /// Leaves DFU mode and checks whether the drone starts and stays up. The ROM starts the program at `start`. With
-/// [`Leave::Reset`], the leave request names a blank address, so that the ROM resets the chip. If no place in the flash
-/// is blank, the ROM starts the program as usual.
+/// [`Leave::Reset`], the leave request names a blank address, so that the ROM resets the chip. If no sector
+/// ends in blank bytes, the ROM starts the program as usual.
 pub(super) fn restart(
     ctx: &mut Ctx<'_>,
     session: &mut Session,

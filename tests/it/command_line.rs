@@ -145,7 +145,7 @@ fn every_error_has_an_exit_status_and_advice() {
         (
             "flash cf2.bin --demo=clone --device 1-1 --allow-mismatch",
             69,
-            "its chip is a clone that ST did not make",
+            "your drone has a clone of ST's chip",
         ),
         ("verify cf2.bin --demo=clone", 69, "a GigaDevice GD32 in DFU mode on port 1-1"),
         ("list --demo=clone", 69, "cfdfu does not write to it"),

@@ -8,13 +8,14 @@
 //! - `isolation`: the drones of a batch do not affect each other
 //! - `health`: how cfdfu judges a drone after its firmware starts, and the console
 //! - `lost`: what happens if an answer that a check depends on is lost, once or every time
-//! - `hardware`: the claims about the hardware in `docs`, on the simulator and in recordings of real chips
+//! - `hardware`: the claims that `docs` makes about the hardware, checked on the simulator and in recordings of
+//!   real chips
 //! - `real_chips`: the behaviour of real chips, as seen in logs
 //! - `recordings`: the recordings of requests in `tests/recordings`
 //! - `matrix`: every job with every fault at every transfer
 //! - `cuts`: a cable pulled or a job cancelled at any moment
-//! - `oracle`: the worker with an independent implementation of a DFU device
-//! - `hostile`: devices and files with random content
+//! - `oracle`: the worker against an independent implementation of a DFU device
+//! - `hostile`: devices that answer at random, and files with random content
 //! - `defects`: the numbered defects that were found by attacking the binary
 //! - `speed`: upper limits on the time that whole jobs take on the simulated clock
 //!
@@ -32,7 +33,7 @@
 //! The interface:
 //!
 //! - `screens`: complete flows from screen to screen
-//! - `pictures`: drawn screens in every size and on every kind of terminal
+//! - `pictures`: the screens, drawn at every size and on every kind of terminal
 //! - `any_order`: messages in random order
 //! - `soak`: hundreds of flashes in a row
 //! - `terminal`: the full-screen interface of the real binary in a pseudo-terminal
@@ -43,6 +44,7 @@
 //!
 //! - `tables`: the completeness of the scenarios, symptoms, boards and explanations of log lines
 //! - `layers`: which modules each source file may use, and which files may read the system clock
+//! - `lock_files`: the versions that the fuzz targets are built with
 //!
 //! Helpers:
 //!
@@ -53,7 +55,7 @@
 //! - `fault`: a bus on which one transfer fails; for `cuts`, `health`, `isolation`, `matrix`, `real_chips`
 //! - `cli`: the real binary with piped input and output; for nearly all tests that run the binary
 //! - `github`: a server in place of GitHub; for `json`, `releases`, `releases_page`
-//! - `pty`: the real binary in a pseudo-terminal; for `completions`, `plain`, `releases_page`, `terminal`
+//! - `pty`: the real binary or a shell in a pseudo-terminal; for `completions`, `plain`, `releases_page`, `terminal`
 //! - `interface`: the interface without a terminal; for `any_order`, `health`, `pictures`, `releases_page`, `screens`,
 //!   `soak`
 //! - `svg`: draws a screen as a picture; for `pictures`

@@ -306,7 +306,7 @@ impl Transport for OracleTransport {
     }
 }
 
-/// Returns a flash job for any board, because this device has no information about its board.
+/// Returns a flash job with this mismatch policy. This device has no information about its board.
 fn job(image: &[u8], mismatch: Mismatch) -> Job {
     change_flash_task(support::job(admission::flash(&parse(image), Overrides::default()).unwrap()), |task| {
         task.mismatch = mismatch;
@@ -354,7 +354,7 @@ fn the_recording_of_an_independent_dfu_device_can_be_replayed() {
     let tape = Arc::new(Mutex::new(Tape::default().to_memory()));
     let header = Header {
         recording: recording::VERSION,
-        program: "cfdfu, with the class of usbd-dfu as the device".to_owned(),
+        program: "cfdfu, with the DFU class of usbd-dfu as the device".to_owned(),
         system: "simulated".to_owned(),
         scenario: Some("usbd-dfu".to_owned()),
         redacted: false,

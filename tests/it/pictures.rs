@@ -195,7 +195,8 @@ fn release_scenes() -> Vec<(&'static str, App)> {
     }))));
     scenes.push(("releases-taken", ui.app.clone()));
 
-    let unreachable = ReleaseError::Unreachable { host: host(), why: "its name is not known".to_owned() };
+    let unreachable =
+        ReleaseError::Unreachable { host: host(), why: "the host name could not be resolved".to_owned() };
     let stale = ReleaseList {
         age: Duration::from_secs(3 * 86_400),
         stale_because: Some(problem(&unreachable)),

@@ -169,7 +169,7 @@ fn plain_mode_restores_a_bootloader_after_a_typed_word() {
         ("b", "loader.bin   the Bitcraze bootloader"),
         ("loader.bin", "Type restore to confirm"),
         ("no", "type \"restore\" first"),
-        ("restore", "The bootloader is back"),
+        ("restore", "The bootloader is restored"),
     ];
     for (line, words) in lines {
         if !line.is_empty() {
@@ -226,7 +226,7 @@ fn plain_mode_flashes_all_drones_after_one_plan() {
     assert_eq!(code, 65, "{out}");
     let plan =
         out.find("The plan (nothing is written until you confirm):").unwrap_or_else(|| panic!("{out}"));
-    let refused = out.rfind("other board: not changed").unwrap_or_else(|| panic!("{out}"));
+    let refused = out.rfind("different board: not changed").unwrap_or_else(|| panic!("{out}"));
     assert!(plan < refused, "{out}");
     assert_eq!(out.matches("flashed, running 2026.08").count(), 6, "{out}");
     assert!(out.contains("6 flashed, 1 unchanged, 1 refused"), "{out}");

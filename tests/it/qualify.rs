@@ -34,12 +34,12 @@ fn rows(report: &str, verdict: &str) -> Vec<(String, String)> {
 /// assumptions hold; in particular, the previous contents of the flash are restored.
 const VARIANTS: &[(&str, &[(&str, &str)])] = &[
     ("healthy", &[]),
-    ("missed", &[("Each request reaches DFU mode", "18 of 19 with the first request")]),
+    ("missed", &[("The first request always puts the drone into DFU mode", "18 of 19 on the first request")]),
     ("dark", &[("Leaving DFU mode starts the firmware", "not on USB")]),
     (
         "byte-mode",
         &[
-            ("The ROM accepts 32 bits, and the setting reads back", "refused"),
+            ("The ROM accepts 32 bits, and the setting can be read back", "refused"),
             ("After entry by hand, leaving DFU mode does not start the firmware", "running after"),
         ],
     ),
@@ -78,7 +78,7 @@ fn the_report_names_the_assumptions_that_do_not_hold_on_each_chip_variant() {
             assert!(seen.starts_with(start), "{scenario}: {name}: {seen}");
         }
         let held = rows(&report, "holds");
-        let back = "The previous contents are back, byte for byte";
+        let back = "The previous contents are restored byte for byte";
         assert!(held.iter().any(|(name, _)| name == back), "{scenario}:\n{report}");
         assert!(report.contains("SIMULATED"), "{report}");
         // The backup contains the whole flash, and the recording can be replayed.
@@ -134,8 +134,8 @@ fn qualify_refuses_unusable_drones_like_other_commands() {
     assert_eq!(ran.code, 74, "{}{}", ran.out, ran.err);
     let report = fs::read_to_string(folder.path("report.md")).unwrap();
     let expected = [
-        ("Each request reaches DFU mode", "0 of 1 with the first request"),
-        ("DFU mode appears within 2 s", ""),
+        ("The first request always puts the drone into DFU mode", "0 of 1 on the first request"),
+        ("The drone is in DFU mode within 2 s", ""),
     ];
     assert_eq!(
         rows(&report, "does not hold"),
@@ -169,7 +169,7 @@ fn the_report_states_what_remains_on_the_drone() {
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
     let report = fs::read_to_string(folder.path("report.md")).unwrap();
     assert!(report.contains("none was flashed"), "{report}");
-    assert!(report.contains("| The previous contents are back, byte for byte | holds |"), "{report}");
+    assert!(report.contains("| The previous contents are restored byte for byte | holds |"), "{report}");
 }
 
 /// The report must not have the same name as the recording or the backup. A run without a drone must not leave a

@@ -47,7 +47,8 @@ fn a_restore_asks_for_a_typed_word_and_then_writes_bootloader_and_firmware() {
     assert_eq!(ui.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 }
 
-/// After the last step, unplugging, the outcome no longer asks for it. Home then suggests to flash, not to restore again.
+/// After the last step, unplugging, the outcome no longer asks for it. Home then suggests to flash, not to restore
+/// again.
 #[test]
 fn an_outcome_shows_that_the_drone_has_started_later() {
     let mut ui = Interface::new("overwritten");
@@ -100,7 +101,7 @@ fn the_wizard_guides_a_beginner_through_a_recovery() {
         ui.wait(Duration::from_secs(1));
     }
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("What are its LEDs doing?"), "{shown}");
+    assert!(shown.contains("What are the drone's LEDs doing?"), "{shown}");
     ui.press('1');
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
     assert!(shown.contains("radio bootloader"), "{shown}");
@@ -909,7 +910,7 @@ fn the_wizard_shows_when_to_plug_in_and_when_to_let_go() {
     assert!(shown.contains("The button is still held, or"), "{shown}");
     // Esc returns to the question and does not close the wizard.
     ui.send(Msg::Key(Key::Esc));
-    assert!(text(&draw(&ui.app, &theme(), 80, 24)).contains("What are its LEDs doing?"));
+    assert!(text(&draw(&ui.app, &theme(), 80, 24)).contains("What are the drone's LEDs doing?"));
 }
 
 /// The restore does not change the bootloader, but the board cannot be read.
@@ -1107,7 +1108,7 @@ fn a_long_job_shows_the_time_of_day_at_which_it_ends() {
             let left: u64 = before.rsplit(' ').next().unwrap().parse().unwrap();
             let end = |left: u64| {
                 let minutes = (86_380 + (ui.app.now - began).as_secs() + left) / 60 % 1440;
-                format!(", until {:02}:{:02}", minutes / 60, minutes % 60)
+                format!(", ends at {:02}:{:02}", minutes / 60, minutes % 60)
             };
             let after = after.trim_end();
             let is_right = after == end(left) || after == end(left - 1) || after == end(left + 1);

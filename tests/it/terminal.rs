@@ -246,7 +246,9 @@ fn a_drone_that_does_not_start_is_recovered_with_the_wizard() {
     session.wait_for("No drone found on USB");
     session.press("\r");
     session.wait_for("Unplug USB and the battery");
-    for (hold, next) in [(2500, "What are its LEDs doing?"), (8300, "Nothing is written until you confirm")] {
+    for (hold, next) in
+        [(2500, "What are the drone's LEDs doing?"), (8300, "Nothing is written until you confirm")]
+    {
         session.press("\r");
         session.wait_for("Press the button and keep");
         session.press("B");
@@ -465,7 +467,7 @@ fn all_drones_are_flashed_at_once_after_one_plan() {
     session.press("a");
     let plan = session.wait_for("Plan for 8 drones");
     assert!(plan.contains("→ 2026.08, the same version"), "{plan}");
-    assert!(plan.contains("other board: not changed"), "{plan}");
+    assert!(plan.contains("different board: not changed"), "{plan}");
     // A key that was pressed too early does not confirm the plan.
     session.press("w");
     session.wait_for("Nothing has been written");

@@ -90,14 +90,14 @@ kill -INT $console
 wait $console
 check "after Ctrl-C, the console exits with 0" [ $? -eq 0 ]
 echo link >&3
-check "the console switches the link back to the radio" wait_for_text sim.log "link to USB [0-9]+, to the radio [0-9]+, given back"
+check "the console switches the link back to the radio" wait_for_text sim.log "switched [0-9]+ times to USB, [0-9]+ times to the radio, now on the radio"
 stop
 
 # The VM has no network.
 echo "== without a network"
 check "fetch reports that the server cannot be reached" prints "api.github.com cannot be reached" 66 "$cfdfu" fetch 2026.08 --board cf2
 check "the advice is to fetch the release on a different computer" sh -c "tr -s ' \n' ' ' <printed | grep -q 'cfdfu fetch --to FOLDER'"
-check "flash --offline reports that the release is not saved" prints "not saved on this computer" 66 "$cfdfu" flash --release 2026.08 --board cf2 --offline
+check "flash --offline reports that the release is not saved" prints "there is no saved copy of" 66 "$cfdfu" flash --release 2026.08 --board cf2 --offline
 mkdir -p stick/crazyflie-release
 check "flash --from reports that the folder has no release" prints "not saved" 66 "$cfdfu" flash --release latest --board cf2 --from stick
 

@@ -1,5 +1,5 @@
 //! Runs a batch in the interface: identifies the drones, shows the plan, and flashes the drones. This module passes
-//! each message to the [`Fleet`] and translates the effects of the fleet into effects of the interface.
+//! each message to the [`Fleet`] and translates the fleet's effects into the interface's effects.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ fn write(app: &mut App) -> Vec<Effect> {
     let now = app.now;
     let Screen::Batch(view) = &mut app.screen else { return Vec::new() };
     let drones: Vec<DroneAt> = view.fleet.rows.iter().map(|row| row.device.drone()).collect();
-    // The rows of the new fleet appear once all drones of the plan are on the bus.
+    // The new fleet creates its rows once all planned drones are on the bus, or after a time limit.
     view.planned = drones.iter().cloned().zip(std::mem::take(&mut view.drones)).collect();
     view.fleet = Fleet::new(policy(drones, job), now);
     view.stage = BatchStage::Flashing;
@@ -199,7 +199,7 @@ pub(super) fn on_event(app: &mut App, id: usize, event: Event) -> Vec<Effect> {
     if let Some(job) = view.job_mut(id) {
         match event.clone() {
             Event::Log(level, entry) => job.log.record(now, level, entry),
-            // Drop the flash contents: keeping the contents of many drones would need too much memory.
+            // Drop the flash contents: keeping the contents of many drones would take too much memory.
             Event::Ready(preview) => {
                 let preview = Box::new(Preview { before: None, ..*preview });
                 apply_event(&mut job.view, &mut job.map, now, Event::Ready(preview));

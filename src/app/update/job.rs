@@ -26,7 +26,7 @@ use crate::supervise::{Ended, Next};
 pub(super) fn begin(app: &mut App, goal: Goal, source: Source) -> Vec<Effect> {
     app.overlay = None;
     app.goal_is_explicit = true;
-    // If the goal is a restore, the wizard does not change the goal, and then starts the restore.
+    // If the goal is a restore, keep it: the wizard then starts the restore.
     if goal == Goal::Recover {
         if app.goal != Goal::Restore {
             app.goal = Goal::Recover;
@@ -175,7 +175,7 @@ fn expected_pieces(app: &App, backup: &Backup) -> Vec<Piece> {
     }
 }
 
-/// Resumes the job of a lost drone once that drone is back. Any other drone is refused.
+/// Resumes the job that lost its drone, once that drone is in DFU mode again. Refuses any other drone.
 fn resume_job(app: &mut App, resume: Resume) -> Vec<Effect> {
     let Resume { drone, job, facts, .. } = resume;
     let is_back = |device: &Device| device.mode == Mode::Dfu && drone.is(device);
@@ -186,7 +186,7 @@ fn resume_job(app: &mut App, resume: Resume) -> Vec<Effect> {
         return Vec::new();
     };
     app.devices.select(index);
-    app.log.push(app.now, Level::Info, "The drone is back. Carrying on");
+    app.log.push(app.now, Level::Info, "The drone is in DFU mode again. Carrying on");
     show_job(app, facts, Confirm::Go);
     vec![Effect::Bell(1), Effect::Resume(job)]
 }
@@ -274,7 +274,7 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
     Vec::new()
 }
 
-/// Applies an event to the view of its job, which may be the job of a row in a batch.
+/// Applies an event to the view of its job, which may be the job of a batch row.
 pub(super) fn apply_event(view: &mut JobView, map: &mut SectorMap, now: Duration, event: Event) {
     match event {
         Event::Sector { index, state } => {
@@ -327,7 +327,7 @@ fn on_ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
     if stopping && !is_resumed { stop(app) } else { Vec::new() }
 }
 
-/// Handles the end of a job, and closes the stop question.
+/// Handles the end of a job, and closes the stop confirmation.
 pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
     let Ended { report, drone, others, next, undo, .. } = ended;
     if app.overlay == Some(Overlay::AskStop) {

@@ -63,7 +63,7 @@ fn wrong_link(number: u16) -> RecordingError {
     ))
 }
 
-/// Returns the byte order of a pcap file, and the number of the file's time units in a microsecond.
+/// Returns the byte order of a pcap file and its number of time units per microsecond.
 fn pcap_kind(bytes: &[u8]) -> Option<(ByteOrder, u32)> {
     [ByteOrder::Little, ByteOrder::Big].into_iter().find_map(|order| match order.u32(bytes, 0) {
         Some(MICROSECONDS) => Some((order, 1)),
