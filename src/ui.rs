@@ -11,9 +11,12 @@
 //! ```
 //! The layout is designed for 80×24. From 160 columns on, the drone and firmware cards have their own column, too.
 
+use std::borrow::Cow;
+
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Padding, Paragraph, Widget};
 
@@ -186,12 +189,37 @@ const FRAME: u16 = 4;
 
 /// Wraps a paragraph to lines of at most this width. Words that are longer are not broken.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let options = textwrap::Options::new(width)
+    let words: Vec<&str> = text.split_whitespace().collect();
+    textwrap::wrap(&words.join(" "), wrapping(width)).into_iter().map(Cow::into_owned).collect()
+}
+
+fn wrapping<'a>(width: usize) -> textwrap::Options<'a> {
+    textwrap::Options::new(width)
         .break_words(false)
         .word_splitter(textwrap::WordSplitter::NoHyphenation)
-        .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit);
-    let words: Vec<&str> = text.split_whitespace().collect();
-    textwrap::wrap(&words.join(" "), options).into_iter().map(std::borrow::Cow::into_owned).collect()
+        .wrap_algorithm(textwrap::WrapAlgorithm::FirstFit)
+}
+
+/// Lays out a label and, in a column that starts at `indent`, a text. If the label is wider, the text starts on the next
+/// row.
+fn two_columns<'a>(
+    label: Vec<Span<'a>>,
+    indent: usize,
+    text: &str,
+    style: Style,
+    width: usize,
+) -> Vec<Line<'a>> {
+    let mut rows = textwrap::wrap(text, wrapping(width.saturating_sub(indent).max(1))).into_iter().peekable();
+    let mut first = Line::from(label);
+    if first.width() <= indent
+        && let Some(row) = rows.next()
+    {
+        first.push_span(Span::raw(" ".repeat(indent - first.width())));
+        first.push_span(Span::styled(row.into_owned(), style));
+    }
+    let others = rows
+        .map(|row| Line::from(vec![Span::raw(" ".repeat(indent)), Span::styled(row.into_owned(), style)]));
+    std::iter::once(first).chain(others).collect()
 }
 
 /// Renders a paragraph at this width and returns the number of rows that it needs, at most 40.

@@ -89,12 +89,32 @@ pub(super) fn gauge<'a>(ratio: f64, theme: &Theme, width: usize) -> Line<'a> {
     ])
 }
 
-/// Lists the phases with their times, as many as fit.
+/// Lists the phases and, if there is room, their times.
 pub(super) fn phases<'a>(progress: &Progress, width: usize, theme: &Theme) -> Line<'a> {
+    let timed = spaced_phases(progress, "  ", true, theme);
+    let narrow = spaced_phases(progress, " ", true, theme);
+    let untimed = spaced_phases(progress, "  ", false, theme);
+    let width_of = |phases: &[Vec<Span<'a>>]| phases.iter().flatten().map(Span::width).sum::<usize>();
+    let phases = [timed, narrow].into_iter().find(|phases| width_of(phases) <= width).unwrap_or(untimed);
+    let mut line = Line::default();
+    for phase in phases {
+        if !push_whole(&mut line, phase, width) {
+            break;
+        }
+    }
+    line
+}
+
+/// Returns the spans of each phase, with this gap between the phases.
+fn spaced_phases<'a>(
+    progress: &Progress,
+    gap: &'static str,
+    with_times: bool,
+    theme: &Theme,
+) -> Vec<Vec<Span<'a>>> {
     let (done, busy, _) = theme.ticks;
     let current = progress.current();
-    let mut line = Line::default();
-    for phase in PHASES {
+    let spans = |phase: Phase| {
         let (mark, style, name) = match current {
             _ if progress.is_done(phase) => (done, theme.good, theme.plain),
             // The write is complete except for the first word, which is written once everything else has been verified.
@@ -102,17 +122,16 @@ pub(super) fn phases<'a>(progress: &Progress, width: usize, theme: &Theme) -> Li
             Some((now, _)) if now == phase => (busy, theme.accent, theme.plain),
             _ => (theme.to_come, theme.faint, theme.faint),
         };
-        let time = progress.duration_of(phase).filter(|_| progress.is_done(phase));
+        let time = progress.duration_of(phase).filter(|_| with_times && progress.is_done(phase));
         let time = time.map(|time| format!(" {:.1} s", time.as_secs_f64())).unwrap_or_default();
-        let gap = if line.spans.is_empty() { " " } else { "  " };
-        let spans =
-            [Span::raw(gap), Span::styled(format!("{mark} "), style), Span::styled(phase.json_name(), name)];
-        if !push_whole(&mut line, spans, width) {
-            break;
-        }
-        push_whole(&mut line, [Span::styled(time, theme.faint)], width);
-    }
-    line
+        vec![
+            Span::raw(if phase == PHASES[0] { " " } else { gap }),
+            Span::styled(format!("{mark} "), style),
+            Span::styled(phase.json_name(), name),
+            Span::styled(time, theme.faint),
+        ]
+    };
+    PHASES.into_iter().map(spans).collect()
 }
 
 fn figures(view: &JobView, part: PhaseProgress) -> String {

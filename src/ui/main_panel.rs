@@ -9,7 +9,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Sparkline, Wrap};
 
 use super::theme::{Glyphs, Theme};
-use super::{bar, cut, focus, log_panel, releases_panel, rows_of, wizard_panel, wrapped};
+use super::{bar, cut, focus, log_panel, releases_panel, rows_of, two_columns, wizard_panel, wrapped};
 use crate::app::keys::{Action, Binding, Danger};
 use crate::app::picker::{Entry, EntryKind, Picker};
 use crate::app::{
@@ -39,7 +39,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
         Screen::Wizard(view) => return wizard_panel::draw(frame, area, app, &view.wizard, theme),
         Screen::Job(JobView { stage: Stage::Asking(question), facts, stopping, .. }) => {
             let Some(preview) = &facts.preview else { return };
-            plan(app, preview, question, *stopping, theme)
+            let width = usize::from(area.width.saturating_sub(super::FRAME));
+            plan(app, preview, question, (*stopping, width), theme)
         }
         // These screens have no main panel.
         Screen::Batch(_) | Screen::Console(_) => return,
@@ -51,8 +52,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
             return draw_working(frame, area, view, theme);
         }
         Screen::Outcome(report, facts) => {
-            // The width of the text beside the drawing.
-            let width = usize::from(area.width.saturating_sub(super::FRAME + 13));
+            // A drone that flies is drawn beside the text.
+            let drawn = if report.flies() { 13 } else { 0 };
+            let width = usize::from(area.width.saturating_sub(super::FRAME + drawn));
             outcome(app, report, facts, theme, width)
         }
     };
@@ -112,7 +114,7 @@ fn home<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> MainPa
     let mut lines: Vec<Line<'_>> = Goal::ALL
         .iter()
         .zip(letters)
-        .map(|(goal, letter)| {
+        .flat_map(|(goal, letter)| {
             let marked = *goal == app.goal;
             let why = keys::why_not(app, *goal);
             let (mark, style) = match (marked, &why) {
@@ -120,13 +122,13 @@ fn home<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> MainPa
                 (true, Some(_)) => (theme.ticks.1, theme.strong),
                 (false, _) => (" ", theme.plain),
             };
-            let mut spans = vec![
+            let label = vec![
                 Span::styled(format!("{mark} "), style),
                 Span::styled(format!(" {letter} "), if marked { theme.next_key } else { theme.key }),
                 Span::styled(format!("  {}", goal.title()), style),
             ];
-            spans.extend(why.map(|why| Span::styled(theme.text(&format!("   {why}")), theme.faint)));
-            Line::from(spans)
+            let indent = label.iter().map(Span::width).sum::<usize>() + 3;
+            two_columns(label, indent, &theme.text(&why.unwrap_or_default()), theme.faint, width)
         })
         .collect();
     if app.devices.list().len() > 1 {
@@ -427,7 +429,7 @@ fn plan<'a>(
     app: &App,
     preview: &Preview,
     question: &Confirmation,
-    stopping: bool,
+    (stopping, width): (bool, usize),
     theme: &Theme,
 ) -> MainPanel<'a> {
     let row = |PlanRow { what, text }: PlanRow| {
@@ -437,12 +439,9 @@ fn plan<'a>(
             PlanRowKind::Command => theme.faint,
             _ => theme.plain,
         };
-        Line::from(vec![
-            Span::styled(format!("{:<14}", what.label()), theme.faint),
-            Span::styled(theme.text(&text), style),
-        ])
+        two_columns(vec![Span::styled(what.label(), theme.faint)], 14, &theme.text(&text), style, width)
     };
-    let lines: Vec<Line<'_>> = plan_rows(app, preview).into_iter().map(row).collect();
+    let lines: Vec<Line<'_>> = plan_rows(app, preview).into_iter().flat_map(row).collect();
     let question = if stopping {
         Line::from(theme.text("Going back … Nothing has been changed."))
     } else if let Some(danger) = keys::danger(app) {

@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph, Wrap};
 
 use super::theme::Theme;
-use super::{flash_map, focus, log_panel, rows_up_to, wrapped};
+use super::{flash_map, focus, log_panel, rows_up_to, two_columns};
 use crate::app::{App, BLINK_HALF, Blink, Overlay, keys};
 use crate::crazyflie::crtp::Radio;
 use crate::crazyflie::symptoms::SYMPTOMS;
@@ -125,12 +125,8 @@ fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {
 
 /// Returns the lines of a row with two columns. If `left` is wider than its column, `right` starts on the next line.
 fn help_row<'a>(left: &str, right: &str, style: Style, width: usize, inner: usize) -> Vec<Line<'a>> {
-    let indent = width + 2;
-    let mut texts = wrapped(right, inner.saturating_sub(indent).max(1)).into_iter();
-    let beside = if Span::raw(left).width() > width { None } else { texts.next() };
-    let first = vec![Span::styled(format!(" {left:<width$} "), style), Span::raw(beside.unwrap_or_default())];
-    let more = texts.map(|text| Line::from(format!("{:indent$}{text}", "")));
-    std::iter::once(Line::from(first)).chain(more).collect()
+    let label = vec![Span::styled(format!(" {left:<width$} "), style)];
+    two_columns(label, width + 2, right, Style::default(), inner)
 }
 
 /// Draws the help: the keys of the screen behind it, the flash map and the LEDs. The keys come from the table that
@@ -153,7 +149,7 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: 
         lines.extend(rows.flat_map(|(left, right, style)| help_row(&left, &right, style, width, inner)));
     };
     let keys = keys::bindings_below(app).into_iter().map(|row| {
-        let why = row.why_not.map(|why| format!("  ({})", theme.text(&why))).unwrap_or_default();
+        let why = row.why_not.map(|why| format!(" ({})", theme.text(&why))).unwrap_or_default();
         (theme.text(row.shown), format!("{}{why}", row.label), theme.strong)
     });
     section("Keys", 6, keys.collect());
