@@ -21,7 +21,7 @@ one=$(port 1) two=$(port 2)
 check "without --device, neither drone is selected" prints "--device $one" 69 "$cfdfu" flash new.bin
 check "the shared serial number selects neither drone" prints "2 devices" 69 "$cfdfu" flash new.bin --device 338133873034
 check "the second drone is selected by its port" prints "Flashed and verified" 0 "$cfdfu" flash new.bin --device "$two" --no-leave
-check "the first drone still has its firmware" prints "firmware    firmware 2025.02" 0 "$cfdfu" identify --device "$one"
+check "the first drone still has its firmware" prints "firmware    2025.02" 0 "$cfdfu" identify --device "$one"
 check "the second drone contains the image" "$cfdfu" verify new.bin --device "$two"
 check "undo has no copy for the first drone" prints "saved no previous firmware" 66 "$cfdfu" undo --device "$one"
 check "undo of the second drone uses its own copy" prints "Flashed and verified" 0 "$cfdfu" undo --device "$two"
