@@ -2,7 +2,8 @@
 //!
 //! The modes match those of the real board. While the radio chip runs, the bootloader at 0x08000000 starts the
 //! firmware, and the firmware resets into the boot ROM on a vendor request. If DFU mode was entered by hand (button
-//! held at power-on), the pins of the radio chip float, and every reset starts the ROM until the power is cut.
+//! held at power-on), the pins of the radio chip float, and the bootloader starts the ROM after every reset until the
+//! power is cut.
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use crate::usb::Setup;
 /// read-back of 2 KiB then takes 3.72 ms and a status request 0.59 ms, as computed from logs of real F405 boards.
 const PER_TRANSFER: Duration = Duration::from_micros(580);
 const PER_BYTE: Duration = Duration::from_nanos(1533);
-/// The time from the vendor request until 0483:df11 appears: bootloader, start of `main`, ROM start and USB connection
-/// (AN2606 tables 227 and 229: 85 and 270 ms). Bitcraze's own script waits more than 500 ms.
+/// The time from a reset into the ROM until 0483:df11 appears: bootloader, start of `main`, ROM start and USB
+/// connection (AN2606 tables 227 and 229: 85 and 270 ms). Bitcraze's own script waits for one second.
 const ENTER_ROM: Duration = Duration::from_millis(800);
 /// How long a loose cable causes transfer errors before the drone disconnects.
 const LOOSE: Duration = Duration::from_millis(250);
@@ -29,7 +30,7 @@ const LONG_PRESS: Duration = Duration::from_secs(5);
 const HELP_AFTER: Duration = Duration::from_secs(3);
 /// How long a helper waits for a drone that should start without help.
 const LOST_AFTER: Duration = Duration::from_secs(12);
-/// The time from a reset until 0483:5740 appears.
+/// The time from a reset, or a jump to the firmware, until 0483:5740 appears.
 const BOOT: Duration = Duration::from_millis(1200);
 
 /// The properties of a drone that are not in its memory.
@@ -54,39 +55,39 @@ pub struct Traits {
     pub lost_name: Option<u8>,
     /// Whether SET_INTERFACE is refused for any alternate setting except 0.
     pub refuses_alternates: bool,
-    /// Whether read protection is reported only when bytes are read, not when the pointer is set.
+    /// Whether read protection is reported when bytes are read or written, not when the pointer is set.
     pub late_refusal: bool,
     /// Whether the ROM starts in dfuIDLE instead of dfuERROR, like the ROM of an STM32F469 (modm's log).
     pub starts_idle: bool,
-    /// Whether the ROM stalls GETSTATUS while it is busy, like the ROM of an STM32L43x (dfu-util ticket 40).
+    /// Whether the ROM stalls every request while it is busy, like the ROM of an STM32L43x (dfu-util ticket 40).
     pub stalls_while_busy: bool,
     /// The additional delay before the ROM appears on the bus, as after a failed enumeration and a retry.
     pub late_rom: Duration,
-    /// The time after which firmware that was started from the ROM restarts. The firmware restarts again and again, as
-    /// after a failed assertion.
+    /// The time after which the firmware restarts, once the drone has been in DFU mode. The firmware restarts again and
+    /// again, as after a failed assertion.
     pub crashes_after: Option<Duration>,
-    /// The time after which firmware that was started from the ROM fails an assertion. The firmware restarts once,
-    /// reports the assertion, and stays in its failed self-test.
+    /// The time after which the firmware fails an assertion, once the drone has been in DFU mode. The firmware restarts
+    /// once, reports the assertion, and stays in its failed self-test.
     pub asserts_after: Option<Duration>,
     /// The problem that affects the firmware, if any.
     pub ailment: Ailment,
     /// The version of the radio chip's firmware.
     pub radio_chip: &'static str,
-    /// The USB descriptors of a device other than a Crazyflie.
+    /// The USB descriptors, if they are not those of an ordinary Crazyflie.
     pub face: Option<&'static UsbIdentity>,
-    /// A simulated user who brings the drone into DFU mode by hand while a command waits for the drone.
+    /// A simulated user who brings the drone into DFU mode by hand while a command is waiting for the drone.
     pub helper: Option<Helper>,
 }
 
 /// The situations in which the drone needs its [`Traits::helper`]. The helper takes [`Helper::after`] to bring the
-/// drone into DFU mode.
+/// drone into DFU mode. A drone that is starting does not need the helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Helper {
-    /// While the drone is not on USB, or runs firmware that misunderstood the request to enter DFU mode.
+    /// While the drone is not on USB, or if its firmware has misunderstood the request to enter DFU mode.
     IfStuck,
     /// While the drone is not in DFU mode.
     IfNotInDfu,
-    /// While the drone is not on USB. The helper waits longer than a normal start-up takes.
+    /// While the drone is not on USB. The helper takes longer than in the other situations.
     IfLost,
 }
 
@@ -141,7 +142,7 @@ pub enum SimFault {
 pub enum SimLeds {
     #[default]
     Dark,
-    /// M2 is lit.
+    /// M2 is lit. The other LEDs of a drone that is running normally are not simulated.
     Lit,
     /// M2 blinks about once a second.
     Slow,
@@ -192,7 +193,8 @@ pub struct SimDrone {
     /// The firmware's CRTP link over USB.
     link: Link,
     enumeration: u8,
-    /// Whether the running firmware mistook the request to enter DFU mode for a different request.
+    /// Whether the firmware has mistaken the request to enter DFU mode for a different request since the drone was last
+    /// in DFU mode.
     misunderstood: bool,
     /// When the drone began to need a helper.
     stuck_since: Option<Duration>,
@@ -248,7 +250,7 @@ impl SimDrone {
         self.advance(now);
     }
 
-    /// Makes the ROM continue from this status and state.
+    /// Makes the ROM continue from this status and state. Has no effect outside the ROM.
     pub(crate) fn adopt(&mut self, status: u8, state: u8) {
         if let SimMode::Rom(rom) = &mut self.mode {
             rom.adopt(status, state);
@@ -307,8 +309,9 @@ impl SimDrone {
         !matches!(self.mode, SimMode::Off)
     }
 
-    /// Returns the state of the LEDs (crazyflie2-nrf-mbs): M2 is active while the button is held, and in DFU mode if it
-    /// was entered by hand; M2 and M3 are active in the radio bootloader.
+    /// Returns the state of the LEDs (crazyflie2-nrf-mbs). M2 is lit while the power is on, but blinks if the button
+    /// has been held for long enough, and in DFU mode that was entered by hand. M2 and M3 blink in the radio
+    /// bootloader.
     pub fn leds(&self, now: Duration) -> SimLeds {
         match self.mode {
             SimMode::Off => SimLeds::Dark,
@@ -358,6 +361,7 @@ impl SimDrone {
             self.mode = match start {
                 Start::Rom => {
                     self.was_in_rom = true;
+                    self.misunderstood = false;
                     let mut rom = if self.traits.starts_idle { Rom::idle() } else { Rom::new() };
                     rom.switch = self.traits.switch;
                     rom.late_refusal = self.traits.late_refusal;
@@ -545,8 +549,8 @@ impl SimDrone {
         }
     }
 
-    /// Resets or powers up the STM32. Like `cf2loader`, the simulated bootloader checks the pins of the radio chip and
-    /// the first word of the firmware. If no program starts, nothing appears on USB.
+    /// Resets or powers up the STM32. Like `cf2loader`, the simulated bootloader checks the pins of the radio chip. If
+    /// no program can run, nothing appears on USB.
     fn reset(&mut self, now: Duration) {
         let loader = self.memory.flash.read(0x0800_0000, 8).and_then(images::parse_vectors);
         let loader_runs = loader.is_some_and(|(stack, start)| stack == 0x2000_5000 && start < 0x0800_4000);
@@ -587,12 +591,12 @@ impl SimDrone {
         text.split(';').nth(1).unwrap_or("CF20").to_owned()
     }
 
-    /// Answers the firmware's vendor requests. ST's old USB stack forwards a vendor request to the firmware only if the
-    /// recipient is the device, the request number equals CLEAR_FEATURE and the value is 1. wIndex contains the
+    /// Answers vendor and class requests like the firmware. Of the vendor requests to the device, ST's old USB stack
+    /// forwards to the firmware only those whose number equals CLEAR_FEATURE and whose value is 1. wIndex contains the
     /// command.
     fn firmware_request(&mut self, setup: Setup, now: Duration) -> RomAnswer {
         match (setup.request_type, setup.request, setup.value, setup.index) {
-            // Other devices with the same IDs do not support these requests.
+            // Devices other than an ordinary Crazyflie do not support these requests.
             _ if self.traits.face.is_some() => RomAnswer::Stall,
             (0x40, 1, 1, 2) if self.traits.missed_entries > 0 => {
                 self.traits.missed_entries -= 1;
@@ -700,6 +704,27 @@ mod tests {
         drone.leave(0x0800_4000, at(2400));
         drone.advance(at(4000));
         assert_eq!(drone.identity().map(|(id, _)| id.1), Some(0x5740));
+    }
+
+    /// The helper must not put a drone that has just been flashed back into DFU mode.
+    #[test]
+    fn a_helper_brings_a_drone_with_old_firmware_into_dfu_mode_only_once() {
+        let firmware = images::firmware("2021.06", &[("CF21", "Crazyflie 2.1")], 20_000);
+        let memory = memory(Nor::new(Pace::Typical), &images::loader(), &firmware, "0;CF21;R=B1");
+        let traits = Traits { lacks_dfu_request: true, helper: Some(Helper::IfStuck), ..Traits::default() };
+        let mut drone = SimDrone::new(memory, traits);
+        let at = Duration::from_secs;
+        drone.power_on(at(0));
+        drone.advance(at(2));
+        let setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
+        assert_eq!(drone.control(setup, 0, &[], at(3)).0, RomAnswer::Ack);
+        let advance = |drone: &mut SimDrone, seconds: std::ops::Range<u64>| {
+            seconds.for_each(|second| drone.advance(at(second)));
+            drone.identity().map(|(id, _)| id.1)
+        };
+        assert_eq!(advance(&mut drone, 3..30), Some(0xDF11));
+        drone.leave(0x0800_4000, at(30));
+        assert_eq!(advance(&mut drone, 30..60), Some(0x5740));
     }
 
     #[test]
