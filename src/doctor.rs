@@ -263,6 +263,9 @@ fn check_access(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
     let remedy = match symptoms.system {
         _ if !drone.holders.is_empty() && !permission => close_holders(),
         System::Windows => driver_remedy(drone.id).to_owned(),
+        System::Linux if *permission && symptoms.root => "A container or another security module denies access to the \
+            device. Allow it there."
+            .to_owned(),
         System::Linux if *permission => match check_rules_for(drone.id, symptoms) {
             None => format!("This system has no udev. Run cfdfu as root: `sudo {}`.", symptoms.program),
             Some(rules) if rules.verdict == Verdict::Good => "The rules below give you access, but they were not applied \
@@ -301,8 +304,8 @@ fn check_firmware(answers: &Answers) -> Check {
             "Take the decks off, and switch the drone off and on. Then run `cfdfu doctor` to see which part fails."
         }
         _ if health.radio_chip == RadioChip::Silent => {
-            "If the drone does not connect over radio, start its radio bootloader (hold the button for 1.5 to 5 s while you \
-             switch it on), and update the radio chip with cfclient."
+            "If the drone does not connect over radio, start its radio bootloader (switch it on by holding its button for \
+             1.5 to 5 s), and update the radio chip with cfclient."
         }
         _ => return check("firmware", Verdict::Good, found, ""),
     };
@@ -611,6 +614,8 @@ mod tests {
         // The remedy for a drone that cannot be opened is the remedy for the rules.
         let denied = drone(Some((true, "no permission".to_owned())), vec![]);
         assert!(verdict(&denied, "opens").1.contains("as root"));
+        let root = Symptoms { root: true, ..denied.clone() };
+        assert!(verdict(&root, "opens").1.contains("container"));
         let with_rules = |dfu| Symptoms { rules: Some([vec![], dfu]), ..denied.clone() };
         assert!(verdict(&with_rules(vec![]), "opens").1.contains("udev --install"));
         let group = Some("plugdev".to_owned());

@@ -2,9 +2,9 @@
 //! module performs no I/O: [`Fleet::update`] takes a message and the time, and returns effects; the front end runs the
 //! workers.
 //!
-//! Each drone has its own worker, so a slow or failed job does not affect the others. The fleet tracks a drone by its
-//! port, because several drones of a batch may have the same serial number in DFU mode (RM0090 §39.1). The job also
-//! checks the serial number.
+//! Each drone has its own worker, so a slow or failed job does not affect the running jobs of the others. The fleet
+//! tracks a drone by its port, because several drones of a batch may have the same serial number in DFU mode (RM0090
+//! §39.1). The job also checks the serial number.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -22,12 +22,12 @@ use crate::usb::{Location, TransferError, UDEV};
 /// at once, the last drone would appear to be lost.
 const ENTERING_PER_HUB: usize = 4;
 const ENTERING_PER_CONTROLLER: usize = 8;
-/// The batch starts once no drone has appeared or disappeared for this long.
+/// The batch starts once no drone has appeared or disappeared for this long, or all expected drones are plugged in.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long `--expect` waits for the expected drones.
+/// The shortest time that `--expect` waits for the expected drones.
 const EXPECT: Duration = Duration::from_secs(10);
-/// The batch stops if its first jobs, as many as this, have all failed in the same way, because the drones are then not
-/// the cause.
+/// The batch starts no more jobs if its first jobs, as many as this, have all failed in the same way, because the
+/// drones are then probably not the cause.
 const SAME_FAILURE_LIMIT: usize = 3;
 
 /// The settings of a batch.
@@ -56,7 +56,7 @@ pub struct Policy {
 /// The settings of a station, where drones are plugged in one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Station {
-    /// The number of finished drones after which the station ends.
+    /// The number of drones that must have the image before the station ends.
     pub count: Option<usize>,
     /// Whether the drones that are plugged in at the start wait for [`FleetMsg::Go`].
     pub hold: bool,
@@ -73,7 +73,7 @@ pub enum FleetMsg {
     Bus(Vec<Device>),
     /// An event of a row's job.
     Event(usize, Event),
-    /// A row's job has ended. `Some` contains the rest of the job, which runs once the drone is back.
+    /// A row's job has ended. `Some` contains the rest of the job, which runs once the drone has reconnected.
     Ended(usize, Box<Report>, Option<Box<Job>>),
     /// Time has passed.
     Tick,
@@ -130,7 +130,7 @@ pub struct Row {
     lost: Option<Box<Report>>,
     /// Whether the drone is running, or the policy does not require a running drone.
     runs: bool,
-    /// For a station: the time at which the drone disappeared.
+    /// For a station: the time since which the drone has not been seen, at the earliest the end of its job.
     away: Option<Duration>,
     /// Whether the port is free for a different drone, or for this drone again.
     freed: bool,
@@ -138,7 +138,7 @@ pub struct Row {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowState {
-    /// The job waits for [`FleetMsg::Go`].
+    /// The job is waiting for [`FleetMsg::Go`].
     Held,
     /// The job has not started.
     Queued,
@@ -149,9 +149,9 @@ pub enum RowState {
     /// The worker is examining the drone.
     Examining,
     Working(Phase, u64, u64),
-    /// The flash is complete, and the drone is restarting.
+    /// The drone is restarting, or the job is watching whether it keeps running.
     Starting,
-    /// The drone was lost, and the job resumes when the drone is back.
+    /// The drone was lost, and the job resumes when the drone reconnects.
     Lost,
     /// The job has ended, with the outcome in [`Row::report`].
     Ended(End),
@@ -194,7 +194,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Returns the counts as text, for example `6 flashed, 1 refused`, or an empty string if no row has ended.
+    /// Returns the counts as text, for example `6 flashed, 1 refused`, or an empty string if all counts are zero.
     /// `unchanged` is the word for drones that did not change.
     pub(crate) fn in_words(self, unchanged: &str) -> String {
         let parts = [
@@ -227,7 +227,7 @@ pub struct Fleet {
     seen: Vec<Device>,
     /// The time at which the bus was first read.
     began: Option<Duration>,
-    /// The time at which the bus last changed.
+    /// The time at which the list of drones last changed before the batch started.
     changed: Duration,
     /// The number of `--device` options without a matching drone.
     unmatched: usize,
@@ -408,7 +408,7 @@ impl Fleet {
     }
 
     /// Returns, for a station, whether this row's job adds one to the number of drones that have the image. A drone
-    /// that is plugged in again is counted only once.
+    /// that is plugged in again is not counted again, unless it had to be flashed again.
     fn adds_to_count(&self, id: usize) -> bool {
         let row = &self.rows[id];
         let earlier =
@@ -436,7 +436,9 @@ impl Fleet {
         count.is_some_and(|count| self.done + active >= count)
     }
 
-    /// Starts the batch once all expected drones are plugged in or the bus has settled.
+    /// Starts the batch once all expected drones are plugged in. Otherwise, starts it once the bus has settled and the
+    /// wait time is over; without `expect`, the wait also ends once at least one drone is plugged in and every selector
+    /// has a match.
     fn start_batch_if_ready(&mut self, now: Duration) -> Vec<FleetEffect> {
         let Policy { expect, wait, .. } = self.policy;
         let Some(began) = self.began else { return Vec::new() };
@@ -461,7 +463,8 @@ impl Fleet {
             if planned.is_empty() || planned.iter().any(|drone| is_planned(drone, &device)) {
                 return Row::new(device);
             }
-            let (port, found) = (device.location.clone(), Some(device.strings.serial.clone()));
+            let found = Some(device.strings.serial.clone()).filter(|serial| !serial.is_empty());
+            let port = device.location.clone();
             Row::failed(device, FailureKind::OtherDrone { port, found }, now)
         };
         self.rows = chosen.into_iter().map(row_for).chain(refused).collect();
@@ -536,7 +539,8 @@ impl Fleet {
         effects
     }
 
-    /// Returns whether the job asks a running drone to enter DFU mode. [`Task::Find`] does so, because an undo follows.
+    /// Returns whether the job asks a running drone to enter DFU mode. [`Task::Find`] counts too, because an undo
+    /// follows.
     fn enters_dfu(&self) -> bool {
         let Job { task, enter, .. } = &self.policy.job;
         !matches!(task, Task::Identify | Task::Blink(_) | Task::Console(_))
@@ -634,10 +638,11 @@ impl Fleet {
         effects
     }
 
-    /// Returns whether the first jobs all failed in the same way, while other jobs have not started.
+    /// Returns whether the first jobs of a batch that is not a station all failed in the same way, while other jobs
+    /// have not started.
     fn first_jobs_failed_alike(&self) -> bool {
         let ended: Vec<&Row> = self.rows.iter().filter(|row| row.is_final()).collect();
-        // A missing copy for undo does not indicate a common cause.
+        // A missing backup for undo does not indicate a common cause.
         let kinds = ended.iter().filter_map(|row| row.problem_kind());
         let kinds: Vec<_> = kinds.filter(|kind| *kind != report::ProblemKind::NoCopy).collect();
         self.policy.station.is_none()
@@ -756,7 +761,7 @@ impl Fleet {
         }
     }
 
-    /// Returns the exit status of the batch: the most important status among its rows.
+    /// Returns the exit status of the batch: the most important status among its rows and any missing drones.
     pub fn exit(&self) -> Exit {
         use Exit::{Defect, Device, Done, Image, Interrupted, NoDevice, NoInput, NoPermission, NotRunning};
         let of_row = |row: &Row| match &row.report {
@@ -791,7 +796,8 @@ impl Fleet {
         order.into_iter().find(|exit| exits.contains(exit)).unwrap_or(Done)
     }
 
-    /// Returns the largest number of drones on one hub. These drones share the full-speed bandwidth of the hub.
+    /// Returns the largest number of drones on one hub. These drones share the full-speed bandwidth of the hub. Drones
+    /// that are plugged into the computer itself do not count.
     pub fn most_on_one_hub(&self) -> usize {
         let behind_hub = |row: &&Row| row.device.location.ports.len() > 1;
         let hubs = self.rows.iter().filter(behind_hub).map(|row| row.device.location.hub());
@@ -849,8 +855,8 @@ impl Row {
     fn is_replaced_by(&self, device: &Device) -> bool {
         let is_known = |device: &Device| device.open_error.is_none() && !device.strings.serial.is_empty();
         let is_other = is_known(&self.device) && is_known(device) && !self.is(device);
-        // `Busy` means that another program was using the drone and has flashed it, so the station does not flash the
-        // drone again until it has been unplugged.
+        // `Busy` means that another program was using the drone and may have flashed it, so the station does not flash
+        // the drone until it has been unplugged.
         let was_closed = self.device.open_error.is_some_and(|error| error != TransferError::Busy);
         is_other || was_closed && device.open_error.is_none()
     }
@@ -893,7 +899,7 @@ impl Row {
         }
     }
 
-    /// Returns whether the drone was unplugged after its job, so that a different drone may use the port.
+    /// Returns whether the row's drone was unplugged or replaced, so that the port is free.
     pub(crate) fn was_unplugged(&self) -> bool {
         self.freed
     }

@@ -242,11 +242,8 @@ pub(crate) fn fact_rows(info: &DeviceInfo) -> Vec<(&'static str, String)> {
             let unknown = || "unknown".to_owned();
             let firmware = match &identity.firmware {
                 _ if identity.is_read_protected() => unknown(),
-                Some(content) => {
-                    let text = content.to_string();
-                    // The label already says "firmware".
-                    text.strip_prefix("firmware ").map_or(text.clone(), str::to_owned)
-                }
+                Some(Content::Firmware(firmware)) => firmware.details(),
+                Some(content) => content.to_string(),
                 None => "none".to_owned(),
             };
             let sectors = |protection: &Protection| -> Vec<String> {

@@ -43,10 +43,12 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
         }
         Err(_) => {}
     }
-    if let Err(error) = fs::metadata("/etc/udev/rules.d") {
-        let message = format!("cannot find /etc/udev/rules.d: {error}");
-        return Err(Problem::new(Exit::CannotCreate, ProblemKind::NoUdev, &message).advise(NO_UDEV));
+    if !symptoms::has_udev() {
+        let message = "cannot find a folder for udev rules";
+        return Err(Problem::new(Exit::CannotCreate, ProblemKind::NoUdev, message).advise(NO_UDEV));
     }
+    // If this fails, the file cannot be written, and that error is reported.
+    let _ = Path::new(FILE).parent().map(fs::create_dir_all);
     let written =
         Output::create(Path::new(FILE), false).and_then(|output| output.write(UDEV_RULES.as_bytes()));
     written.map_err(|problem| {

@@ -89,17 +89,31 @@ impl Firmware {
 impl fmt::Display for Firmware {
     /// Writes a description such as "firmware 2026.04 for CF20, CF21" or "incomplete firmware …".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let incomplete = if self.is_incomplete() { "incomplete " } else { "" };
+        write!(f, "{incomplete}firmware {}", self.version_and_boards())
+    }
+}
+
+impl Firmware {
+    /// Describes the firmware for a row that is labelled "firmware": "2026.04 for CF20, CF21" or "incomplete, …".
+    pub(crate) fn details(&self) -> String {
+        let incomplete = if self.is_incomplete() { "incomplete, " } else { "" };
+        format!("{incomplete}{}", self.version_and_boards())
+    }
+
+    fn is_incomplete(&self) -> bool {
+        self.extent.complete() == Some(false)
+    }
+
+    fn version_and_boards(&self) -> String {
         let version = self.version.as_deref().unwrap_or("of unknown version");
         let codes: Vec<&str> = self.boards.iter().map(|board| board.code.as_str()).collect();
-        if self.extent.complete() == Some(false) {
-            f.write_str("incomplete ")?;
-        }
-        write!(f, "firmware {version} for ")?;
-        match self.platform() {
-            _ if codes.is_empty() => f.write_str("unknown boards"),
-            Some("flapper") => write!(f, "the Flapper ({})", codes.join(", ")),
-            _ => f.write_str(&codes.join(", ")),
-        }
+        let boards = match self.platform() {
+            _ if codes.is_empty() => "unknown boards".to_owned(),
+            Some("flapper") => format!("the Flapper ({})", codes.join(", ")),
+            _ => codes.join(", "),
+        };
+        format!("{version} for {boards}")
     }
 }
 

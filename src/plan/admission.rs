@@ -172,8 +172,12 @@ pub fn restore(
         }
         _ => check_complete(loader)?,
     }
-    let may_override =
-        matches!(loader.content, Content::WholeFlash(_) | Content::Unknown { link: Some(LOADER_BASE) });
+    let fits = loader.payload.at(LOADER_BASE).iter().all(|part| part.end() <= FIRMWARE_BASE.wide());
+    let may_override = match loader.content {
+        Content::WholeFlash(_) => true,
+        Content::Unknown { link: Some(LOADER_BASE) } => fits,
+        _ => false,
+    };
     let what = match &loader.content {
         Content::Bootloader | Content::WholeFlash(WholeFlash { loader: true, .. }) => None,
         _ if may_override && overrides.allow_mismatch => None,
@@ -452,7 +456,10 @@ mod tests {
         assert!(restore(&maybe, None, OVERRIDE).is_ok());
         assert_eq!(restore(&loader, Some(&loader), OVERRIDE), Err(Refusal::LoaderAsFirmware));
         let large = image(Content::Unknown { link: Some(LOADER_BASE) }, 16 * 1024 + 1);
-        assert!(matches!(restore(&large, None, OVERRIDE), Err(Refusal::NotALoader { .. })));
+        assert!(matches!(
+            restore(&large, None, OVERRIDE),
+            Err(Refusal::NotALoader { may_override: false, .. })
+        ));
     }
 
     #[test]

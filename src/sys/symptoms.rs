@@ -135,10 +135,15 @@ fn holders_of(found: &Found) -> Vec<String> {
     processes.flatten().filter_map(|entry| name(entry.path())).collect()
 }
 
+/// Returns whether any of udev's folders exists.
+pub(crate) fn has_udev() -> bool {
+    // Check the system as well: under Wine, a Windows program can read the Linux folders.
+    cfg!(target_os = "linux") && RULES.iter().any(|folder| Path::new(folder).is_dir())
+}
+
 /// Reads the udev rules for the running Crazyflie and for the boot ROM; `None` on a system without udev.
 fn udev_rules() -> Option<[Vec<Rule>; 2]> {
-    // Check the system as well: under Wine, a Windows program can read the Linux folders.
-    if !cfg!(target_os = "linux") || !RULES.iter().any(|folder| Path::new(folder).is_dir()) {
+    if !has_udev() {
         return None;
     }
     let mut seen = Vec::new();
