@@ -1,8 +1,9 @@
-//! Fuzzes every parser of untrusted data with random and damaged inputs. `cargo bench --bench fuzz` runs each parser
-//! on ten million inputs, and `cargo bench --bench fuzz -- 100000` on 100,000.
+//! Fuzzes the parsers of image files, recordings and most of a drone's answers with random and damaged inputs.
+//! `cargo bench --bench fuzz` runs each parser on ten million inputs, and `cargo bench --bench fuzz -- 100000` on
+//! 100,000.
 //!
 //! The run fails on a panic, on an image larger than the flash, or on an input that takes longer than a second to
-//! parse. Otherwise, it prints how many inputs were accepted and how many were rejected.
+//! parse. Otherwise, it prints how many inputs each parser accepted and how many it rejected.
 
 #![allow(
     unreachable_pub,

@@ -1,5 +1,5 @@
 //! Benchmarks of code that does no I/O: parsing a file, planning a flash, and drawing a frame of the interface.
-//! Run them with `cargo bench`. `tests/it/speed.rs` and `benches/speed` measure the duration of a flash.
+//! Run them with `cargo bench --bench pure`. `tests/it/speed.rs` and `benches/speed` measure the duration of a flash.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -21,20 +21,21 @@ linux_x86=x86_64-unknown-linux-musl
 linux_arm=aarch64-unknown-linux-musl
 windows=x86_64-pc-windows-gnu
 
-# sorted_target_dir: builds in target/ under a temporary name in /tmp. GNU ld sorts the import tables of a Windows
-# program by the paths of its libraries, which are below target/, below ~/.cargo, and below /usr. Without this, the bytes of the
-# program would depend on whether the folder of the checkout sorts before /usr.
+# sorted_target_dir: lets cargo build in target/ under a temporary name in /tmp. GNU ld sorts the import tables of a
+# Windows program by the paths of the program's libraries, which are below target/, below ~/.cargo, and below /usr.
+# Without the temporary name, the bytes of the program would depend on whether the path of the checkout sorts before
+# /usr.
 sorted_target_dir() {
   CARGO_TARGET_DIR=/tmp/cfdfu-$(id -u)-$(printf %s "$PWD" | sha256sum | head -c 12)
   export CARGO_TARGET_DIR RUSTFLAGS="$RUSTFLAGS --remap-path-prefix=$CARGO_TARGET_DIR=cfdfu/target"
   [ -L "$CARGO_TARGET_DIR" ] || ln -s "$PWD/target" "$CARGO_TARGET_DIR"
-  # Anybody can create a link in /tmp.
-  [ "$(readlink "$CARGO_TARGET_DIR")" = "$PWD/target" ] || { echo "$CARGO_TARGET_DIR leads elsewhere" >&2 && exit 1; }
+  # Any user can create a link in /tmp.
+  [ "$(readlink "$CARGO_TARGET_DIR")" = "$PWD/target" ] || { echo "$CARGO_TARGET_DIR links elsewhere" >&2 && exit 1; }
   trap 'rm -f "$CARGO_TARGET_DIR"' EXIT
 }
 
 # write_extras FOLDER: writes the files that accompany the program: the manual page, the completions and the udev rules.
-# The static program for x86_64, which runs on this computer, prints their contents.
+# The release build of the static program for x86_64, which runs on this computer, prints their contents.
 write_extras() {
   local program shell
   program=$(binary_path $linux_x86 release)

@@ -59,7 +59,8 @@ pub struct App {
     pub devices: Devices,
     /// The known radio addresses of drones, from this run and earlier runs.
     pub names: RadioNames,
-    /// The folder that the picker opens if no file has been chosen; `None` means the current folder.
+    /// The folder in which the picker starts, unless it starts in the folder of a chosen file; `None` means the current
+    /// folder.
     pub folder: Option<PathBuf>,
     /// The home directory, which replaces `~/` in a typed path.
     pub home: Option<PathBuf>,
@@ -94,11 +95,13 @@ pub struct App {
     pub log: Log,
     /// A one-line message, and when it expires.
     pub notice: Option<(String, Duration)>,
-    /// Whether the terminal is gone. If so, only a job that is already writing keeps running.
+    /// Whether the terminal is gone, or a signal has asked the program to exit. If so, only jobs that are already
+    /// writing keep running.
     pub detached: bool,
     /// What the program does after the interface quits.
     pub after_quit: Then,
-    /// The exit status of the last job, which becomes the program's exit status; `None` before the first job.
+    /// The exit status of the last job or batch, which becomes the program's exit status; `None` before the first one
+    /// has ended.
     pub exit: Option<Exit>,
 }
 
@@ -123,7 +126,7 @@ pub struct KeyRhythm {
     pub gap: Duration,
     /// When an outcome was last closed.
     pub closed_outcome: Option<Duration>,
-    /// When the stop question was last closed because all jobs had ended.
+    /// When the stop question was last closed because all jobs of a batch had ended.
     pub closed_question: Option<Duration>,
 }
 
@@ -249,7 +252,7 @@ pub struct Demo {
 /// What the LEDs of the simulated drone are doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DemoLeds {
-    /// M2 is lit: the drone is running or starting, or is in DFU mode on request.
+    /// M2 is lit, for example because the drone is running or starting, or is in DFU mode on request.
     #[default]
     Ordinary,
     /// No LED is lit, for example because the drone is unplugged.
@@ -497,7 +500,7 @@ fn until_read(shown: Duration, now: Duration) -> Option<Duration> {
 pub enum Overlay {
     /// Explains the keys, the flash map and the LEDs, filtered by this text.
     Help(String),
-    /// Asks whether to stop the job.
+    /// Asks whether to stop the job, or all jobs of the batch.
     AskStop,
     Log,
     /// Explains a log line.
@@ -526,7 +529,7 @@ pub enum Msg {
     Background(Background),
     /// The time returned by [`App::next_wake`] has passed, so something on the screen may change.
     Tick,
-    /// The result of an effect, for the notice line.
+    /// Text for the notice line, such as the result of an effect.
     Notice(String),
     /// The result of a bus scan.
     Bus(BusState),
@@ -722,14 +725,15 @@ impl App {
         }
     }
 
-    /// Shows a notice for six seconds.
+    /// Shows a notice for six seconds, or until the next key press.
     pub(crate) fn notify(&mut self, text: impl Into<String>) {
-        // File names may contain escape sequences. Remove unprintable characters, as the log does.
+        // File names may contain escape sequences, so remove unprintable characters, except line breaks.
         let text: String = text.into().chars().filter(|&c| c == '\n' || is_printable(c)).collect();
         self.notice = Some((text, self.now + NOTICE));
     }
 
-    /// Returns the chosen file with the hash of the content that was read; `None` if the file cannot be read again.
+    /// Returns the chosen file with the hash of the content that was read; `None` if no accepted file is chosen, or if
+    /// the file is only in memory.
     pub(crate) fn file_on_disk(&self, which: Which) -> Option<(Which, PathBuf, Sha256)> {
         match self.slot(which) {
             Slot::Ready(file, image) if !file.is_in_memory() => {
@@ -739,7 +743,8 @@ impl App {
         }
     }
 
-    /// Returns the files that the next job writes, each with the hash of the content that was read.
+    /// Returns the chosen files that the next job writes, except files that are only in memory. Each file has the hash
+    /// of the content that was read.
     pub(crate) fn files_of_job(&self) -> Vec<(Which, PathBuf, Sha256)> {
         let loader = self.file_on_disk(Which::Loader).filter(|_| self.goal == Goal::Restore);
         let writes_firmware = self.goal != Goal::Restore || self.firmware_of_restore().is_some();
@@ -751,8 +756,8 @@ impl App {
         if self.goal == Goal::Restore { Goal::Restore } else { Goal::Flash }
     }
 
-    /// Returns the firmware that a restore writes after the bootloader. A copy of the whole flash already includes
-    /// firmware.
+    /// Returns the firmware that a restore writes in addition to the bootloader. A copy of the whole flash already
+    /// includes firmware.
     pub(crate) fn firmware_of_restore(&self) -> Option<&Image> {
         match self.loader.content() {
             Some(Content::Bootloader) => self.image.image(),
@@ -925,7 +930,7 @@ impl App {
 /// How long the LEDs of a blinking drone stay on or off, both in the drawing and on the drone.
 pub(crate) const BLINK_HALF: Duration = Duration::from_millis(250);
 
-/// How long a notice is shown.
+/// How long a notice is shown at most.
 const NOTICE: Duration = Duration::from_secs(6);
 
 /// How long the propellers in the outcome's drawing turn.

@@ -332,8 +332,8 @@ fn restore_job(
     Ok(exit)
 }
 
-/// Prints `text` and nothing else on standard output, so that the output can be redirected. A closed pipe is not an
-/// error.
+/// Prints `text` and nothing else on standard output, so that the output can be redirected. With `--json`, prints it as
+/// an object. A closed pipe is not an error.
 fn print(console: &Console, text: &str) -> Result<Exit, Problem> {
     if console.text(text) {
         return Ok(Exit::Done);
@@ -523,7 +523,7 @@ fn loader_of_release(_: &Global, _: &ReleaseArgs, _: &mut Console) -> Result<Opt
     Ok(None)
 }
 
-/// Returns a board that both images fit. An image that names no board fits every board.
+/// Returns a board that both images support. An image that names no board supports every board.
 fn common_board(one: &FlashImage, other: &FlashImage) -> Option<String> {
     if one.boards.is_empty() || other.boards.is_empty() {
         return Some("the same board".to_owned());

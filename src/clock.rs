@@ -1,5 +1,5 @@
-//! The clock abstraction. No other file reads the time or sleeps, except `sim::vhci`, which must follow the kernel's
-//! clock.
+//! The clock abstraction. No other file reads the time or sleeps, with two exceptions: `sim::vhci` must follow the
+//! kernel's clock, and `usb::libusb` sleeps if libusb's own wait fails.
 //!
 //! The worker and the simulator share one clock. With [`FastClock`], half a minute of flashing takes a millisecond, and
 //! the measured time is the time that the chip itself would need, on every machine.
@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 pub trait Clock: Send + Sync {
     /// Time since the clock was created.
     fn now(&self) -> Duration;
-    /// Blocks for `time`.
+    /// Blocks until this clock has advanced by `time`.
     fn sleep(&self, time: Duration);
     /// Makes the calling thread a member of the team: see [`TeamClock`]. Other clocks ignore this call.
     fn begin_work(&self) {}

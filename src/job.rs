@@ -1,9 +1,11 @@
 //! The protocol between the worker and a front end: commands to the worker and events from it, as plain data types.
 //!
-//! A job sends `Device` when it selects a device, and again after each re-enumeration. `Planned` and `Ready` follow,
-//! both before anything is changed. Each phase sends `Progress` from 0 to its total, with `Sector` events in between.
-//! An identification sends `Known`. `Log` and `Waiting` may occur at any time. Every job ends with exactly one
-//! `Finished`.
+//! A job sends `Device` when it selects a device, and again when it continues with a re-enumerated device or learns the
+//! device's serial number. In a flash job, `Planned` and `Ready` follow, both before the job changes anything. Each
+//! phase sends `Progress` from 0 to at most its total; a flash job sends `Sector` events in between. The commit words
+//! belong to the write phase but are written last, so its last `Progress` follows the verify phase. An identification
+//! sends `Known`, and a console job `Console`. `Log`, `Waiting` and `Measured` may occur at any time. Every job ends
+//! with exactly one `Finished`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,7 +36,7 @@ pub use log_entry::{AddressRanges, CopyProblem, LogEntry};
 
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Run a job. Refused while another job is running, unless that job is a background identify, which yields.
+    /// Run a job. Refused while another job is running, unless that job is an identify job, which yields.
     Run(Box<Job>),
     /// Confirm the plan after [`Event::Ready`].
     Proceed,
@@ -48,10 +50,11 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub device: Selector,
-    /// The serial number that the drone must have, if this job follows an earlier job on the same drone. A different
+    /// The serial number that the drone must have, if the job is for a particular drone: see [`Job::of`]. A different
     /// drone on the same port is not touched.
     pub serial: Option<String>,
-    /// How long to wait for the device to appear.
+    /// How long to wait for the device to appear, and then for DFU mode. If this is zero, the job does not wait for the
+    /// user to enter DFU mode by hand.
     pub wait: Duration,
     pub enter: Enter,
     pub task: Task,
@@ -68,7 +71,8 @@ impl Job {
         Job { device: Selector::Only, serial: None, wait: Duration::ZERO, enter, task }
     }
 
-    /// Restricts the job to this drone. A different drone on the same port is not touched.
+    /// Restricts the job to this drone. If its serial number is known, a different drone on the same port is not
+    /// touched.
     pub fn of(self, drone: DroneAt) -> Job {
         let serial = Some(drone.serial).filter(|serial| !serial.is_empty());
         Job { device: Selector::At(drone.port), serial, ..self }
@@ -111,7 +115,7 @@ pub struct FlashTask {
     /// The version that the drone should report afterwards, if the image contains one.
     pub version: Option<String>,
     pub mismatch: Mismatch,
-    /// Images for other boards. The worker uses the first one that is for the drone's board.
+    /// Images for other boards. If `image` is not for the drone's board, the worker uses the first of these that is.
     pub alternatives: Vec<FlashImage>,
     /// The state of the drone after an earlier attempt. The drone stays in this state until the job changes something.
     pub left: DroneState,
@@ -224,7 +228,7 @@ pub enum Enter {
     /// Yes, but the job does not wait for the user to enter DFU mode by hand: a batch cannot guide the user through
     /// this step for several drones.
     Unaided,
-    /// No; the device must already be in DFU mode.
+    /// No; the device must be in DFU mode already, or the user must bring it into DFU mode within [`Job::wait`].
     Never,
     /// No, because the user is not allowed to open the boot ROM: a Crazyflie would enter DFU mode and be stuck there.
     NotAllowed,
@@ -233,7 +237,7 @@ pub enum Enter {
 /// Whether sectors that already match the image are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compare {
-    /// Read flash first and write only the sectors that differ.
+    /// Read flash first and write only the sectors that differ and their head sectors: see [`Plan::work`].
     First,
     /// Write every sector of the plan.
     Skip,
@@ -251,7 +255,7 @@ pub enum Keep {
 /// Whether the user must confirm the plan before anything is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirm {
-    /// Wait for [`Command::Proceed`] after [`Event::Ready`].
+    /// Wait for [`Command::Proceed`] after [`Event::Ready`], unless there is nothing to write.
     Ask,
     Go,
 }
@@ -274,8 +278,8 @@ pub struct Preview {
     pub loader: Option<Loader>,
     /// The result of the board check. Unless it is [`BoardCheck::Passed`], the user must type a word to confirm.
     pub board: BoardCheck,
-    /// For an undo: the drone does not hold the data that the last change wrote, so another program has changed the
-    /// drone since.
+    /// For an undo that the user must confirm ([`Mismatch::Ask`]): the drone does not hold the data that the last
+    /// change wrote, so another program has changed the drone since.
     pub changed_since: bool,
     /// The state of the radio chip, as reported by the firmware that was running before.
     pub radio_chip: RadioChip,
@@ -295,7 +299,7 @@ pub enum BoardCheck {
 }
 
 impl BoardCheck {
-    /// Whether the image may be written without an override.
+    /// Whether the image may be written without a further override.
     pub(crate) fn is_passed(self) -> bool {
         self == BoardCheck::Passed
     }
@@ -340,14 +344,16 @@ pub enum Width {
     Byte,
 }
 
-/// Whether to accept a chip that differs from the Crazyflie's, or a board that the image is not for.
+/// Whether to accept a device that may not be a Crazyflie, a board that the image is not for, or, for an undo, contents
+/// that another program has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// Accept only the Crazyflie's memory map and a board that the image runs on.
+    /// Accept none of these.
     Refuse,
-    /// Like [`Mismatch::Refuse`], but if the board cannot be read, let the user decide: see [`Preview::board`].
+    /// Refuse a board that the image is not for. Otherwise, let the user decide: see [`Preview::board`] and
+    /// [`Preview::changed_since`].
     Ask,
-    /// Accept anything.
+    /// Accept all of these.
     Allow,
 }
 
@@ -401,14 +407,14 @@ pub struct Device {
     pub mode: Mode,
     pub id: Id,
     pub location: Location,
-    /// The address that the bus assigned. A different address means that the drone has restarted, or that a different
-    /// drone is on this port.
+    /// The address that the bus assigned. A different address means that the device has re-enumerated, or that a
+    /// different device is on this port.
     pub address: u8,
-    /// The device's names; empty if the device could not be opened.
+    /// The device's names; empty if they could not be read.
     pub strings: Strings,
     /// Simulated, not real hardware.
     pub simulated: bool,
-    /// Why the device could not be opened.
+    /// Why the device could not be opened or its names could not be read.
     pub open_error: Option<TransferError>,
 }
 
@@ -421,7 +427,7 @@ pub struct DroneAt {
 }
 
 impl DroneAt {
-    /// Whether both values may refer to the same drone.
+    /// Whether both values may refer to the same drone. A value without a serial number never matches.
     pub(crate) fn may_be(&self, other: &DroneAt) -> bool {
         self.port == other.port && crazyflie::is_same_serial(&self.serial, &other.serial)
     }
@@ -474,7 +480,8 @@ pub enum Event {
     Known(Box<DeviceInfo>),
     /// The plan, before the comparison. Nothing has been changed yet.
     Planned(Plan),
-    /// The plan after the comparison. With [`Confirm::Ask`], the job waits for [`Command::Proceed`].
+    /// The plan after the comparison. With [`Confirm::Ask`], the job waits for [`Command::Proceed`], unless there is
+    /// nothing to write.
     Ready(Box<Preview>),
     /// The number of bytes processed in a phase. In the first event of a phase, `done` is 0.
     Progress {
@@ -488,16 +495,16 @@ pub enum Event {
         index: usize,
         state: SectorState,
     },
-    /// A log entry and its level. A background identify logs `Info` entries as `Detail`.
+    /// A log entry and its level. An identify job logs `Info` entries as `Detail`.
     Log(Level, LogEntry),
-    /// A measurement of a trial: see `cfdfu qualify`.
+    /// A measurement for `cfdfu qualify`. Jobs other than trials also send some of these.
     Measured(Box<Measurement>),
-    /// A line that the running firmware printed, and the time since its console was opened.
+    /// A line that the running firmware printed, and the time since the job first opened the console.
     Console {
         at: Duration,
         line: ConsoleLine,
     },
-    /// The job waits for `what`, for at most `limit`.
+    /// The job is waiting for `what`, for at most `limit`.
     Waiting {
         what: WaitFor,
         limit: Duration,
@@ -520,7 +527,7 @@ pub enum WaitFor {
     DfuByHand,
     #[error("the Crazyflie to start")]
     Start,
-    /// The drone has been flashed and has started. [`Command::Cancel`] skips this wait.
+    /// The drone has started and must keep running. [`Command::Cancel`] skips this wait.
     #[error("a stable start")]
     StayUp,
 }
@@ -531,7 +538,7 @@ pub enum Phase {
     Compare,
     Erase,
     Write,
-    /// Reading back the written data.
+    /// Reading back the written data, or comparing flash with an image in a `verify` job.
     Verify,
     Read,
 }
@@ -598,9 +605,11 @@ pub struct Report {
     /// The contents of the bootloader's sector, if the job did not write that sector. A drone without a bootloader may
     /// run now, but does not start when it is switched on.
     pub loader: Option<Loader>,
-    /// Whether DFU mode was entered by hand. In that case, many drones start only after a power cycle.
+    /// Whether the drone entered DFU mode without this job, probably by hand. After entry by hand, many drones start
+    /// only after a power cycle.
     pub by_hand: bool,
-    /// How long the job took, excluding the time spent waiting for confirmation and watching the restarted drone.
+    /// How long the job took, excluding the time spent waiting for confirmation, watching the restarted drone, or
+    /// waiting for a drone that does not start.
     pub took: Duration,
 }
 
@@ -620,7 +629,7 @@ impl Report {
         self.booted() == Some(true) && !self.health.has_failed() && !self.health.is_unproven()
     }
 
-    /// Whether the drone is known to have a problem, although the job itself did not fail.
+    /// Whether the drone is known to have a problem, regardless of the outcome of the job.
     pub fn is_unwell(&self) -> bool {
         self.boot == Boot::Restarts
             || self.runs_other
@@ -629,8 +638,8 @@ impl Report {
             || self.loader.is_some_and(Loader::is_missing)
     }
 
-    /// Whether the drone was flashed or already held the image, runs that image without a failed self-test, and will
-    /// start again.
+    /// Whether the drone was flashed or already held the image and, as far as is known, runs that image, is healthy and
+    /// will start again.
     pub fn flies(&self) -> bool {
         matches!(self.outcome, Outcome::Flashed | Outcome::Unchanged)
             && matches!(self.boot, Boot::StaysUp | Boot::NotWatched)
@@ -672,13 +681,14 @@ impl Report {
 pub enum Boot {
     /// The job did not restart the drone.
     NotAsked,
-    /// The drone started, but then it was unplugged, or the user skipped the wait for a stable start.
+    /// The drone started, but then it was unplugged or replaced, or the user skipped the wait for a stable start.
     NotWatched,
     /// The drone started and was still running a few seconds later.
     StaysUp,
     /// The drone started and then restarted by itself.
     Restarts,
-    /// The drone did not appear on USB.
+    /// The drone was not seen running: it did not appear on USB, it is in DFU mode, or a different drone is on its
+    /// port.
     NotSeen,
 }
 
@@ -689,7 +699,8 @@ pub enum Outcome {
     /// Nothing had to be written: the flash already held the image.
     Unchanged,
     Read(Vec<u8>),
-    /// The device was found or identified. For an identification, [`Event::Known`] has reported the details.
+    /// The device was found or identified, or a blink, console or trial job has ended. For an identification,
+    /// [`Event::Known`] has reported the details.
     Identified,
     Failed(Failure),
     Cancelled(DroneState),

@@ -11,16 +11,17 @@
 //! | | [`dfu`] | the DfuSe protocol without I/O |
 //! | | [`job`] | the protocol with the worker: job, event, log entry, failure, report |
 //! | | [`qualify`] | verdicts on what was measured on a drone |
+//! | | [`releases`] | official releases: their lists, and the file for each board |
 //! | | [`report`], [`doctor`] | results and advice as text; reasons why no drone is found |
 //! | 1, devices | `usb::{libusb, trace}` | the real bus; a decorator that reports every transfer |
+//! | | [`clock`] | time |
 //! | | [`recording`] | recordings of transfers: their format, the recorder, captures by other programs |
-//! | | [`sim`] | the simulated Crazyflie, which shares no code with the host side |
-//! | 2, work | [`clock`], [`scan`], [`worker`] | time; the devices on the bus; the thread that drives a drone |
+//! | | [`sim`] | the simulated Crazyflie, which shares only the USB types and the clock with the host side |
+//! | 2, work | [`scan`], [`worker`] | the devices on the bus; the thread that drives a drone |
 //! | 3, supervision | [`record`], [`supervise`] | files that survive a run; the backup, result and resumption of jobs |
 //! | | [`batch_workers`], [`watch`] | the workers and supervisors of a batch; the thread that watches the bus |
 //! | 4, interface | [`fleet`] | many drones as pure state |
 //! | | [`app`], [`ui`] | one drone's interface as pure state; its rendering |
-//! | | [`releases`] | official releases: their lists, and the file for each board |
 //! | 5, shell | `releases::{net, cache, library}` | the network; the cache; the choice between the two |
 //! | | [`settings`], [`sys`] | the user's settings; files, signals, symptoms |
 //! | | [`tui`], [`cli`] | the interface's event loop and terminal; the command line |
@@ -31,8 +32,9 @@
 //!
 //! The code maintains four invariants:
 //!
-//! - Only an image that has passed `plan::admission` is written. The type `ApprovedImage` enforces this.
-//! - Only blank flash is programmed.
+//! - Only an image that has passed `plan::admission` is written. The type `ApprovedImage` enforces this for every flash;
+//!   the only other data is the test data of `cfdfu qualify`, in a blank sector.
+//! - Only blank flash is programmed, but a failed write may be repeated with the same bytes.
 //! - The first word of the firmware is written last, after everything else has been verified (unless `--no-verify`).
 //! - Every wait for a device has a time limit.
 

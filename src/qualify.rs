@@ -1,6 +1,6 @@
 //! Judges the measurements of `cfdfu qualify`: whether each of cfdfu's assumptions about a drone holds, does not hold,
-//! or was not seen. The assumptions come from public logs and data sheets, because no drone was available when
-//! they were made.
+//! or was not observed. The assumptions come from public logs and data sheets, because no drone was available when they
+//! were made.
 
 use std::time::Duration;
 
@@ -347,8 +347,8 @@ fn entries(measured: &[Measurement]) -> Vec<(u32, Option<Duration>)> {
     all.collect()
 }
 
-/// Judges the restarts that `wanted` selects. The assumption holds if the drone was running after every restart.
-/// Otherwise, the observation is the first exception.
+/// Judges the restarts that `wanted` selects. The assumption holds if the drone was running after every restart, and
+/// the observation is then the slowest restart. Otherwise, the observation is the first exception.
 fn judge_leave(
     measured: &[Measurement],
     wanted: impl Fn(Leave, bool) -> bool,

@@ -5,9 +5,9 @@
 //! available scenarios. [`replay`] replays a recording. [`vhci`] connects a board to the Linux kernel's USB stack.
 //!
 //! The simulator is based on ST's documents (AN3156, AN2606, RM0090, DS8626) and on logs of real chips. It shares no
-//! code with the host side except the types of the `usb` interface. Addresses, sector tables and state machines
-//! therefore exist twice on purpose: with shared code, both sides would share a misreading of AN3156, every test would
-//! pass, and only a real drone would reveal the mistake.
+//! code with the host side except the clock and the types of the `usb` interface; [`replay`] also uses the types of a
+//! recording. Addresses, sector tables and state machines therefore exist twice on purpose: with shared code, both
+//! sides would share a misreading of AN3156, every test would pass, and only a real drone would reveal the mistake.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ use rom::RomAnswer;
 /// The maximum duration of [`Bus::wait`] on the simulated bus.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 const HOUR: Duration = Duration::from_secs(3600);
-/// The request type and the number of SET_INTERFACE.
+/// The request type and the request number of SET_INTERFACE.
 const SET_INTERFACE: (u8, u8) = (0x01, 11);
 
 /// A USB bus with simulated drones only.
@@ -42,13 +42,13 @@ pub struct SimBus {
     drones: Arc<Mutex<Vec<SimDrone>>>,
     /// The location of each drone.
     places: Arc<[Location]>,
-    /// The time until which the wire of each hub is busy.
+    /// The time until which each hub's wire is busy.
     wires: Arc<Mutex<HashMap<Location, Duration>>>,
     clock: Arc<dyn Clock>,
 }
 
 /// The rate of a full-speed wire in bytes per second. The wire carries 1500 bytes in each frame of 1 ms. A packet of 64
-/// bytes uses 77 bytes of a frame, and the setup and status stages of a control transfer use 45.
+/// bytes uses 77 bytes of a frame, and the other stages of a control transfer count as 45.
 const WIRE_RATE: u64 = 1_500_000;
 const PACKET: usize = 64;
 const PACKET_ON_WIRE: u64 = 77;
@@ -79,8 +79,8 @@ impl SimBus {
         SimBus { drones, places: places.into(), wires, clock }
     }
 
-    /// Sleeps for the time of a transfer with drone `n`. The transfer takes longer if another drone on the same hub is
-    /// using the wire.
+    /// Sleeps for the time of a control transfer with drone `n`. The transfer can take longer if another drone on the
+    /// same hub is using the wire.
     fn transfer(&self, n: usize, takes: Duration, bytes: usize) {
         let now = self.clock.now();
         let mut end = now + takes;
@@ -139,7 +139,8 @@ impl SimBus {
         received.flatten().ok_or(TransferError::Disconnected)
     }
 
-    /// Performs a control transfer to drone `n`. Fails if the drone has disconnected or has a new enumeration.
+    /// Performs a control transfer with drone `n`. Fails with [`TransferError::Disconnected`] if the drone has
+    /// disconnected or has a new enumeration.
     fn control(
         &self,
         n: usize,
@@ -171,7 +172,7 @@ impl SimBus {
             _ => data.len(),
         };
         self.transfer(n, takes, moved);
-        // The cable may have been unplugged during the transfer.
+        // The drone may have disconnected during the transfer.
         if answer != RomAnswer::Silence
             && self.with(n, |drone, _| drone.enumeration()).flatten() != Some(enumeration)
         {
@@ -219,7 +220,7 @@ impl Bus for SimBus {
     }
 }
 
-/// An open simulated device, which becomes invalid when the drone enumerates again.
+/// An open simulated device, which becomes invalid when the drone disconnects or re-enumerates.
 struct SimTransport {
     bus: SimBus,
     n: usize,

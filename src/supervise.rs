@@ -1,4 +1,4 @@
-//! The policies that apply to every job in every front end. The [`Supervisor`] saves a copy for an undo before the
+//! The policies that apply to every job in every front end. The [`Supervisor`] saves a backup for an undo before the
 //! worker may write, announces the job to other instances of cfdfu, records the result of a job that outlives its
 //! terminal, and decides whether to wait for a lost drone.
 //!
@@ -102,7 +102,7 @@ pub struct Ended {
     /// Other instances of cfdfu that may be using the drone, if another program has it open.
     pub others: Vec<RunningInstance>,
     pub next: Next,
-    /// The data that an undo of this drone's last change would write.
+    /// The data that an undo of this drone's last change would write. Determined only after a flash or find job.
     pub undo: Result<Box<UndoTarget>, NoUndo>,
 }
 
@@ -203,8 +203,8 @@ impl Supervisor {
         self.send(Command::Cancel);
     }
 
-    /// Makes the supervisor record the result of the job, and no longer wait for a lost drone. Call this method when the
-    /// terminal is closed or this process has been asked to exit.
+    /// Makes the supervisor record the result of the job, and no longer wait for a lost drone. Call this method when
+    /// the terminal is closed or this process has been asked to exit.
     pub fn detach(&mut self) {
         self.hung_up = true;
     }
@@ -343,7 +343,7 @@ impl Supervisor {
         Box::new(Ended { report, background: false, drone, others, next, undo: undo.map(Box::new) })
     }
 
-    /// Saves the log of a job that changes or reads the flash. If the user cannot see the job's result now, also saves
+    /// Saves the log of a flash, verify, backup or trial job. If the user cannot see the job's result now, also saves
     /// the result for the next start of cfdfu. Ignores errors.
     fn record_end(&self, job: &Job, report: &Report, log: &str) {
         let Some(record) = self
@@ -369,7 +369,7 @@ impl Supervisor {
 }
 
 impl Watched {
-    /// Appends an event to the run log.
+    /// Appends an event to the run log, if the event belongs in it.
     fn note(&mut self, now: Duration, event: &Event) {
         use std::fmt::Write;
         let at = now.as_secs_f64();

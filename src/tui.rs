@@ -1,9 +1,10 @@
 //! The shell around the interface: the only part with side effects. It collects messages from the keyboard, the bus,
 //! the worker and signals, passes them to `update` with the time, performs the effects, and draws when something has
-//! changed. The worker never waits for the shell.
+//! changed. The worker never waits for the shell, except for the confirmation of a plan.
 //!
-//! [`terminal`] sets up and restores the terminal, [`keyboard`] reads keys, [`bug_report`] saves bug reports,
-//! `releases` lists and fetches official releases, and [`plain`] is the same interface without a screen.
+//! [`terminal`] sets up and restores the terminal, [`keyboard`] reads keys, [`background`] recognises the terminal's
+//! background, [`bug_report`] saves bug reports, `releases` lists and fetches official releases, and [`plain`] is the
+//! same interface without a screen.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -116,8 +117,8 @@ struct Shell<'a> {
     quit: bool,
     /// `None` in the demo, which keeps no history, and without a home directory.
     record: Option<StateDir>,
-    /// The flag of the last job that had to wait for its files to be read again. It is set once the job is started or
-    /// cancelled.
+    /// The flag of the last job that had to wait for its files to be read again. It is set once the files have been
+    /// compared or the job has been cancelled, whichever comes first.
     starting: Option<Arc<AtomicBool>>,
     /// When the udev rules were read, and whether they allow cfdfu to ask a running drone to enter DFU mode.
     rules: Option<(Duration, Enter)>,
@@ -264,7 +265,8 @@ impl<'a> Shell<'a> {
         Ok(())
     }
 
-    /// Detaches when drawing fails: the terminal is gone, even if no hang-up signal has reached this process.
+    /// Detaches when drawing or resizing fails: the terminal is gone, even if no hang-up signal has reached this
+    /// process.
     fn detach(&self) {
         let _ = self.messages.send(Msg::Detached);
     }
@@ -494,7 +496,7 @@ impl<'a> Shell<'a> {
     }
 }
 
-/// Returns whether this effect starts a job that shows its time left.
+/// Returns whether this effect starts a job that may show its time left.
 fn starts_job(effect: &Effect) -> bool {
     matches!(
         effect,

@@ -144,8 +144,8 @@ pub enum TransferError {
     /// way for a moment before the system reports the disconnect (Linux, Documentation/driver-api/usb/error-codes.rst).
     #[error("the transfer failed on the wire")]
     Io,
-    /// The device accepted fewer bytes than were sent.
-    #[error("the device accepted only part of the transfer")]
+    /// The device accepted fewer bytes than were sent, or sent less than its whole configuration descriptor.
+    #[error("only part of the data was transferred")]
     Short,
     /// The device's driver does not support the transfer. On Windows, the device has a driver other than WinUSB.
     #[error("USB error -12")]
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_location_can_be_parsed_from_its_text_and_other_texts_are_rejected() {
+    fn a_location_can_be_parsed_from_its_text_and_other_text_is_rejected() {
         for text in ["1-1", "1-1.2", "3-4.1.7"] {
             assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
         }

@@ -4,8 +4,8 @@
 //! [`find`] selects a device and puts it into DFU mode, [`session`] runs DFU operations on it, and [`query_firmware`]
 //! queries a running drone over its [`firmware_link`]. [`flash`], [`read`], [`identify`], [`blink`], [`console`] and
 //! [`trial`] are the jobs, [`reboot`] restarts a drone, [`watch`] checks a drone that has started, [`port`] opens the
-//! device on a port, [`retry`] is the retry policy, and [`timeline`] records how the time was spent. All waits use the
-//! clock passed to [`Worker::spawn`].
+//! device on a port, [`retry`] is the retry policy, and [`timeline`] records how the time was spent. All pauses use the
+//! clock passed to [`Worker::spawn`]; only [`Bus::wait`] may use its own.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,7 +58,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// written, before a sector is erased, and while waiting for a device or for the user. Stopping in the middle of an
 /// operation would put the device into an unknown state, and the worker would have no record of what has changed.
 pub struct Worker {
-    /// Dropping the sender ends the worker after the running job.
+    /// Once this sender and all its clones are dropped, the worker ends after its last job.
     pub commands: Sender<Command>,
     pub events: Receiver<Event>,
     pub thread: JoinHandle<()>,
@@ -86,7 +86,8 @@ impl Worker {
         Worker { commands, events, thread }
     }
 
-    /// Ends the worker after the running job, and waits for the thread to end.
+    /// Drops [`Worker::commands`] and waits for the thread to end. The caller must have dropped all clones of the
+    /// sender.
     pub(crate) fn join(self) {
         drop(self.commands);
         // `perform` has caught and reported any panic.
@@ -136,7 +137,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 #[derive(Debug)]
 enum Stop {
     Cancelled,
-    /// The cause, and the step that failed.
+    /// The cause, and the step that failed, if known.
     Failed(FailureKind, Option<Place>),
 }
 
@@ -147,7 +148,7 @@ impl<E: Into<FailureKind>> From<E> for Stop {
 }
 
 impl Stop {
-    /// Returns whether the device still answers and can therefore be restarted.
+    /// Returns whether the device may still answer, so that it is worth trying to restart it.
     fn still_answers(&self) -> bool {
         match self {
             Stop::Failed(FailureKind::Dfu(error), _) => !error.ends_session(),
@@ -174,25 +175,28 @@ struct Ctx<'a> {
     inbox: &'a Receiver<Command>,
     outbox: &'a Sender<Event>,
     cancelled: bool,
-    /// Background identify: logs `Info` entries at detail level and yields to any other job.
+    /// Set for an identify job, in the background or not: it logs `Info` entries at detail level and yields to any
+    /// other job.
     ///
-    /// A front end identifies a drone as soon as it appears, without a request from the user. Reading a drone in DFU
-    /// mode, up to 1 MiB, takes two seconds. If a job that the user starts in the meantime had to wait or were refused,
-    /// the interface would seem slow for no visible reason. Yielding is safe because reading changes nothing and can
-    /// stop between any two blocks.
+    /// The interface identifies a drone as soon as it appears, without a request from the user. Reading up to 1 MiB
+    /// from a drone in DFU mode takes up to about two seconds. If a job that the user starts in the meantime had to
+    /// wait or were refused, the interface would seem slow for no visible reason. Yielding is safe because reading
+    /// changes nothing and can stop between any two blocks.
     quiet: bool,
-    /// The job to which a background identify has yielded.
+    /// The job to which an identify job has yielded.
     next: Option<Box<Job>>,
     started: Duration,
-    /// Time that does not count toward the job: waiting for confirmation, and watching a restarted drone.
+    /// Time that does not count toward the job: waiting for confirmation, watching a restarted drone, and waiting for
+    /// a drone that does not start.
     idle: Duration,
     timeline: Timeline,
     run_state: RunState,
-    /// The port and the address of the device in use; `None` while it is expected to disconnect.
+    /// The port and the address of the device in use; `None` before the job uses a device, and after the leave request,
+    /// when the device is expected to disconnect.
     at: Option<(Location, u8)>,
     /// The state of the drone after an earlier attempt, once the drone has been found.
     left: DroneState,
-    /// The state that the drone would be in if the job ended now.
+    /// The state in which this job would leave the drone if it ended now; `Untouched` until it changes the flash.
     drone: DroneState,
     report: Report,
 }
@@ -202,10 +206,10 @@ struct Ctx<'a> {
 enum RunState {
     /// Found in DFU mode.
     InDfu,
-    /// Found in DFU mode, but an earlier job saw the drone running.
+    /// Found in DFU mode, but an earlier job or scan saw the drone running.
     Seen,
     Running,
-    /// Found running, then brought into DFU mode, and not seen running since.
+    /// Found running, then asked to enter DFU mode, and not seen running since.
     Stopped,
 }
 
@@ -255,14 +259,14 @@ impl<'a> Ctx<'a> {
         let _ = self.outbox.send(event);
     }
 
-    /// Returns whether the device in use has disconnected, or disconnects within [`DISCONNECT_DELAY`]. This is the only
-    /// test for a lost drone.
+    /// Returns whether the device in use has disconnected, or disconnects within [`DISCONNECT_DELAY`]. Use this method
+    /// after any transfer error except [`TransferError::Disconnected`].
     ///
-    /// A transfer error alone does not prove a disconnect. The transfers of an unplugged drone may fail in any way
-    /// until the hub reports the disconnect, and a drone that is still plugged in may fail in exactly the same ways. A
-    /// wrong answer is costly either way: after a disconnect, the job resumes when the drone is plugged in again, while
-    /// a device error ends the job. Only the device list distinguishes the two cases, so this method reads the list
-    /// until the device disappears or the time is up.
+    /// Such an error alone does not prove a disconnect. The transfers of an unplugged drone may fail in any way until
+    /// the hub reports the disconnect, and a drone that is still plugged in may fail in exactly the same ways. A wrong
+    /// answer is costly either way: after a disconnect, the job resumes when the drone is plugged in again, while a
+    /// device error ends the job. Only the device list distinguishes the two cases, so this method reads the list until
+    /// the device disappears or the time is up.
     fn is_gone(&self) -> bool {
         let Some((location, address)) = self.at.clone() else { return false };
         let asked = self.clock.now();
@@ -279,7 +283,7 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// Turns a transfer error into a disconnect if the drone is lost: see [`Ctx::is_gone`].
+    /// Turns a transient transfer error into a disconnect if the drone is lost: see [`Ctx::is_gone`].
     fn reclassify(&self, stop: Stop) -> Stop {
         match stop {
             Stop::Failed(kind, place)
@@ -335,7 +339,8 @@ impl<'a> Ctx<'a> {
         answer
     }
 
-    /// Marks a safe point, where a running job can be cancelled. Also processes all other pending commands.
+    /// Marks a safe point, where a running job can be cancelled. Also processes the other pending commands, up to the
+    /// command to which an identify job yields.
     fn check_cancelled(&mut self) -> Result<(), Stop> {
         while self.next.is_none() {
             match self.inbox.try_recv() {
@@ -384,7 +389,8 @@ impl<'a> Ctx<'a> {
     }
 }
 
-/// Compares the bytes read at `start` with `expected` and fails at the first difference.
+/// Compares the bytes read at `start` with `expected` and fails at the first difference. Ignores any bytes beyond the
+/// end of `expected`.
 fn require_same(start: Address, actual: &[u8], expected: &[u8]) -> Result<(), FailureKind> {
     let pairs = actual.iter().zip(expected).zip(start.0..);
     match pairs.into_iter().find(|((found, expected), _)| found != expected) {

@@ -99,7 +99,8 @@ impl Devices {
         self.select((self.selected + 1) % self.list().len().max(1));
     }
 
-    /// Selects this drone, now or when the scanner lists it again. The scanner skips the ports of running jobs.
+    /// Selects this drone, now or when the scanner lists it again. The scanner skips the ports on which a batch is
+    /// running jobs.
     pub(crate) fn select_drone(&mut self, device: &Device) {
         if let Some(index) = self.list().iter().position(|it| it.location == device.location) {
             self.select(index);
@@ -112,9 +113,9 @@ impl Devices {
         self.remembered = self.selected().cloned();
     }
 
-    /// Replaces the list. Returns whether the remembered drone is present, or `None` if no drone is remembered. The
-    /// device on the remembered port stays selected, whichever mode it is in. A device on a different port is selected
-    /// only if no other device has the remembered serial number.
+    /// Replaces the list. Returns whether the remembered drone seems to be present, or `None` if no drone is
+    /// remembered. Any device on the remembered port counts as that drone and is selected. If this port is empty, the
+    /// device with the remembered serial number is selected, unless several devices have this number.
     pub(crate) fn set_bus(&mut self, bus: BusState) -> Option<bool> {
         self.bus = bus;
         self.selected = self.position();

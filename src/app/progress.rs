@@ -7,8 +7,8 @@ use crate::job::Phase;
 use crate::plan::Work;
 
 /// Returns the weight of a phase: nanoseconds per byte on an STM32F405 that programs words. Reading back 2 KiB takes
-/// 3.72 ms, writing 2 KiB takes 13.1 ms including two status requests, and erasing 128 KiB takes 925 ms. Erases have
-/// this weight only until their sectors are known.
+/// 3.72 ms, and writing 2 KiB takes 13.1 ms including two status requests. An erase takes 7 to 14 µs per byte,
+/// depending on the size of the sector; 8 µs is assumed only until the sectors are known.
 const fn weight(phase: Phase) -> u64 {
     match phase {
         Phase::Compare | Phase::Verify | Phase::Read => 1816,
@@ -172,7 +172,7 @@ impl Progress {
     }
 
     /// Returns the estimated time left: the weighted remaining work times the measured pace, less the time since the
-    /// last progress. An erase of a large sector takes seconds without any progress.
+    /// last progress. An erase of a large sector may take seconds without any progress.
     pub(crate) fn left(&self) -> Option<Duration> {
         let (done, total) = self.costs();
         let left = Duration::from_nanos(total - done);

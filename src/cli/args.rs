@@ -241,7 +241,7 @@ pub(super) struct FlashArgs {
     /// Do not save what is overwritten: no undo, and no warning if the platform differs
     #[arg(long)]
     pub(super) no_undo: bool,
-    /// Write even if the image or the chip is not recognised, or the board differs
+    /// Write despite an unknown image or chip, or a different board
     #[arg(long)]
     pub(super) allow_mismatch: bool,
     /// Program byte by byte, the boot ROM's default (slower)

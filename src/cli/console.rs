@@ -265,7 +265,7 @@ impl Console {
         let object = match exit {
             Exit::Done => json::unchanged_result(),
             other => {
-                let advice = "See the remedies in the `check` events, or the `finding` events of `qualify`.";
+                let advice = "See the `check` events, with remedies, or the `finding` events of `qualify`.";
                 json::failed_result(
                     &Problem::new(other, ProblemKind::Checks, "some checks failed").advise(advice),
                 )

@@ -74,7 +74,10 @@ mod on_linux {
         serve_all(&bus, &stop).map_err(|error| {
             let (exit, advice) = match error.kind() {
                 io::ErrorKind::PermissionDenied => (Exit::NoPermission, "Run `cfdfu simulate` as root."),
-                _ => (Exit::Device, "End other programs that use the controller, then try again."),
+                _ => (
+                    Exit::Device,
+                    "End other programs that use the controller, or choose a scenario with fewer drones.",
+                ),
             };
             Problem::new(exit, ProblemKind::Vhci, format!("cannot use the virtual USB controller: {error}"))
                 .advise(advice)

@@ -1,7 +1,7 @@
 //! The console of the running firmware (CRTP port 0): assembles its packets into lines, and reads from the lines
 //! whether the self-test passed, which module failed, and which assertion ended the last run (crazyflie-firmware:
-//! `console.c`, `system.c`, `cfassert.c`, `watchdog.c`). The lines come from the device, so their length and number are
-//! limited.
+//! `console.c`, `system.c`, `cfassert.c`, `watchdog.c`). The lines come from the device, so the length of each line and
+//! of each list is limited.
 
 use super::{Release, crtp};
 use crate::usb::descriptor::is_printable;
@@ -62,13 +62,13 @@ impl ConsoleReader {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Module {
     Deck,
-    /// `stabilizer`: the motion sensors and the barometer.
+    /// `stabilizer`: mainly the motion sensors and the barometer.
     Sensors,
     /// `configblock` and `storage`: both read the EEPROM.
     Settings,
     /// `comm`: the connection to the radio chip.
     Radio,
-    /// `system`: the power management, which also depends on the radio chip.
+    /// `system`: mainly the power management, which also depends on the radio chip.
     System,
     /// `watchdogNormalStart` and `cfAssertNormalStart`: the last run ended with an error.
     LastRun,
@@ -104,7 +104,7 @@ pub enum ConsoleFact {
     SelfTestPassed,
     /// A module failed its test, so the self-test failed.
     ModuleFailed(Module),
-    /// A part of a module failed, for example `BMI088 Gyro connection [FAIL]`.
+    /// A part of a module failed, for example `IMU: BMI088 Gyro connection [FAIL]`.
     PartFailed(String),
     /// The last run ended with a failed assertion, given as `FILE:LINE` or as text.
     Assert(String),
@@ -245,18 +245,18 @@ impl Health {
         }
     }
 
-    /// Applies the parameter `system.selftestPassed`, which is ignored if the console has printed a verdict. A value of
-    /// 0 is not a verdict: the parameter is also 0 while the firmware is starting (the tests alone may take seconds),
-    /// and a failed module prints its own line.
+    /// Applies the parameter `system.selftestPassed`, which is ignored if the console has printed a verdict or the
+    /// parameter was applied before. A value of 0 is not a verdict: the parameter is also 0 while the firmware is
+    /// starting (the tests alone may take seconds), and a failed module prints its own line.
     pub fn apply_self_test_parameter(&mut self, passed: bool) {
         if self.self_test.is_none() {
             self.self_test = Some(if passed { SelfTest::Passed } else { SelfTest::NotYet });
         }
     }
 
-    /// Marks the radio chip as silent if the self-test has finished, no line was lost, and firmware of this version
-    /// should have printed the chip's version but has not. Firmware from before 2022 does not ask the chip
-    /// (crazyflie-firmware PR 839).
+    /// Marks the radio chip as silent if the console has printed the start of the self-test, the self-test has
+    /// finished, no line was lost, and firmware of this version should have printed the chip's version but has not.
+    /// Firmware from before 2022 does not ask the chip (crazyflie-firmware PR 839).
     pub fn finish(&mut self, version: Option<&str>) {
         let asks = version.and_then(Release::of).is_some_and(|release| release >= Release::ASKS_RADIO_CHIP);
         let is_missing = self.radio_chip == RadioChip::Unknown && self.tests_began && !self.lines_lost;

@@ -52,7 +52,8 @@ impl CrtpQuestion {
         [header(13, 1), self as u8]
     }
 
-    /// Returns the text in an answer to this question, or `None` if the packet is not such an answer.
+    /// Returns the text in an answer to this question, or `None` if the packet is not such an answer or its text is
+    /// empty.
     pub fn answer(self, packet: &[u8]) -> Option<String> {
         let (&command, text) = content(13, 1, packet)?.split_first()?;
         let text: Vec<u8> = text.iter().copied().take_while(|&byte| byte != 0).collect();
@@ -206,7 +207,7 @@ pub(crate) fn parameter_request(number: u16) -> [u8; 4] {
 }
 
 /// Returns whether the parameter with this number has this name, or `None` if the packet is not an answer about this
-/// parameter. `name` has the form `GROUP\0NAME\0`; the firmware omits the last NUL.
+/// parameter. `name` has the form `GROUP\0NAME\0`; the last NUL may be missing from the answer.
 pub(crate) fn is_parameter(number: u16, name: &[u8], packet: &[u8]) -> Option<bool> {
     let rest = content(2, 0, packet)?.strip_prefix(&[2])?;
     // This parameter does not exist.

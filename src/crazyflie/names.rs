@@ -18,9 +18,9 @@ impl RadioNames {
         }
     }
 
-    /// Returns the address of the drone with this serial number, as reported in either mode. Returns `None` if several
-    /// drones may have this number. `present` contains the serial numbers of all connected drones, because a drone
-    /// without a known address may share a serial number from DFU mode.
+    /// Returns the address of the drone with this serial number, as reported in either mode. Returns `None` if the
+    /// address is not known or several drones may have this number. `present` contains the serial numbers of all
+    /// connected drones, because a drone without a known address may share a serial number from DFU mode.
     pub fn of<'a>(&self, serial: &str, present: impl IntoIterator<Item = &'a str>) -> Option<Radio> {
         let twins = present.into_iter().filter(|other| is_same_serial(serial, other)).count();
         if twins > 1 && !is_firmware_serial(serial) {

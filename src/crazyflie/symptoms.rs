@@ -32,7 +32,7 @@ pub struct Symptom {
     /// The state of the LEDs. M1 is a red LED, M2 the blue LED at the back right, and M3 the blue LED at the
     /// back left.
     pub leds: &'static str,
-    /// The device ID that `lsusb` shows; empty if USB does not matter.
+    /// The device IDs that `lsusb` may show, or `nothing`; empty if USB does not matter.
     pub usb: &'static str,
     pub meaning: &'static str,
     pub helps: &'static str,
@@ -179,8 +179,8 @@ pub(crate) fn explain_answer(leds: Leds) -> String {
     let row = SYMPTOMS.iter().find(|row| row.answers == Some(leds));
     row.map_or_else(
         || {
-            "Unplug USB and the battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the \
-             button: they light up, then blink slowly, then about twice a second. Let go only then."
+            "Unplug USB and the battery, wait a few seconds, and try again. Watch the blue LED while you hold the \
+             button: it lights up, then blinks slowly, then about twice a second. Let go only then."
                 .to_owned()
         },
         |row| format!("{}. {}.", capitalised(row.meaning), capitalised(row.helps)),

@@ -1,5 +1,5 @@
 //! Tests of the fleet: fixed scenarios, and random sequences of messages. In these sequences, drones appear, disappear
-//! and swap places, and jobs end in every possible way.
+//! and swap places, and jobs end in different ways.
 
 use std::collections::HashMap;
 
@@ -253,7 +253,7 @@ fn a_station_reports_why_it_cannot_open_a_drone() {
     assert_eq!(starts(&fleet.update(seconds(9), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]))), [1]);
 }
 
-/// The other instance has flashed the drone, and the station must not overwrite that firmware.
+/// The other instance may have flashed the drone, and the station must not overwrite that firmware.
 #[test]
 fn a_station_does_not_flash_a_drone_that_another_instance_has_used() {
     let seconds = Duration::from_secs;
@@ -268,7 +268,7 @@ fn a_station_does_not_flash_a_drone_that_another_instance_has_used() {
     assert_eq!(starts(&later), [1]);
 }
 
-/// The serial number that running firmware reports corresponds to the serial numbers of two drones in DFU mode.
+/// The serial number that running firmware reports corresponds to the one that two drones report in DFU mode.
 #[test]
 fn a_serial_number_that_matches_two_drones_selects_neither() {
     let dfu = |port: u8, serial: &str| {
@@ -425,7 +425,7 @@ struct Model {
     /// The job that is running for each row.
     running: HashMap<usize, Job>,
     ended: Vec<usize>,
-    /// For a station: the serial numbers of the drones that it has flashed.
+    /// For a station: the serial numbers of the drones that have the image.
     succeeded: Vec<String>,
     is_over: bool,
     is_station: bool,

@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_printed_digest_parses_to_itself() {
-        // An example from FIPS 180-4.
+        // An example from FIPS 180-2, appendix B.1.
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Sha256::of(b"abc").to_string(), abc);
         for text in [abc.to_owned(), abc.to_uppercase(), format!("sha256:{abc}"), format!(" {abc}\n")] {

@@ -39,7 +39,8 @@ impl From<object::Error> for ElfDefect {
     }
 }
 
-/// Parses an ELF file. Each returned segment is the part of a loaded segment that sections cover.
+/// Parses an ELF file. Each returned segment is the part of a loaded segment that sections cover, or the whole segment
+/// if the file has no sections.
 ///
 /// Because the linker aligns segments to pages, a segment may begin with the headers of the file; only the sections
 /// belong to the program. If a section is not entirely inside a segment, part of the program is missing.
@@ -137,8 +138,8 @@ impl Load<'_> {
         Some(Segment { address, data: self.data.get(from..to)?.to_vec() })
     }
 
-    /// Returns whether the segment has bytes other than zero between or after its sections. Bytes before the first
-    /// section may be the headers of the file.
+    /// Returns whether the segment has bytes other than zero between or after its sections or, if it has no sections,
+    /// anywhere. Bytes before the first section, or at the start of the file, may be the headers of the file.
     fn has_bytes_outside_sections(&self) -> bool {
         let mut used = self.used.clone();
         used.sort_unstable();

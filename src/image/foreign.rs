@@ -2,7 +2,7 @@
 //! archive. Each kind is refused with its own message. If such a file were parsed as a raw image, it would be refused
 //! only as "not recognised", and users can override that refusal.
 
-/// The number of characters that are searched for HTML tags. A character takes up to four bytes.
+/// At least this many characters are searched for HTML tags. A character takes up to four bytes.
 const BEGINNING: usize = 2048;
 
 /// Formats of archives and compressed files, by their first bytes.
@@ -16,15 +16,16 @@ const ARCHIVES: [(&[u8], &str); 7] = [
     (b"PK\x07\x08", "split zip"),
 ];
 
-/// Returns the name of the format if `file` is an archive or a compressed file, or `None` for zip, which is supported.
+/// Returns the name of the format if `file` is an archive or a compressed file, or `None` for any other file, including
+/// an ordinary zip archive, which is supported.
 pub(super) fn archive_format(file: &[u8]) -> Option<&'static str> {
     let is_tar = file.get(257..262) == Some(b"ustar");
     let named = ARCHIVES.iter().find(|(magic, _)| file.starts_with(magic)).map(|(_, name)| *name);
     named.or(is_tar.then_some("tar"))
 }
 
-/// Returns whether `file` is an HTML page, in any encoding that a browser may use: UTF-8, UTF-16 or UTF-32, with or
-/// without a byte order mark, or an 8-bit encoding.
+/// Returns whether `file` is an HTML page in UTF-8, UTF-16 or UTF-32, with or without a byte order mark, or in an 8-bit
+/// encoding.
 pub(super) fn is_web_page(file: &[u8]) -> bool {
     // HTML tags are ASCII, which all of these encodings store identically apart from zero bytes.
     let text: Vec<u8> = file
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn archives_are_recognised_by_their_first_bytes() {
+    fn archives_are_recognised_by_their_signatures() {
         assert_eq!(archive_format(b"\x1F\x8B\x08\0"), Some("gzip"));
         assert_eq!(archive_format(&[&[0; 257][..], b"ustar\0"].concat()), Some("tar"));
         assert_eq!(archive_format(b"PK\x03\x04"), None);

@@ -249,10 +249,10 @@ mod tests {
         let cut = |bytes| Extent::Cut { bytes, needs: 100_416 };
         assert_eq!(extent_in_flash(&parts, 100_416, 100_416), Extent::Complete);
         assert_eq!(extent_in_flash(&parts, 100_416, 200_000), Extent::Complete);
-        // The flash was read to its end, and all initial values are missing.
+        // All initial values were read, and all are blank.
         assert_eq!(extent_in_flash(&parts, 50_000, 200_000), cut(50_000));
         assert_eq!(extent_in_flash(&parts, 100_000, 100_416), cut(100_000));
-        // Complete firmware that may end in values of 0xFF.
+        // The firmware may be complete and end in values of 0xFF.
         assert_eq!(extent_in_flash(&parts, 100_415, 200_000), Extent::Unknown);
         assert_eq!(extent_in_flash(&parts, 100_001, 200_000), Extent::Unknown);
         // Reading stopped after a blank range, first of a length that no program contains, then shorter.

@@ -95,7 +95,7 @@ pub enum FailureKind {
     NoAccess(Id),
     #[error("another program is using the device")]
     Held,
-    /// The device could not be opened for another reason.
+    /// The device could not be opened or claimed for another reason.
     #[error("the device cannot be opened: {0}")]
     Open(TransferError),
     #[error("cannot blink the LEDs of a drone in DFU mode")]
@@ -103,13 +103,14 @@ pub enum FailureKind {
     /// A drone in DFU mode does not run its firmware.
     #[error("a drone in DFU mode has no console")]
     NoConsole,
-    /// The running firmware does not answer, or another program uses its link.
+    /// The running firmware does not answer, or its link cannot be opened, for example because another program is using
+    /// it.
     #[error("the running Crazyflie does not answer")]
     NoReply,
     /// The running firmware does not support the request.
     #[error("the Crazyflie's firmware is too old to enter DFU mode by itself (before 2022.03)")]
     TooOld,
-    /// The Crazyflie restarted, but did not appear in DFU mode.
+    /// The Crazyflie was asked to enter DFU mode, but did not appear in DFU mode.
     #[error("{}", describe_missed_entry(*tries, *limit, *now))]
     DidNotEnter {
         /// How many times cfdfu asked the drone to enter DFU mode.
@@ -119,12 +120,12 @@ pub enum FailureKind {
         /// The drone's mode now; `None` if the drone is not on USB.
         now: Option<Mode>,
     },
-    /// The device does not support DfuSe.
+    /// The device does not support DfuSe, or its descriptors cannot be read.
     #[error("the device cannot be flashed: {0}")]
     NotDfu(#[from] DeviceError),
     #[error("this is not a Crazyflie: its flash layout is not that of an STM32F405")]
     OtherChip,
-    /// The image does not fit the device.
+    /// The image cannot be flashed to this device.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// A different drone is now on the port of this job's drone.
@@ -155,11 +156,11 @@ pub enum FailureKind {
     /// The backup failed a check, so it cannot be restored.
     #[error(transparent)]
     Refused(Box<Refusal>),
-    /// A sector still holds its old contents after an erase. cfdfu checks the contents only if it could not read the
-    /// option bytes, which show the write protection.
+    /// A sector is not blank after an erase. A flash job checks this only if it could not read the option bytes, which
+    /// show the write protection; a write trial always checks it.
     #[error("sector {0} did not change when it was erased: it seems to be write-protected")]
     NotErased(usize),
-    /// The OTP names a board that the image is not for.
+    /// The image is not for this drone's board.
     #[error("this drone's board is {board}, but the image is for {}", .boards.join(", "))]
     OtherBoard { board: Board, boards: Vec<String> },
     #[error("the chip is read-protected")]

@@ -49,7 +49,7 @@ pub struct Identity {
 
 impl Identity {
     /// Returns whether the board, the bootloader or the firmware is evidence that this is a Crazyflie. A flash job
-    /// looks for the same evidence before it writes.
+    /// looks for similar evidence before it writes.
     pub(crate) fn has_evidence(&self) -> bool {
         self.board.as_ref().is_some_and(|board| !board.assumed)
             || matches!(self.loader, Some(Loader::Bitcraze | Loader::Overwritten))

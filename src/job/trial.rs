@@ -13,7 +13,7 @@ use crate::usb::TransferError;
 pub enum Trial {
     /// Reads, but writes nothing.
     Read,
-    /// Erases and writes the last sector of the flash, if that sector is blank, and erases it again afterwards.
+    /// Writes and erases the last sector of the flash, if that sector is blank, and leaves it blank.
     Write,
     /// Enters DFU mode and then leaves it as specified. Writes nothing.
     Restart(Leave),
@@ -34,7 +34,7 @@ pub enum ReadPlace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WidthAnswer {
     Accepted,
-    /// Accepted, but the value cannot be read back.
+    /// Accepted, but the value cannot be read back, or the answer was lost.
     NotReadBack,
     Refused,
 }

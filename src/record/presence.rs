@@ -1,7 +1,7 @@
 //! Lets the instances of cfdfu on this computer see which ports the other instances are using.
 //!
-//! Each instance writes a file and keeps it locked while its job runs. The kernel releases the lock when a process
-//! dies, so a stale file is recognised even if its process id has been reused.
+//! Each instance writes a file and, on Unix, keeps it locked while its job is running. The kernel releases the lock
+//! when a process dies, so a stale file is recognised even if its process id has been reused.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -77,7 +77,7 @@ pub(crate) struct Announcement {
     /// When the file was last written; `None` while there is nothing to announce.
     announced: Option<Duration>,
     file: Option<(PathBuf, File)>,
-    /// Distinguishes the files of different jobs in the same process.
+    /// Distinguishes the files of jobs that run at the same time in the same process.
     number: usize,
 }
 

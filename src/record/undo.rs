@@ -17,8 +17,9 @@ use crate::plan::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 
 /// The folder of the undo history in the state directory.
 ///
-/// Each drone has a subfolder, named after its DFU serial number and its port, because chips of the same batch may
-/// share a DFU serial number. File names start with a time stamp, and the newest file describes the last change:
+/// Each drone has a subfolder for each port on which it was flashed, named after its DFU serial number and the port,
+/// because chips of the same batch may share a DFU serial number. File names start with a time stamp, and the newest
+/// files describe the last change:
 ///
 /// - `TIME-ADDRESS-CRC.bin`: a copy of the overwritten content
 /// - `TIME-none-REASON.mark`: the reason why there is no copy
@@ -28,7 +29,7 @@ use crate::plan::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 /// If the drone's full serial number is known, the number is the fourth field of each name, so that cfdfu finds the
 /// drone's files on any port.
 const UNDO: &str = "undo";
-/// Number of copies to keep for each drone.
+/// Number of copies to keep in each subfolder. The same limit applies to the files with each other extension.
 const COPIES: usize = 5;
 /// Maximum number of bytes to read from a copy: the size of the flash plus one, so that an oversized file is detected.
 const COPY_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64 + 1;
@@ -212,7 +213,7 @@ impl StateDir {
         Ok(files)
     }
 
-    /// Saves a copy, and removes the drone's oldest copies if there are more than [`COPIES`].
+    /// Saves a copy, and removes the folder's oldest copies if there are more than [`COPIES`].
     fn save_copy(
         &self,
         folder: &Path,
@@ -330,7 +331,8 @@ fn read_history(files: &[PathBuf]) -> History {
 }
 
 /// Reads which pieces the last change wrote. Returns an empty list if the end of that change was not recorded, because
-/// the newest file is then a copy. Returns `None` if the `wrote` file cannot be read.
+/// the newest file is then a copy, or the reason why there is no copy. Returns `None` if the `wrote` file cannot be
+/// read.
 fn read_wrote(files: &[PathBuf]) -> Option<Vec<Piece>> {
     let newest = files.iter().rev().find(|path| !is_mark(path)).filter(|path| is_wrote(path));
     let Some(newest) = newest else { return Some(Vec::new()) };
@@ -579,7 +581,7 @@ mod tests {
         }
         for byte in 1..=3 {
             flashed_over(&record, &at("1-1", "A1"), &copy(byte));
-            assert_eq!(target(&record, &at("1-1", "A1")), Ok(byte), "copies may have the same time");
+            assert_eq!(target(&record, &at("1-1", "A1")), Ok(byte), "saved in the same second");
         }
         // Failing to remove an old copy is not an error, and no temporary file remains.
         fs::create_dir(folder.join("0000000000-08004000-00000000.bin")).unwrap();

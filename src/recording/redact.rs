@@ -20,7 +20,7 @@ const SERIAL_INDEX: usize = 16;
 const DNLOAD: (u8, u8) = (0x21, 1);
 const UPLOAD: (u8, u8) = (0xA1, 2);
 const SET_ADDRESS: u8 = 0x21;
-/// A read from an address in this range may return the chip's unique ID, 12 bytes at 0x1FFF7A10 (RM0090 §39.1).
+/// A read that overlaps this range may return the chip's unique ID, 12 bytes at 0x1FFF7A10 (RM0090 §39.1).
 const UNIQUE_ID: std::ops::Range<u32> = 0x1FFF_7A00..0x1FFF_7A20;
 
 #[derive(Default)]

@@ -11,7 +11,7 @@ const LINES_MAX: usize = 6000;
 
 #[derive(Default)]
 pub struct Tape {
-    /// Replaces serial numbers in every line; `None` if the recording is not redacted.
+    /// Redacts every line; `None` if the recording is not redacted.
     redactor: Option<Redactor>,
     file: Option<Box<dyn Write + Send>>,
     memory: Option<RecentLines>,

@@ -68,7 +68,7 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
              accept the new file."
                 .to_owned()
         }
-        E::NotKept { .. } => format!("Run the command without --offline or --from when you are online. {VIA_FOLDER}"),
+        E::NotKept { .. } => format!("When you are online, run the command without --offline, --from, or a source in the settings. {VIA_FOLDER}"),
         E::Disk { .. } => "Check the free space and the permissions of the folder.".to_owned(),
         E::Stopped => "Run the command again. The download continues where it stopped.".to_owned(),
     };

@@ -1,5 +1,5 @@
 //! USB descriptors of the simulated devices: the boot ROM (from AN3156 and listings of real boards), the firmware's
-//! composite device, and other devices that may be plugged in next to a Crazyflie.
+//! composite device, and other devices that may be plugged in instead of a Crazyflie or next to it.
 
 use super::rom::RomAnswer;
 use crate::usb::Setup;

@@ -1,5 +1,5 @@
 //! Programs for the simulated drone. These synthetic images imitate the vector table, the start-up code and the strings
-//! of real images. Instead of other code, they contain a checksum, so that the simulator can distinguish a complete
+//! of real images. In place of other code, they contain noise. A checksum lets the simulator distinguish a complete
 //! image from an incomplete one.
 //!
 //! Real firmware is licensed under the GPL. These images do not contain any part of real firmware.
@@ -13,7 +13,7 @@ const CRC_AT: usize = LEN_AT + 4;
 const TEXT_AT: usize = CRC_AT + 4;
 /// The offset of the code, after the text. The reset vector points to this offset.
 const CODE_AT: usize = 0x800;
-/// The copy loop of ST's start-up code, in halfwords; the literals of its three `ldr` instructions are at
+/// The copy loop of ST's start-up code, in halfwords. Three of its instructions load literals from the pool at
 /// [`POOL_AT`].
 const COPY: [u16; 11] =
     [0x2100, 0xE003, 0x4B00, 0x585B, 0x5043, 0x3104, 0x4800, 0x4B00, 0x1842, 0x429A, 0xD3F6];
@@ -107,7 +107,7 @@ fn start_up(base: u32, len: usize) -> Vec<u8> {
     code.into_iter().flat_map(u16::to_le_bytes).chain(pool.into_iter().flat_map(u32::to_le_bytes)).collect()
 }
 
-/// Returns non-repeating bytes without 0xFF, in place of code. Each seed gives different bytes.
+/// Returns pseudo-random bytes without 0xFF, in place of code. Each seed gives different bytes.
 fn noise(len: usize, seed: u32) -> Vec<u8> {
     let mut state = 0x9E37_79B9 ^ seed;
     let mut next = || {
@@ -126,8 +126,8 @@ pub(crate) fn parse_vectors(bytes: &[u8]) -> Option<(u32, u32)> {
     (stack > 0x2000_0000 && stack <= 0x2002_0000 && start & 1 == 1).then_some((stack, start))
 }
 
-/// Returns the text after `mark` in the program at `address`, without the NUL that ends it. The text is empty if `mark`
-/// is not found.
+/// Returns up to 60 bytes of the text after `mark` in the program at `address`, without the NUL that ends it. Returns
+/// no bytes if `mark` is not found.
 pub(crate) fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
     let from = address.saturating_sub(0x0800_0000) as usize;
     let program = flash.get(from..).unwrap_or_default();
@@ -136,8 +136,8 @@ pub(crate) fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
     text.iter().copied().take_while(|&byte| byte != 0).take(60).collect()
 }
 
-/// Whether the program at `address` would run on `board`: its vectors are valid and point to code, its checksum is
-/// correct if this module made the program, and its text lists the board.
+/// Returns whether the program at `address` would run on `board`: its initial stack pointer is valid, its reset vector
+/// points to code, its checksum is correct if this module made the program, and its text lists the board.
 pub(crate) fn can_run(flash: &[u8], address: u32, board: &str) -> bool {
     let Some(image) = address.checked_sub(0x0800_0000).and_then(|from| flash.get(from as usize..)) else {
         return false;

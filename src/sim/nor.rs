@@ -1,6 +1,6 @@
 //! The flash memory of the STM32F405. Erasing sets all bits, programming only clears bits, and both operations take
-//! time. A write-protected sector cannot be programmed, and reports no error (AN3156 §5.1 note 2); the ROM does not
-//! erase it.
+//! time. A write-protected sector cannot be programmed, and reports no error (AN3156 §5.1 note 2); the ROM's sector
+//! erase skips it.
 
 use std::time::Duration;
 

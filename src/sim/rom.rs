@@ -55,7 +55,7 @@ pub struct Memory {
     /// 1 MiB of flash.
     pub flash: Nor,
     /// The 16 option bytes. Byte 1 is the read protection, and bit n of bytes 8 and 9 is 0 if sector n is
-    /// write-protected (RM0090 §3.9).
+    /// write-protected (RM0090 §3.7).
     pub options: [u8; 16],
     /// 512 bytes that can be programmed once, followed by 16 lock bytes.
     pub otp: [u8; 528],
@@ -63,8 +63,8 @@ pub struct Memory {
     pub rom_version: u8,
 }
 
-/// The factory settings: each byte or halfword is followed by its complement, and the whole block is stored twice. The
-/// layout is taken from an STM32F413 and adapted to the 12 sectors of the F405.
+/// The factory settings: each halfword is followed by its complement, and each such pair is stored twice. The layout is
+/// taken from an STM32F413 and adapted to the 12 sectors of the F405.
 const FACTORY_OPTIONS: [u8; 16] =
     [0xEF, 0xAA, 0x10, 0x55, 0xEF, 0xAA, 0x10, 0x55, 0xFF, 0x0F, 0x00, 0xF0, 0xFF, 0x0F, 0x00, 0xF0];
 
@@ -98,7 +98,8 @@ impl Memory {
             .or_else(|| window(SYSTEM_MEMORY, &self.system_memory()))
     }
 
-    /// Sets the initial contents of a memory. Bytes outside the simulated memories are ignored.
+    /// Sets the initial contents of a memory. If the bytes are not all in one simulated memory, they are ignored. Of
+    /// the system memory, only the ROM version is kept.
     pub(crate) fn set_initial(&mut self, address: u32, bytes: &[u8]) {
         let set = |start: u32, memory: &mut [u8]| {
             let from = address.checked_sub(start).and_then(|from| usize::try_from(from).ok())?;
@@ -190,7 +191,7 @@ pub(crate) struct Rom {
     busy: Option<Busy>,
     /// How the ROM reacts to a change of the programming width.
     pub switch: Switch,
-    /// Whether read protection is reported when bytes are read instead of when the pointer is set.
+    /// Whether read protection is reported when bytes are read or written, not when the pointer is set.
     pub late_refusal: bool,
     /// Whether requests stall while an operation is in progress, instead of waiting until the operation is done.
     pub stalls_while_busy: bool,

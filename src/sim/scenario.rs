@@ -201,7 +201,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "radio-old",
-        description: "running; its radio chip's firmware is too old for releases from 2024.2 on",
+        description: "running; its radio chip is too old for releases from 2024.2 on",
         drones: |now| started_with(now, Traits { radio_chip: "2023.11", ..Traits::default() }),
     },
     Scenario {

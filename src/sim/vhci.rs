@@ -80,12 +80,12 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&
     Ok(())
 }
 
-/// Attaches one end of the socket pair to the wanted port of the controller if that port is free, or otherwise to the
-/// next free port. Uses only full- and high-speed ports. Returns the port.
+/// Attaches one end of the socket pair to the wanted port if that port is free, or otherwise to the next free port.
+/// Uses only USB 2.0 ports. Returns the port.
 fn attach(socket: &UnixStream, enumeration: u8, wanted: u32) -> io::Result<u32> {
     let mut last = io::Error::other("no free port on vhci_hcd");
     let mut free: Vec<u32> = ports()?.into_iter().filter(|(_, free)| *free).map(|(port, _)| port).collect();
-    // Try the ports after the wanted port first, so that drones that start together do not compete.
+    // Start with the wanted port and the ports after it, so that drones that start together do not compete.
     free.sort_by_key(|port| (*port < wanted, *port));
     for port in free {
         let devid = 1 << 16 | (u32::from(enumeration) + 1);
@@ -99,7 +99,7 @@ fn attach(socket: &UnixStream, enumeration: u8, wanted: u32) -> io::Result<u32> 
     Err(last)
 }
 
-/// Returns the full- and high-speed ports of all controllers, and whether each port is free.
+/// Returns the USB 2.0 ports of all controllers, and whether each port is free.
 fn ports() -> io::Result<Vec<(u32, bool)>> {
     let mut status = fs::read_to_string(format!("{CONTROLLER}/status"))?;
     // The status files of additional controllers continue the port numbers.
@@ -208,7 +208,7 @@ impl VirtualDevice {
     }
 
     fn execute(&self, requests: &Receiver<Urb>, line: &UrbLine) {
-        // The open requests, which wait for packets from the CRTP link.
+        // The read requests that are waiting for packets from the CRTP link.
         let mut readers = VecDeque::new();
         for urb in requests {
             match (urb.endpoint, urb.is_in) {
@@ -247,7 +247,8 @@ impl VirtualDevice {
             Ok(_) => line.answer(urb, 0, urb.data.len(), &[]),
             Err(TransferError::Stall) => line.answer(urb, EPIPE, 0, &[]),
             Err(TransferError::Io) => line.answer(urb, EPROTO, 0, &[]),
-            // Do not answer: the device is changing its mode, and the socket will be closed.
+            // Do not answer: either the device has left the bus, and the socket will be closed, or the device hangs,
+            // and the host will give up.
             Err(_) => {}
         }
     }

@@ -14,14 +14,14 @@ use crate::report::ProblemKind;
 const ROWS: usize = 500;
 /// Maximum number of directory entries to examine.
 const ENTRIES: usize = 20_000;
-/// Maximum number of bytes to read to recognise files. Any further files are listed without their content.
+/// Maximum number of bytes to read to recognise files. A file that would exceed it is listed without its content.
 const RECOGNISED: u64 = 32 * 1024 * 1024;
 /// The extensions of image files.
 const EXTENSIONS: [&str; 5] = ["bin", "dfu", "hex", "elf", "zip"];
 
-/// Returns recent images that still exist, then the folder's image files, then its subfolders by name. Of the folder's
-/// files, those that can be flashed precede the others, and both groups are sorted newest first. The error is the
-/// system's message if the folder cannot be read.
+/// Returns recent images from other folders that still exist, then the folder's image files, then its subfolders by
+/// name. Of the folder's files, those that cannot be flashed follow the others, and both groups are sorted newest
+/// first. The error is the system's message if the folder cannot be read.
 pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, String> {
     let mut budget = RECOGNISED;
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_seconds());
@@ -48,7 +48,7 @@ pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, Stri
     let files = files.into_iter().take(ROWS);
     let mut files: Vec<Entry> =
         files.map(|(path, metadata)| file_entry(path, &metadata, now, &mut budget)).collect();
-    // The newest file that can be flashed comes first, because Enter selects it.
+    // Without recent images, Enter chooses the first of these files, so move those that cannot be flashed to the end.
     files.sort_by_key(|entry| matches!(entry.kind, EntryKind::File(_, Usable::No)));
     entries.extend(files);
     let folder_entry = |path| Entry { path, kind: EntryKind::Folder, size: 0, age: None };

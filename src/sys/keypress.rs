@@ -1,5 +1,5 @@
-//! Waits for a key press in the terminal, without requiring Enter. Works only on Unix: on other systems, only Ctrl-C
-//! ends a command that waits for a key.
+//! Waits for a key press in the terminal, without requiring Enter. Works only on Unix: on other systems, Ctrl-C is the
+//! only key that ends a command.
 
 /// The thread that waits for a key, and the previous terminal settings. Dropping this value stops the thread and
 /// restores the settings.

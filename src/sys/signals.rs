@@ -13,8 +13,8 @@ pub(crate) enum Signal {
     HangUp,
 }
 
-/// A handle to the thread that handles the signals. Until [`Signals::stop`] is called, the signals do not end the
-/// process.
+/// A handle to the thread that handles the signals. After [`Signals::listen`], the signals no longer end the process,
+/// not even after [`Signals::stop`]: signal-hook does not restore the default action, so the process then ignores them.
 pub(crate) struct Signals {
     #[cfg(unix)]
     handle: signal_hook::iterator::Handle,

@@ -1,5 +1,5 @@
-//! Saves a bug report: versions, device, image, plan, log, and the screen as text. The report and the recording of the
-//! latest USB transfers are two files in the state directory. cfdfu does not send them anywhere.
+//! Saves a bug report: the version, the devices, the images, the plan, the log, and the screen as text. The report and
+//! the recording of the latest USB transfers are two files in the state directory. cfdfu does not send them anywhere.
 
 use std::fmt::Write as _;
 use std::io;

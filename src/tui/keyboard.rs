@@ -9,7 +9,8 @@ use crate::app::Msg;
 use crate::app::keys::Key;
 use crate::tui::background::{Answer, KeyOrigin};
 
-/// Starts a thread that sends key presses, pasted text and size changes until the terminal or the receiver is gone.
+/// Starts a thread that sends key presses, pasted text, size changes and the terminal's background until the terminal
+/// or the receiver is gone.
 pub(super) fn listen(messages: Sender<Msg>) {
     thread::spawn(move || {
         let mut answer = Answer::default();

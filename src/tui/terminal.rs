@@ -1,5 +1,5 @@
-//! Sets up and restores the terminal. Raw mode and the alternate screen are restored exactly once on every exit path,
-//! and each frame is one write. A lost terminal neither stops a flash nor causes a busy loop.
+//! Sets up and restores the terminal. The original state is restored exactly once on every exit path, and a frame of
+//! usual size is sent in one write. A lost terminal neither stops a flash nor causes a busy loop.
 
 use std::io::{self, BufWriter, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,8 @@ use ratatui::backend::{Backend, ClearType, CrosstermBackend};
 use ratatui::layout::Rect;
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 
-/// The size of the output buffer, which holds a whole frame: a frame that is sent in several writes flickers.
+/// The size of the output buffer, which holds a whole frame of usual size: a frame that is sent in several writes
+/// flickers.
 const FRAME_BYTES: usize = 64 * 1024;
 /// The size assumed for a console that does not report its size.
 const DEFAULT: (u16, u16) = (80, 24);
@@ -126,7 +127,7 @@ pub(super) fn copy(text: &str) {
     }
 }
 
-/// Replaces the standard streams of a terminal that has hung up. Input becomes an empty pipe, on which the keyboard
+/// Replaces the standard streams, because the terminal may be gone. Input becomes an empty pipe, on which the keyboard
 /// thread blocks instead of looping on errors. Output goes to `/dev/null`.
 #[cfg(unix)]
 fn replace_standard_streams() {

@@ -28,7 +28,7 @@ pub(super) const COLUMNS: u16 = 78;
 const BAR: usize = 8;
 /// What the plan shows for a device that may not be a Crazyflie.
 const NO_EVIDENCE: &str = "cfdfu flashes this device only if it finds evidence that it is a Crazyflie. To flash it \
-    anyway, wait until the batch is done with it, then press Enter on its row, then t.";
+    anyway, wait until the batch has ended, then press Enter on its row, then t.";
 
 /// Draws the batch screen. `with_log` adds the log below the table, for a screen on which the log has no column of its
 /// own.
@@ -342,7 +342,7 @@ pub(super) fn counts(view: &BatchView) -> String {
         let all = report::count(view.fleet.rows.len() as u64, "drone");
         let shared = view.fleet.most_on_one_hub();
         return match times_on_one_wire(shared) {
-            Some(times) => format!("{all}. {shared} share a hub and take {times:.1} times as long as one."),
+            Some(times) => format!("{all}. {shared} share a hub: {times:.1} times as long as one."),
             None => format!("{all}, all at full speed."),
         };
     }

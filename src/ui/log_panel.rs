@@ -14,8 +14,8 @@ use crate::app::log::{self, Log};
 use crate::app::{App, ConsoleView};
 use crate::job::{Device, Level};
 
-/// Draws as many lines as fit, ending with the selected line. With `marked` (in the overlay), highlights that line and
-/// also shows the lines at detail level.
+/// Draws as many lines as fit, ending with the selected line, or with a later line if too few lines precede it. With
+/// `marked` (in the overlay), highlights the selected line and also shows the lines at detail level.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, marked: bool) {
     draw_log(frame, area, app.log_on_screen(), panel(theme, "Log"), theme, marked);
 }

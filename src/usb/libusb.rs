@@ -1,7 +1,7 @@
 //! The real bus. This is the only file that uses `rusb`.
 //!
-//! [`Libusb`] creates its own libusb context because the global context panics on a kernel without USB. libusb's own
-//! messages are never printed.
+//! [`Libusb`] creates its own libusb context because the global context panics on a kernel without USB. libusb prints
+//! its own messages only if the user sets `LIBUSB_DEBUG`.
 
 use std::fs::File;
 use std::io::Read;

@@ -25,7 +25,8 @@ const SWITCH_AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs
 /// The time limit of a job that only the user ends: ten years.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// Posts each console line as [`Event::Console`], for up to `limit`. Stopping the job is not an error.
+/// Posts each console line as [`Event::Console`], for up to `limit`. Once the console is open, stopping the job is not
+/// an error.
 pub(super) fn console(ctx: &mut Ctx<'_>, job: &Job, limit: Option<Duration>) -> Result<Outcome, Stop> {
     let mut device = find::find_device(ctx, job)?;
     if device.mode == Mode::Dfu {
@@ -60,7 +61,7 @@ fn listen(
     end: Duration,
 ) -> Result<(), TransferError> {
     let opened = ctx.clock.now();
-    // The firmware may switch the link back to the radio while it starts.
+    // The firmware may switch the link back to the radio while it is starting.
     let mut switches = SWITCH_AGAIN.into_iter().peekable();
     while ctx.check_cancelled().is_ok() && ctx.clock.now() < end {
         let lines = link.listen(LISTEN_TIME)?;

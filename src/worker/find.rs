@@ -72,8 +72,8 @@ pub(super) struct InDfu {
 /// Waits for the device that the job selects, puts it into DFU mode and opens it.
 pub(super) fn open_in_dfu(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     let device = find_device(ctx, job)?;
-    // Only a running drone reports its full serial number. If that number is known, an earlier job saw the drone
-    // running.
+    // Only a running drone reports its full serial number. If that number is known, an earlier job or scan saw the
+    // drone running.
     let known = job.serial.as_deref().and_then(crazyflie::dfu_serial).is_some();
     ctx.run_state = match device.mode {
         Mode::Firmware => RunState::Running,
@@ -120,8 +120,8 @@ pub(super) fn open_in_dfu(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     Ok(InDfu { device, transport, by_hand, health })
 }
 
-/// Selects the one device that matches the job's selector. For a job that follows an earlier one, the serial number
-/// must also match.
+/// Selects the one device that matches the job's selector. If the job is for a particular drone, the serial number must
+/// also match.
 fn select_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Result<Device, FailureKind>, Stop> {
     let device = choose_while(ctx.bus, &job.device, &mut || ctx.check_cancelled().is_ok());
     ctx.check_cancelled()?;

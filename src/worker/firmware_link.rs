@@ -33,8 +33,8 @@ pub(super) struct FirmwareLink {
 /// Why the link was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unopened {
-    /// A different device is plugged in now, another program such as cfclient uses the link, or access is denied. The
-    /// link must not be switched.
+    /// The device was unplugged or replaced, another program such as cfclient is using the link, or access is denied.
+    /// The link must not be switched.
     Unavailable,
     /// The device is on the bus but does not answer.
     Silent,
@@ -107,7 +107,7 @@ impl FirmwareLink {
     }
 
     /// Switches the firmware's link to USB. Firmware that is starting switches the link back to the radio (`comm.c`),
-    /// so callers repeat the switch until the firmware answers.
+    /// so the switch may have to be repeated.
     pub(super) fn switch_to_usb(&mut self) -> Result<(), TransferError> {
         self.transport.control_out(LINK_TO_USB, &[], PACKET).map(drop)
     }

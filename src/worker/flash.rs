@@ -1,7 +1,7 @@
 //! The flash job: carries out the plan in order and verifies every change.
 //!
-//! `ctx.drone` is updated before each change, so it always holds the state that the drone would be in if the job ended
-//! at that moment.
+//! `ctx.drone` is updated before each change, so once this job has changed something, it always holds the state that
+//! the drone would be in if the job ended at that moment.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -116,8 +116,8 @@ fn runs_other(ctx: &Ctx<'_>, restarted: &Restarted, task: &FlashTask) -> bool {
     }
 }
 
-/// Refuses a board that the image does not support: the firmware would halt at once, and the drone would look dead. If
-/// the board could not be read, the result depends on [`FlashTask::mismatch`].
+/// Refuses a board that the image does not support, unless the user allows it: the firmware would halt at once, and the
+/// drone would look dead. If the board could not be read, the result depends on [`FlashTask::mismatch`].
 fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) -> Result<BoardCheck, Stop> {
     let named = |code: &String| Board::named(code).to_string();
     let boards = || task.boards.iter().map(named).collect();
@@ -272,7 +272,8 @@ impl Flashing<'_> {
         Ok(Outcome::Flashed)
     }
 
-    /// Warns if the bootloader is missing, because without it no firmware starts when the drone is switched on.
+    /// Returns the contents of the bootloader's sector, unless the job writes that sector. Warns if the bootloader is
+    /// missing, because without it no firmware starts when the drone is switched on.
     fn check_loader(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Loader>, Stop> {
         let head = Span::new(LOADER_BASE, 8).filter(|head| self.session.map().covers(*head));
         let Some(head) = head.filter(|_| self.plan.purpose() == Purpose::Flash) else { return Ok(None) };
@@ -464,8 +465,8 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// If the protection is unknown, checks that the erase took effect. The sector that a program needs to start is
-    /// erased first, so a protected chip is detected before anything is lost.
+    /// If the protection is unknown, checks in the sector's first block that the erase took effect. The sector that a
+    /// program needs to start is erased first, so if that sector is protected, nothing is lost.
     fn require_erased(&mut self, ctx: &mut Ctx<'_>, sector: &Sector, before: DroneState) -> Result<(), Stop> {
         let Some(block) = sector.span.blocks(self.session.block()).next() else { return Ok(()) };
         if self.protection == ProtectionCheck::Passed {
@@ -621,7 +622,7 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// Reports a sector as verified once its last block is verified.
+    /// Reports a sector as verified once the last block of a span in the sector is verified.
     fn post_verified(&self, ctx: &Ctx<'_>, block: Span, end: u64) {
         if let Some(sector) = self.sector_at(block.start())
             && (block.end() == end || block.end() == sector.span.end())
@@ -640,7 +641,7 @@ impl Flashing<'_> {
         if address < FIRMWARE_BASE && address >= LOADER_BASE {
             ctx.drone = DroneState::WithoutLoader;
         } else if ctx.drone == DroneState::Untouched && self.task.left == DroneState::WithoutLoader {
-            // An earlier attempt erased the bootloader, and this job writes it last.
+            // An earlier attempt erased the bootloader, and this job has not written it yet.
             ctx.drone = DroneState::WithoutLoader;
         } else if ctx.drone == DroneState::Untouched {
             let starts_firmware = self.sector_at(FIRMWARE_BASE).is_some();

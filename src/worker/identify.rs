@@ -15,7 +15,7 @@ use crate::job::{DeviceInfo, Event, FailureKind, Identity, Job, Outcome, Phase};
 /// How long a running drone may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// Identifies the selected device as a background job: see [`Ctx::quiet`].
+/// Identifies the selected device as a quiet job, which yields to any other job: see [`Ctx::quiet`].
 pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
     ctx.quiet = true;
     let device = find::find_device(ctx, job)?;

@@ -26,8 +26,9 @@ pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>,
     Ok(opened.map_err(|error| FailureKind::cannot_open(device.id, error))?)
 }
 
-/// Fails unless `device` is the drone with this serial number. A missing serial number does not match. A read-protected
-/// chip hides its serial number and passes this check, but is refused later because of the protection.
+/// Fails unless `device` is the drone with this serial number. A missing serial number does not match. Two kinds of
+/// device pass this check regardless of their serial number: a device that cannot be opened, and a read-protected chip,
+/// which hides its serial number, but which no job can read or write.
 pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), FailureKind> {
     let shown = &device.strings.serial;
     // The serial number of a device that cannot be opened is unknown. The job will report the open error instead.
@@ -39,7 +40,8 @@ pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), Fa
 }
 
 /// Inspects a device repeatedly until it can be opened, for at most [`UDEV`]. A new device may not answer at first, and
-/// udev sets the device's permissions a moment after the device appears.
+/// udev sets the device's permissions a moment after the device appears. Does not wait for a device that another
+/// program is using.
 pub(super) fn wait_for_permission(ctx: &mut Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
     let start = ctx.clock.now();
     while device.open_error.is_some_and(|error| error != TransferError::Busy)

@@ -63,7 +63,7 @@ fn into_differs(stop: Stop) -> Stop {
     }
 }
 
-/// Opens the device, calls `read`, and returns the drone to the mode in which it was found.
+/// Opens the device and calls `read`. Afterwards, restarts the drone if this job brought it into DFU mode.
 fn with_session(
     ctx: &mut Ctx<'_>,
     job: &Job,

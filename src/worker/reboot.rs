@@ -17,8 +17,8 @@ use crate::usb::{TransferError, descriptor};
 
 /// Time limit for the request to enter DFU mode. The firmware resets at once and does not answer.
 const ENTER_LIMIT: Duration = Duration::from_secs(1);
-/// Time limit from the request until 0483:df11 appears. The drone usually needs less than one second, but more if a
-/// virtual machine takes over the device.
+/// Time limit from the restart until 0483:df11 appears, unless the job's wait time is longer. The drone usually needs
+/// less than one second, but more if a virtual machine takes over the device.
 const DFU_APPEARS: Duration = Duration::from_secs(10);
 /// How many times cfdfu asks a drone to enter DFU mode.
 ///
@@ -37,7 +37,7 @@ const APPEARS: Duration = Duration::from_secs(10);
 /// The result of one attempt to enter DFU mode.
 enum Entered {
     Dfu(Device),
-    /// The firmware started again instead.
+    /// The firmware started again instead, or the request was lost.
     Missed(Device),
 }
 
@@ -63,7 +63,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         }
         let requested = ctx.clock.now();
         let answer = transport.control_out(crazyflie::ENTER_DFU, &[], ENTER_LIMIT);
-        // The firmware stops now, even if the wait below is cancelled.
+        // Assume that the firmware stops now, even if the wait below is cancelled.
         ctx.run_state = RunState::Stopped;
         drop(transport);
         if answer.is_ok() {
@@ -147,7 +147,7 @@ enum Started {
     Running(Device),
     /// The drone is back in DFU mode. After manual entry, the radio chip makes every reset end in DFU mode.
     InDfu,
-    /// The drone did not appear on USB.
+    /// The drone did not appear on USB, or a different drone is on its port.
     Missing,
 }
 
@@ -243,7 +243,7 @@ fn find_blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address>
     })
 }
 
-/// Returns whether an open error persists once the device has settled. Other errors may be due to a device that is
+/// Returns whether an open error may persist once the device has settled. Other errors may be due to a device that is
 /// appearing or disappearing.
 fn persists(error: TransferError) -> bool {
     matches!(error, TransferError::Access | TransferError::Busy)

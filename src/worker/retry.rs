@@ -16,7 +16,7 @@ use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 ///
 /// Only idempotent operations are retried: GET_DESCRIPTOR, SET_INTERFACE, and the DFU operations of `worker::session`.
 /// A DFU request may move the device to another state, so it is not retried on its own: the whole operation is retried,
-/// after a recovery to dfuIDLE. All other control and bulk transfers are sent once.
+/// after a recovery to dfuIDLE. [`RetryingBus`] sends all other control and bulk transfers once.
 pub(super) const PAUSES: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(100)];
 

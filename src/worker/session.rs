@@ -26,7 +26,7 @@ const OPERATION: Duration = Duration::from_secs(45);
 const SILENCE: Duration = Duration::from_secs(6);
 /// The time limit for reading the names of all memories. Any names that remain are skipped.
 const NAMES: Duration = Duration::from_secs(5);
-/// The longest pause between two checks for a `Cancel`.
+/// The longest single sleep within a wait, so that [`Operation::TakeOver`] can check for a `Cancel` in between.
 const SLICE: Duration = Duration::from_secs(1);
 /// The virtual address that sets the programming width, and its values (AN2606, "Bootloader memory management",
 /// table 4).
@@ -57,7 +57,7 @@ pub(super) struct Session {
 pub(super) enum Programming {
     /// 8, the ROM's default.
     Bytes,
-    /// 32, according to the ROM. Only the time per block can confirm this width.
+    /// 32, according to the ROM or assumed. Only the time per block can confirm this width.
     Words,
 }
 
@@ -107,8 +107,8 @@ impl Session {
         Ok(session)
     }
 
-    /// Returns whether the time per block shows the device's own speed. This is not the case while
-    /// bwPollTimeout is obeyed.
+    /// Returns whether the time per block shows the device's own speed. This is not the case while bwPollTimeout is
+    /// obeyed.
     pub(super) fn is_timed(&self) -> bool {
         self.machine.is_eager()
     }
@@ -136,14 +136,14 @@ impl Session {
         }
     }
 
-    /// Returns the numbers of all alternate settings.
+    /// Returns the numbers of the alternate settings that describe a memory or whose names could not be read.
     pub(super) fn alternates(&self) -> Vec<u8> {
         let mut all: Vec<u8> = self.device.alternates.iter().map(|it| it.number).collect();
         all.extend(&self.device.unnamed);
         all
     }
 
-    /// Selects an alternate setting and returns the answer. Only a lost device ends the job.
+    /// Selects an alternate setting and returns the answer. A refusal does not end the job.
     pub(super) fn try_select(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -182,7 +182,7 @@ impl Session {
     /// If another program has claimed the interface, this method waits for up to [`HELD`]. The other program may be
     /// another cfdfu, which takes about a second to identify each drone that appears. Without the wait, a flash started
     /// just after the drone is plugged in would fail. A program that holds the device for longer than three seconds is
-    /// reported. A background identify does not wait.
+    /// reported. An identify job does not wait.
     fn claim(&mut self, ctx: &mut Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         ctx.log(LogEntry::SelectingAlternate(alternate));
         let started = ctx.clock.now();
@@ -228,7 +228,8 @@ impl Session {
     }
 
     /// Runs an operation to completion. If the device refuses the operation or an answer is lost, this method pauses,
-    /// brings the device back to dfuIDLE and retries the operation, at most three times ([`PAUSES`]).
+    /// brings the device back to dfuIDLE and retries the operation, at most three times ([`PAUSES`]), unless a retry
+    /// cannot help ([`is_retryable`]).
     ///
     /// Repeating a read, an erase or a write is harmless: a repeated write programs the same bits again. Retries are
     /// worthwhile because individual blocks fail at random: on an F411, at 2, 12 and 13 % of the image in three
@@ -377,7 +378,8 @@ impl Session {
         }
     }
 
-    /// Sets how many bits the chip programs at a time, by declaring its supply voltage to the ROM.
+    /// Sets how many bits the chip programs at a time, by declaring its supply voltage to the ROM. Does nothing on a
+    /// device without this switch.
     ///
     /// The ROM programs 8 bits at a time by default, because a low supply voltage allows no more. At 2.7 to 3.6 V, 32
     /// bits are allowed: programming is four times as fast, and an erase takes half as long (DS8626 table 40).
@@ -386,8 +388,8 @@ impl Session {
     ///
     /// The switch is documented only in AN2606, and no other host is known to use it, so no job depends on it. If the
     /// ROM refuses, programming stays at 8 bits. If the ROM accepts, and the value reads back correctly or cannot be
-    /// read, 32 bits are assumed, and the time per block shows whether this is true (`WidthCheck` in `flash`). Data
-    /// that was written at 32 bits and does not verify is rewritten at 8 bits.
+    /// read, or if the answer is lost, 32 bits are assumed, and the time per block shows whether this is true
+    /// (`WidthCheck` in `flash`). Data that was written at 32 bits and does not verify is rewritten at 8 bits.
     pub(super) fn set_width(&mut self, ctx: &mut Ctx<'_>, width: Width) -> Result<(), Stop> {
         if !self.quirks.width_switch {
             return Ok(());
@@ -544,7 +546,7 @@ fn classify_error(ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
 }
 
 /// Returns whether a retry may help. A retry cannot help if the ROM refused the operation itself (because of read
-/// protection or the address), if a time limit has passed, or if the device is lost.
+/// protection or the address), if the operation's time limit has passed, or if the device is lost or silent.
 fn is_retryable(error: DfuError) -> bool {
     match error {
         DfuError::Status(status) => !matches!(status, Status::VENDOR | Status::TARGET),

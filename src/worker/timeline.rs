@@ -11,7 +11,7 @@ use crate::job::LogEntry;
 pub(super) enum Part {
     /// From the start of the job until the device is found.
     Find,
-    /// From the request to enter DFU mode until the boot ROM appears on the bus.
+    /// If the drone is found running: from then until the boot ROM is open.
     Enter,
     /// Opening the device and bringing it to dfuIDLE.
     Open,
@@ -24,7 +24,7 @@ pub(super) enum Part {
     Verify,
     /// Reading in a job that writes nothing: a backup, a verification or an identification.
     Read,
-    /// From the leave request until the drone runs and has reported its version.
+    /// From the leave request until the end of the job, which includes watching the restarted drone.
     Restart,
 }
 

@@ -29,7 +29,7 @@ pub(super) fn trial(ctx: &mut Ctx<'_>, job: &Job, trial: Trial) -> Result<Outcom
     let answers = result.as_ref().err().is_none_or(Stop::still_answers);
     let leave = match trial {
         Trial::Restart(leave) => Some(leave),
-        // A drone that was found in DFU mode stays in DFU mode.
+        // A drone that entered DFU mode without this job stays in DFU mode.
         Trial::Read | Trial::Write => (!by_hand).then_some(Leave::Start),
     };
     match leave {
@@ -202,7 +202,7 @@ fn write_and_read(ctx: &mut Ctx<'_>, session: &mut Session, span: Span) -> Resul
     Ok(session.read(ctx, span)? == pattern(span))
 }
 
-/// Returns test data that contains every byte value, but no word twice.
+/// Returns test data. Each block of 2048 bytes contains every byte value, but no word twice.
 fn pattern(span: Span) -> Vec<u8> {
     let byte = |at: u32| (at.wrapping_mul(0x9E37_79B1) >> 24).to_le_bytes()[0];
     (span.start().0..).take(span.size()).map(byte).collect()

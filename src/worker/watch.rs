@@ -15,10 +15,10 @@ use crate::usb::{CRAZYFLIE, Found, ROM_DFU, TransferError};
 /// How long a drone must keep running after the verdict of its self-test to count as staying up.
 const AFTER_VERDICT: Duration = Duration::from_secs(1);
 /// How long a drone must keep running without a verdict, counted from the time at which it appeared. This is also the
-/// longest time that a drone is watched, unless it restarts by itself.
+/// longest time that a drone is watched, unless it restarts by itself or disappears.
 const STAYS: Duration = Duration::from_secs(3);
-/// The longest time that a drone is watched after it has restarted by itself. The firmware reports the cause only in
-/// its next self-test, about two seconds after the drone appears.
+/// The longest time that a drone is watched if it restarts by itself, counted from the time at which it first appeared.
+/// The firmware reports the cause only in its next self-test, about two seconds after the drone appears.
 const RESTARTED: Duration = Duration::from_secs(6);
 /// When to start searching for the self-test's parameter if the console has not reported a verdict. The parameter's
 /// value is read only at the end, because it is 0 until the self-test has passed.
@@ -43,7 +43,7 @@ struct Watch {
     /// The serial number of the drone, in either mode.
     serial: String,
     link: Option<FirmwareLink>,
-    /// When the drone appeared.
+    /// When the drone first appeared.
     seen: Duration,
     /// When the drone reported its version.
     version_seen: Option<Duration>,

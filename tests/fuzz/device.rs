@@ -1,5 +1,6 @@
 //! Fuzzes the host side against a faulty device: the input determines the result of each transfer with the simulated
-//! Crazyflie. Every job must end in time, and a verify must never succeed for an image that is not on the drone.
+//! Crazyflie. The job verifies an image that is not on the drone. The job must end in time, and must not succeed unless
+//! the image's bytes come from the input.
 #![no_main]
 
 use std::sync::{Arc, Mutex};
@@ -49,7 +50,7 @@ impl Input {
 
     fn bend_answer(&self) -> Intercept {
         match self.byte() {
-            // More or fewer bytes than the host expects, all from the input.
+            // Any number of bytes, all from the input.
             Some(230..) => {
                 let len = self.byte().unwrap_or(0);
                 Intercept::Answer((0..len).map(|_| self.byte().unwrap_or(0)).collect())
@@ -80,7 +81,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let bus = InterceptedUsb { bus, open };
     let worker = Worker::spawn(Arc::new(bus), clock.clone());
-    // None of this data is on the drone.
+    // This data is not on the drone.
     let segment = Segment { address: FIRMWARE_BASE, data: vec![0x5A; 4096] };
     worker.commands.send(Command::Run(Box::new(Job::new(Task::Verify(vec![segment]))))).unwrap();
     let outcome = worker.events.iter().find_map(|event| match event {

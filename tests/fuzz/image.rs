@@ -1,5 +1,5 @@
 //! Fuzzes the parsers of image files. Every file must be accepted or refused without a panic, and an image that
-//! is approved for a flash must never extend into sector 0.
+//! is approved for a flash must never extend into sector 0 or beyond the end of the flash.
 #![no_main]
 
 use cfdfu::flash::{FIRMWARE_BASE, FLASH_END};

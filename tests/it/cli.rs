@@ -1,5 +1,5 @@
-//! Runs the real binary in a temporary folder with piped input and output, for every test that needs neither a terminal
-//! nor a shell. Sets a timeout and returns the output as text or JSON.
+//! Runs the real binary in a temporary folder with piped input and output, for every test that needs no terminal, shell
+//! or signal. Sets a timeout and returns the output as text or JSON.
 
 use std::ffi::OsStr;
 use std::fs;

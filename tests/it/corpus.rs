@@ -128,7 +128,7 @@ fn dfu_of_other_tools(bin: &[u8]) -> Vec<(&'static str, Vec<u8>, usize)> {
         ("no name", build_changed_dfuse(one, |file| file[NAMED.start..NAME.end].fill(0)), 0),
         ("a name of 255 bytes", build_changed_dfuse(one, |file| file[NAME].fill(b'x')), 0),
         ("any device", append_suffix(dfuse_body(one), (0xFFFF, 0xFFFF), 0x011A), 0),
-        // dfuse-pack.py includes the suffix in the size; other tools write 0.
+        // dfuse-pack.py (since dfu-util 0.10) includes the suffix in the size; some tools write 0.
         ("size with suffix", build_changed_dfuse(one, |file| file[6] += 16), 0),
         ("size 0", build_changed_dfuse(one, |file| file[6..10].fill(0)), 0),
         ("any other size", build_changed_dfuse(one, |file| file[6] += 1), 1),
@@ -179,7 +179,7 @@ fn memory_maps_in_the_tests_of_other_tools_are_parsed() {
     assert_eq!(sectors("@Flash1   /0x08000000/2*001Ka,4*001Kg"), (6, span(0x0800_1400, 1024), true));
     assert_eq!(sectors("@Internal Flash  /0x08000000/128*001Kg"), (128, span(0x0801_FC00, 1024), true));
     assert_eq!(sectors("@Option Bytes  /0x1FFFF800/01*016Be"), (1, span(0x1FFF_F800, 16), false));
-    // AT32 chips report a size without a multiplier, which fwupd refuses.
+    // AT32 chips report a size without a multiplier, which fwupd accepts only from devices with a quirk.
     assert_eq!(sectors("@Internal Flash /0x08000000/12*001a"), (12, span(0x0800_000B, 1), false));
     // fwupd accepts these three zones, although the second covers the first.
     let overlapping = "@Flash2 /0xF000/4*100Ba/0xE000/3*8Kg/0x80000/2*24Kg";
@@ -363,7 +363,7 @@ fn malformed_others() -> Vec<Case> {
 /// A web page that a browser saved instead of the linked file.
 const PAGE: &str = "\r\n\t<!DOCTYPE html>\n<html lang=\"sv\"><title>Utgåvor</title></html>\n";
 
-/// Returns files that users mistake for an image. Each is refused with a message that identifies the kind of file.
+/// Returns files that users mistake for an image. Each is refused with a message that describes the contents.
 fn foreign() -> Vec<Case> {
     let bin = firmware("2026.04", LEN);
     let bolt = images::firmware("2026.04", &[("CB10", "Crazyflie Bolt")], LEN);
@@ -467,7 +467,7 @@ fn a_truncated_file_is_refused_and_a_padded_one_is_flashed() {
     assert_eq!((ran.code, &image["kind"], &image["complete"]), (0, &json!("firmware"), &Value::Null));
 }
 
-/// The file has the layout of a real linker's output, but is truncated before its last handler.
+/// The vectors point to a handler, as in a real linker's output, but the file is truncated before this handler.
 #[test]
 fn a_file_whose_vectors_point_past_its_end_is_refused() {
     let folder = Folder::new();

@@ -47,8 +47,8 @@ fn a_cable_that_works_loose_at_any_moment_is_reported_as_a_lost_drone() {
     }
 }
 
-/// Contacts bounce when a drone is plugged in again. If the connection drops a second time, at any transfer, the drone
-/// is still reported as lost, and the flash can be resumed again once the drone is back.
+/// Contacts bounce when a drone is plugged in again. If the connection drops a second time, at any of the first 60
+/// transfers, the drone is still reported as lost, and the flash can be resumed again once the drone is back.
 #[test]
 fn a_flash_whose_drone_is_lost_again_while_resuming_can_be_resumed_again() {
     let image = firmware("2026.08", LEN);
@@ -93,8 +93,8 @@ fn is_gone(failure: &Failure) -> bool {
     failure.is_lost() || matches!(failure.kind, FailureKind::NoDevice | FailureKind::NoMatch(_))
 }
 
-/// Runs a job `moments` times, and applies `action` at a later moment each time. Returns how many runs ended with a
-/// half-erased sector, and how many with an incomplete image.
+/// Runs a job `moments` times, and applies `action` at a later moment each time. Returns how many runs left the first
+/// sector of the firmware half erased, and how many ended without the whole image in flash.
 fn cut_everywhere(scenario: &str, moments: u32, action: fn(&mut SimDrone, Duration)) -> (u32, u32) {
     let image = firmware("2026.08", LEN);
     let job = || Job { device: Selector::At("1-1".parse().unwrap()), ..keep_in_dfu(flash_job(&image)) };
@@ -131,7 +131,9 @@ fn cut_everywhere(scenario: &str, moments: u32, action: fn(&mut SimDrone, Durati
             "at {moment:?}: the second run: {again:?}"
         );
     }
-    println!("{scenario}: {half_erased} with half a sector erased, {incomplete} of {moments} incomplete");
+    println!(
+        "{scenario}: {half_erased} with half a sector erased, {incomplete} of {moments} without the whole image"
+    );
     (half_erased, incomplete)
 }
 
@@ -174,7 +176,7 @@ impl Clock for PowerCutClock {
     }
 }
 
-/// The job is cancelled during a transfer, as in real use.
+/// Each run sends the cancel command at the end of a different transfer, before the worker continues.
 #[test]
 fn a_cancelled_job_stops_at_a_safe_point_and_can_be_run_again() {
     let image = firmware("2026.08", LEN);

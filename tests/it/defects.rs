@@ -184,7 +184,7 @@ fn flash_while_inaccessible(scenario: &str, until: Duration, error: TransferErro
     (world, run)
 }
 
-/// The job waits briefly until the drone can be opened. If that fails, the drone stays in DFU mode.
+/// The job waits briefly until the drone can be opened and claimed. If that fails, the drone stays in DFU mode.
 #[test]
 fn m1_a_drone_that_cannot_be_opened_is_reported_as_still_in_dfu_mode() {
     for error in [TransferError::Busy, TransferError::Access] {
@@ -284,7 +284,7 @@ fn m14_a_flash_continues_after_the_process_was_suspended_for_minutes() {
 // ---- M8: a command that a killed session sent but did not start
 
 /// An erase of the firmware's first sector is pending, and the next GETSTATUS would start the erase. A job that only
-/// reads must not send GETSTATUS.
+/// reads must abort the erase before it sends GETSTATUS.
 #[test]
 fn m8_a_job_that_only_reads_does_not_start_the_pending_erase_of_a_killed_session() {
     let erase = [0x41, 0x00, 0x40, 0x00, 0x08];

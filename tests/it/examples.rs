@@ -50,7 +50,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// The targets match those of the firmware's own Makefile.
+/// `flash_dfu` and `flash_dfu_manual` replace the targets of the same names in the firmware's own Makefile.
 #[test]
 fn every_target_of_the_makefile_flashes() {
     let (folder, path) = create_folder();

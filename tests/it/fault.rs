@@ -20,17 +20,17 @@ pub enum Fault {
     Timeout,
     /// The device acts on the transfer, but its answer is lost.
     LostAnswer,
-    /// Only half of the data is transferred.
+    /// A read returns only half of its data. A write does not reach the device, but half of it is reported as sent.
     Short,
     /// The next GETSTATUS reports this bStatus with dfuERROR, once.
     Status(u8),
-    /// GETSTATUS reports this bState, once.
+    /// The next GETSTATUS reports this bState, once.
     State(u8),
     /// From this transfer on, GETSTATUS always reports dfuDNBUSY.
     Busy,
 }
 
-/// A fault and the number of the transfer that it affects, counted from 0 across all devices.
+/// A fault and the number of the transfer at which it begins, counted from 0 across all devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Script {
     pub at: u64,

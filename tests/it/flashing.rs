@@ -68,7 +68,7 @@ fn a_change_in_the_last_sector_rewrites_only_the_first_and_last_sectors() {
     assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
 }
 
-/// Only a bootloader restore may change sector 0.
+/// Only a bootloader restore, or the undo of one, may change sector 0.
 #[test]
 fn a_flash_never_touches_the_bootloader() {
     for scenario in ["healthy", "dfu", "erased", "overwritten", "slow", "byte-mode"] {
@@ -154,7 +154,7 @@ fn a_block_takes_three_transfers_to_write_and_one_to_read() {
     let (few, many) = (count(0x1_C000 + 2048), count(0x1_C000 + 61 * 2048));
     assert_eq!(many - few, 60 * (3 + 1));
     // The usual firmware has 119 blocks; the job has at most 230 other transfers. Five of these read the version of the
-    // boot ROM before `leave`, six switch back to 8 bits for the first word, and about fifty read what the drone prints
+    // boot ROM before `leave`, six switch back to 8 bits for the first word, and about sixty read what the drone prints
     // when it starts.
     let usual = count(SEED_LEN);
     assert!(usual <= 119 * 4 + 230, "{usual} transfers");

@@ -206,7 +206,7 @@ fn every_drone_is_backed_up_to_its_own_file() {
     assert_eq!(ran.code, 73, "{}", ran.out);
 }
 
-/// After Enter, the station flashes each drone that is plugged in, and counts the finished drones.
+/// After Enter or with `--yes`, the station flashes each drone that is plugged in, and counts the finished drones.
 #[test]
 fn a_station_ends_after_the_given_number_of_drones() {
     let folder = Folder::with_image();
@@ -256,7 +256,7 @@ fn a_fault_on_one_drone_does_not_touch_the_others() {
             cases += 1;
         }
     }
-    println!("{cases} faults on the middle drone of three");
+    println!("{cases} runs, of which all but the first have a fault on the middle drone of three");
 }
 
 #[test]

@@ -16,7 +16,7 @@ const LOADER: &str = "bitcraze/crazyflie2-stm-bootloader";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerBehaviour {
     Good,
-    /// Answers with this status and these headers.
+    /// Answers with this status and these headers, except to requests for `/releases/latest`.
     Status(u16, &'static str),
     /// Closes the connection after this many bytes of the body.
     Cut(usize),
@@ -38,9 +38,9 @@ pub enum ServerBehaviour {
     OtherRange,
     /// Does not answer for 30 s.
     Silent,
-    /// Sends nothing more after this many bytes of the body.
+    /// Sends nothing more after this many bytes of the body, and closes the connection 30 s later.
     Stalls(usize),
-    /// Sends no file until this many downloads have begun.
+    /// Sends no file until this many downloads have begun or 10 s have passed.
     Together(usize),
 }
 
@@ -124,7 +124,7 @@ impl GitHub {
     }
 }
 
-/// Waits until this many files have been requested since the last call to `take_requests`.
+/// Waits, for at most 10 s, until this many files have been requested since the last call to `take_requests`.
 fn wait_for_downloads(state: &Mutex<State>, count: usize) {
     for _ in 0..500 {
         let state = state.lock().unwrap();
@@ -267,7 +267,7 @@ fn answer(
     }
 }
 
-/// Returns the list of releases, the most recently added release first.
+/// Returns the list of releases, the most recently added release first, followed by entries that cfdfu must ignore.
 fn list(state: &State, repo: &str) -> Vec<u8> {
     let mut tags: Vec<&String> = Vec::new();
     for (file_repo, tag, ..) in state.files.iter().rev() {
@@ -294,7 +294,7 @@ fn list(state: &State, repo: &str) -> Vec<u8> {
                 "prerelease": tag.ends_with("-rc"), "draft": false, "assets": files.map(asset).collect::<Vec<_>>()})
         })
         .collect();
-    // Entries that cfdfu must ignore: a draft, and a tag that would be a path outside the cache.
+    // cfdfu must ignore a draft, and a tag that would be a path outside the cache.
     releases.push(
         json!({"tag_name": "2099.01", "published_at": "2099-01-01T00:00:00Z", "draft": true, "assets": []}),
     );

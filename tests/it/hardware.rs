@@ -37,7 +37,7 @@ struct Claim {
 
 /// The published evidence for or against a claim.
 enum Verdict {
-    /// A log or a listing of an STM32F405 or F407 shows the behaviour, or a program that is in use relies on this
+    /// A log or a listing of an STM32F405 or F407 shows the behaviour, or a widely used program relies on this
     /// behaviour on such a chip.
     Confirmed(&'static str),
     /// Only a document describes the behaviour, or only a related chip shows it, or nothing is known.
@@ -783,7 +783,7 @@ fn read_both_serials() -> Vec<Line> {
     rig.lines()
 }
 
-/// Tries to read a read-protected chip.
+/// Tries to read a read-protected chip. With `late`, the chip refuses only the UPLOAD, so this function sends one.
 fn read_protected_flash(late: bool) -> Vec<Line> {
     let rig = Rig::changed("read-protected", |drone| drone.traits.late_refusal = late);
     rig.open(ROM_DFU).descriptors(&[3]);
@@ -843,7 +843,7 @@ fn write_full_block(rig: Rig, wide: bool) -> Vec<Line> {
     rig.lines()
 }
 
-/// Sends one request to enter DFU mode.
+/// Sends one request to enter DFU mode, and waits up to 20 s for the boot ROM.
 #[allow(clippy::needless_pass_by_value, reason = "the callers create the rig in place")]
 fn request_entry(rig: Rig) -> Vec<Line> {
     rig.request_dfu();
@@ -851,7 +851,7 @@ fn request_entry(rig: Rig) -> Vec<Line> {
     rig.lines()
 }
 
-/// Sends requests until the drone is in DFU mode.
+/// Sends requests until the drone is in DFU mode, but at most eight.
 fn request_until_entered() -> Vec<Line> {
     let rig = Rig::new("missed");
     for _ in 0..8 {
@@ -911,7 +911,7 @@ fn shown_by(claim: &Claim, drive: fn() -> Vec<Line>) -> Shown {
     (claim.show)(&drive()).unwrap_or_else(|| panic!("{}: the simulator does not show a value", claim.id))
 }
 
-/// Formats the values that the recordings show, each with the files that show the value.
+/// Formats the values that the recordings show, each with the first files that show the value.
 fn recorded(claim: &Claim, recordings: &[(String, Vec<Line>)]) -> String {
     const FILES_MAX: usize = 3;
     let mut values: Vec<(String, Vec<&str>)> = Vec::new();

@@ -44,7 +44,7 @@ fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
         ("bad-deck", Some(SelfTest::Failed(vec![Module::Deck])), false),
         ("bad-sensor", Some(SelfTest::Failed(vec![Module::Sensors])), false),
         ("bad-eeprom", Some(SelfTest::Failed(vec![Module::Settings])), false),
-        // The console no longer contains the verdict, so cfdfu reads it from a parameter.
+        // The console does not contain the verdict, so cfdfu reads it from a parameter.
         ("console-read", Some(SelfTest::Passed), true),
         ("console-floods", Some(SelfTest::Passed), true),
         ("radio-silent", Some(SelfTest::Passed), false),
@@ -76,8 +76,8 @@ fn link_is_back_on_radio(world: &World) -> bool {
     world.bus.with(0, |drone, _| drone.link_was_returned()).unwrap()
 }
 
-/// If a transfer fails while cfdfu watches the drone, the link must not stay switched to USB, and the verdict must not
-/// become wrong.
+/// If a transfer fails while cfdfu is watching the drone, the link must not stay switched to USB, and the verdict must
+/// not become wrong.
 #[test]
 fn the_link_is_switched_back_to_the_radio_after_any_fault() {
     for scenario in ["healthy", "bad-deck", "console-read"] {
@@ -92,7 +92,7 @@ fn the_link_is_switched_back_to_the_radio_after_any_fault() {
         let (expected, _, transfers) = flash(None);
         assert!(transfers > 150, "{transfers}");
         for fault in [Fault::Stall, Fault::Timeout, Fault::LostAnswer] {
-            // These transfers occur after the flash, while cfdfu watches the drone.
+            // These transfers occur after the flash, while cfdfu is watching the drone.
             for at in transfers - 60..transfers {
                 let (report, world, _) = flash(Some(Script { at, fault }));
                 assert_eq!(report.outcome, Outcome::Flashed, "{scenario}, {fault:?} at {at}");
@@ -302,7 +302,7 @@ fn a_drone_whose_verdict_is_missing_is_not_ready_to_fly() {
     };
     assert!(!report(true, None).flies());
     assert!(report(true, Some(SelfTest::Passed)).flies());
-    assert!(report(false, None).flies(), "another program uses the link to this drone");
+    assert!(report(false, None).flies(), "another program is using the link to this drone");
 }
 
 /// cfdfu sends only queries: it does not set any parameter, and the firmware still controls the LEDs.
@@ -315,8 +315,8 @@ fn watching_a_drone_changes_nothing_on_it() {
     }
 }
 
-/// The command line, JSON and the plain interface report the same problem for each drone. Without `--require-boot`, the
-/// exit status is 0, because the drone was flashed.
+/// The command line and JSON report the same problem for each drone, and the plain interface for one of them. Without
+/// `--require-boot`, the exit status is 0, because the drone was flashed.
 #[test]
 fn each_problem_is_reported_in_every_output() {
     let folder = Folder::with_image();

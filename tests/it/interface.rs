@@ -121,7 +121,7 @@ impl Interface {
         }
     }
 
-    /// The time that the simulated chip took to reach this event.
+    /// Returns the time that the simulated chip took to reach this event.
     fn work_time(&mut self, event: &Event) -> Duration {
         match event {
             Event::Log(_, LogEntry::Erased { took, .. }) => *took,

@@ -86,9 +86,9 @@ fn run_with_fault(drones: &[SimDrone], job: &Job, script: Option<Script>) -> (Si
     (bus, ran, faults.count())
 }
 
-/// Each of the three drones has its own wire, and every fault hits every transfer of the middle drone. The other two
-/// end with the same flash, the same events and the same report as without a fault, to the nanosecond on the simulated
-/// clock: the workers start together, and no worker may delay another.
+/// Each of the three drones has its own wire, and each fault hits each transfer of the middle drone in turn. The other
+/// two end with the same flash, the same events and the same report as without a fault, to the nanosecond on the
+/// simulated clock: the workers start together, and no worker may delay another.
 ///
 /// The drones are running at first, so every kind of transfer occurs: the request for DFU mode, the flash, the restart
 /// and the query for the version. The image is the smallest possible firmware, because a longer image only repeats the

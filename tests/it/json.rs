@@ -17,8 +17,8 @@ const SCHEMA: &str = include_str!("../../docs/json.schema.json");
 /// A command that runs with an address on which no server listens, so that its request fails.
 const UNREACHABLE: &str = "fetch 2025.01 --board cf2";
 
-/// Every command, with arguments that make it succeed and arguments that make it fail. `{}` is replaced with each
-/// scenario in turn.
+/// Every command except `simulate`, which needs root: with arguments that make it succeed, arguments that make it fail,
+/// or both. `{}` is replaced with each scenario in turn.
 const LINES: &[&str] = &[
     "flash cf2.bin --demo={}",
     "identify --demo={}",

@@ -1,5 +1,5 @@
-//! The fuzz targets are a package with a lock file of their own. It must follow the main one: a version that only the
-//! fuzz targets use is not the version that users run, and a missing dependency fails every `cargo --locked`.
+//! Compares the lock file of the fuzz targets, which are a separate package, with that of the program. A version that
+//! only the fuzz targets use is not the version that users run, and if a dependency is missing, `cargo --locked` fails.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ fn text<'a>(package: &'a Table, key: &str) -> &'a str {
 }
 
 #[test]
-fn the_fuzz_targets_lock_the_same_packages_as_the_program() {
+fn the_fuzz_targets_lock_the_same_versions_as_the_program() {
     let shipped = packages("Cargo.lock");
     let fuzzed = packages("tests/fuzz/Cargo.lock");
     for package in &fuzzed {

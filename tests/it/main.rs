@@ -12,7 +12,7 @@
 //!   real chips
 //! - `real_chips`: the behaviour of real chips, as seen in logs
 //! - `recordings`: the recordings of requests in `tests/recordings`
-//! - `matrix`: every job with every fault at every transfer
+//! - `matrix`: flash, restore, read, identify and qualify jobs with every fault at every transfer
 //! - `cuts`: a cable pulled or a job cancelled at any moment
 //! - `oracle`: the worker against an independent implementation of a DFU device
 //! - `hostile`: devices that answer at random, and files with random content
@@ -33,7 +33,7 @@
 //! The interface:
 //!
 //! - `screens`: complete flows from screen to screen
-//! - `pictures`: the screens, drawn at every size and on every kind of terminal
+//! - `pictures`: the screens, drawn at several sizes and on every kind of terminal
 //! - `any_order`: messages in random order
 //! - `soak`: hundreds of flashes in a row
 //! - `terminal`: the full-screen interface of the real binary in a pseudo-terminal
@@ -42,7 +42,7 @@
 //!
 //! The source:
 //!
-//! - `tables`: the completeness of the scenarios, symptoms, boards and explanations of log lines
+//! - `tables`: the completeness of the scenarios, symptoms, boards, explanations of log lines and kinds of problems
 //! - `layers`: which modules each source file may use, and which files may read the system clock
 //! - `lock_files`: the versions that the fuzz targets are built with
 //!
@@ -50,8 +50,8 @@
 //!
 //! - `support`: runs single jobs on a simulated drone
 //! - `batch`: runs a whole batch on simulated drones; for `isolation`, `speed`
-//! - `bent`: a bus on which a test can replace `open` calls and answers; for `defects`, `fault`, `finding`, `isolation`, `lost`,
-//!   `real_chips`, `tests/fuzz`
+//! - `bent`: a bus on which a test can replace `open` calls and answers; for `defects`, `fault`, `finding`,
+//!   `isolation`, `lost`, `real_chips`, `tests/fuzz`
 //! - `fault`: a bus on which one transfer fails; for `cuts`, `health`, `isolation`, `matrix`, `real_chips`
 //! - `cli`: the real binary with piped input and output; for nearly all tests that run the binary
 //! - `github`: a server in place of GitHub; for `json`, `releases`, `releases_page`

@@ -1,7 +1,8 @@
-//! Runs every job with every fault at each of the job's transfers. In all cases, the job ends in bounded time with a
-//! single report, and never reports success for wrong bytes. The bootloader is unchanged unless the job restores it.
-//! The firmware at 0x08004000 is complete, blank in its first word, or still unchanged. A read-only job changes nothing.
-//! Running the same job again on the same drone succeeds.
+//! Runs jobs that flash, restore, read, identify or qualify a drone, with every fault at each of the job's transfers.
+//! In all cases, the job ends in bounded time with a single report, and never reports success for wrong bytes. The
+//! bootloader is unchanged unless the job restores it. The firmware at 0x08004000 is complete, blank in its first word,
+//! or still unchanged. A read-only job changes nothing. Once the drone is in DFU mode again, a second run of the same
+//! job succeeds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -157,7 +158,7 @@ fn describe(outcome: &Outcome) -> &'static str {
         Outcome::Identified => "identified",
         Outcome::Failed(failure) => match failure.drone {
             DroneState::Untouched => "failed, untouched",
-            DroneState::Stopped => "failed, untouched, no longer running",
+            DroneState::Stopped => "failed, unchanged, no longer running",
             DroneState::WithoutFirmware => "failed, without firmware",
             DroneState::WithoutLoader => "failed, without bootloader",
             DroneState::TestData => "failed, with test data",
@@ -202,7 +203,7 @@ fn incomplete_firmware_cannot_boot_after_any_fault_in_a_flash() {
 fn drone_with(change: impl FnOnce(&mut SimDrone)) -> SimDrone {
     let mut drone = drone("dfu");
     change(&mut drone);
-    // The simulated ROM reads the traits only when it starts, so restart the drone.
+    // Some traits take effect only when the simulated ROM starts, so restart the drone.
     drone.cut_power(Duration::ZERO);
     drone.power_on_by_hand(Duration::ZERO);
     drone
@@ -241,7 +242,7 @@ fn incomplete_firmware_cannot_boot_after_any_fault_in_a_flash_that_keeps_a_copy(
     run_flash_matrix("flash that keeps a copy", &drone("dfu"), &job, &image);
 }
 
-/// Covers every transfer, from the vendor request for DFU mode to the query for the running version.
+/// Covers every transfer, including the request to enter DFU mode and the queries after the restart.
 #[test]
 fn incomplete_firmware_cannot_boot_after_any_fault_in_a_flash_of_a_running_drone() {
     let image = firmware("2026.08", LEN);
@@ -280,8 +281,8 @@ fn flashing_the_same_image_again_changes_nothing_whatever_the_fault() {
     });
 }
 
-/// Runs a restore with every fault. Afterwards, the bootloader and the firmware must each be complete, blank in their
-/// first word, or unchanged.
+/// Runs a restore with every fault. Afterwards, the bootloader must be complete, blank in its first word, or unchanged.
+/// The same applies to the firmware if the job writes it; otherwise, the firmware must be unchanged.
 fn run_restore_matrix(name: &str, image: Option<&[u8]>) {
     let loader = images::loader();
     let job = keep_in_dfu(restore_job(&loader, image));
@@ -364,7 +365,7 @@ fn a_verify_of_a_different_image_fails_whatever_the_fault() {
 }
 
 /// The trials of `qualify` that only read or restart do not change the flash. The write trial never changes the
-/// firmware, and its report states whether test data may remain in the last sector.
+/// firmware, and if test data remains in the last sector, its report shows this.
 #[test]
 fn trials_with_any_fault_keep_the_firmware_and_report_test_data() {
     let is_correct = |outcome: &Outcome| *outcome == Outcome::Identified;

@@ -1,6 +1,6 @@
 //! Tests the worker with an independent DFU device, built from the crates `usbd-dfu` and `usb-device`. This device
 //! interprets the standard in its own way, uses transfers of 128 bytes and pages of 1 KiB, and erases and writes
-//! between two polls.
+//! between two GETSTATUS requests.
 //!
 //! The device runs in its own thread. A small bus in this file carries the packets of control endpoint 0.
 
@@ -361,7 +361,7 @@ fn the_recording_of_an_independent_dfu_device_can_be_replayed() {
     };
     let recorder = Recorder::start(clock.clone(), header, Arc::clone(&tape));
     let image = firmware("2026.08", 4096);
-    // A copy of the whole flash and the wait for a restart would make the recording ten times as long.
+    // A backup and the wait for a restart would make the recording longer.
     let job = || {
         change_flash_task(job(&image, Mismatch::Allow), |task| {
             (task.keep, task.leave) = (Keep::No, Leave::Stay);

@@ -1,5 +1,5 @@
 //! Draws scenes of the demo with the real views. Compares the screens with the text snapshots in `tests/screens`
-//! (`cargo insta review` shows the differences), and the README's pictures with the files in `screenshots`
+//! (`cargo insta review` shows the differences), and the pictures for the documentation with the files in `screenshots`
 //! (`UPDATE=1 cargo test pictures` updates them).
 //!
 //! Most scenes are the result of real key presses and jobs. A few contain made-up data, for example the rows of the
@@ -38,7 +38,7 @@ use crate::interface::{Interface, draw, text, theme};
 use crate::support::{SEED_LEN, World, firmware, parse};
 use crate::svg;
 
-/// Returns the scenes of the README's pictures.
+/// Returns the main scenes, whose pictures are in `screenshots`.
 fn scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let mut ui = Interface::new("healthy");
@@ -223,7 +223,7 @@ fn batch_scenes() -> Vec<(&'static str, App)> {
     scenes.push(("batch-plan", ui.app.clone()));
     ui.wait(Duration::from_secs(2));
     ui.press('w');
-    // The rows are at different stages: done, refused, writing, erasing, entering DFU mode, and waiting to start.
+    // The rows are at different stages: done, writing, erasing, entering DFU mode, and checking.
     ui.run_row(0, |_| false);
     ui.run_row(1, |event| {
         matches!(event, Event::Progress { phase: cfdfu::job::Phase::Write, done: 150_000.., .. })
@@ -389,7 +389,7 @@ fn health_scenes() -> Vec<(&'static str, App)> {
 }
 
 #[test]
-fn scenes_that_are_not_in_the_readme_match_their_snapshots() {
+fn all_scenes_except_the_main_ones_match_their_snapshots() {
     for (kind, scenes) in [
         ("board", board_scenes()),
         ("fleet", batch_scenes()),
@@ -479,7 +479,7 @@ fn every_scene_can_be_written_to_a_folder() {
 }
 
 #[test]
-fn the_pictures_in_the_readme_are_up_to_date() {
+fn the_pictures_are_up_to_date() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("screenshots");
     let batch = batch_scenes().into_iter().filter(|(name, _)| *name == "batch-flashing");
     for (name, app) in scenes().into_iter().chain(batch) {
@@ -487,8 +487,8 @@ fn the_pictures_in_the_readme_are_up_to_date() {
     }
 }
 
-/// Covers the scenes with the most content, in other sizes and on simpler terminals. Also covers the picker, the wizard
-/// and the overlays.
+/// Covers the main scenes with the most content, in other sizes and on simpler terminals. Also covers the picker, the
+/// wizard and the overlays.
 #[test]
 fn other_sizes_terminals_and_overlays_match_their_snapshots() {
     let scenes = scenes();
@@ -548,7 +548,7 @@ fn other_sizes_terminals_and_overlays_match_their_snapshots() {
 }
 
 #[test]
-fn every_scene_in_the_readme_can_be_drawn_at_any_size_on_every_kind_of_terminal() {
+fn every_main_scene_can_be_drawn_at_several_sizes_on_every_kind_of_terminal() {
     for (name, app) in scenes() {
         for glyphs in [Glyphs::Unicode, Glyphs::Cp437, Glyphs::Ascii] {
             for colours in [Colours::None, Colours::Sixteen, Colours::Dark { auto: true }, Colours::Light] {

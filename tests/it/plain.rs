@@ -27,7 +27,7 @@ fn plain_mode_asks_before_it_writes() {
     assert!(out.contains("Nothing was changed") && !out.contains("Erase "), "{out}");
 }
 
-/// Help, which has been printed, does not swallow the next answer, and an unknown answer is reported.
+/// An overlay, such as the help, does not swallow the next answer, and an unknown answer is reported.
 #[test]
 fn plain_mode_answers_every_line() {
     let folder = Folder::with_image();
@@ -154,7 +154,7 @@ fn plain_mode_uses_the_drone_selected_by_option_and_writes_the_log_file() {
     session.wait_for_exit();
 }
 
-/// Also opens and closes the help, and enters and cancels a wrong file name.
+/// Also opens and closes the help, and enters a wrong file name and a wrong word.
 #[test]
 fn plain_mode_restores_a_bootloader_after_a_typed_word() {
     let mut session = Session::start(&["cf2.bin", "--demo=overwritten", "--plain"], &[]);
@@ -181,7 +181,7 @@ fn plain_mode_restores_a_bootloader_after_a_typed_word() {
     assert_eq!(session.wait_for_exit(), 0, "{}", session.screen());
 }
 
-/// Input is read only when it is needed, and an endless line is not kept in memory.
+/// cfdfu reads only a few lines ahead, and does not keep an endless line in memory.
 #[cfg(target_os = "linux")]
 #[test]
 fn endless_input_does_not_fill_the_memory() {

@@ -1,5 +1,5 @@
-//! Tests `cfdfu qualify` with the real binary: for each variant of the simulated chip, the report names the assumptions
-//! that do not hold, and the previous contents of the flash are restored.
+//! Tests `cfdfu qualify`, mostly with the real binary: for each variant of the simulated chip, the report names the
+//! assumptions that do not hold, and the previous contents of the flash are restored.
 
 use std::fs;
 
@@ -31,7 +31,7 @@ fn rows(report: &str, verdict: &str) -> Vec<(String, String)> {
 }
 
 /// Variants of the chip, each with the assumptions that do not hold and the beginnings of the observations. The other
-/// assumptions hold; in particular, the previous contents of the flash are restored.
+/// assumptions hold or are not seen; in all cases, the previous contents of the flash are restored.
 const VARIANTS: &[(&str, &[(&str, &str)])] = &[
     ("healthy", &[]),
     ("missed", &[("The first request always puts the drone into DFU mode", "18 of 19 on the first request")]),
@@ -94,7 +94,7 @@ fn without_an_image_the_drone_is_only_read() {
     let folder = Folder::new();
     folder.run("qualify --demo=dfu").success();
     let recording = fs::read_to_string(folder.path("cfdfu-qualify.jsonl")).unwrap();
-    // DNLOAD with a block number of 2 or more writes; block 0 with 0x41 erases.
+    // The first data block of every write is block 2. A DNLOAD of block 0 that begins with 0x41 erases.
     assert!(!recording.contains(r#""setup":"21 01 0002"#), "{recording}");
     assert!(!recording.contains(r#""data":"41"#), "{recording}");
     let report = fs::read_to_string(folder.path("cfdfu-qualify.md")).unwrap();
@@ -117,7 +117,7 @@ fn a_wrong_word_ends_the_run_before_anything_is_written() {
 }
 
 #[test]
-fn qualify_refuses_unusable_drones_like_other_commands() {
+fn qualify_fails_like_other_commands_if_the_drone_cannot_be_used() {
     let (_, ran) = qualify("wrong-board");
     assert_eq!(ran.code, 65, "{}{}", ran.out, ran.err);
     assert!(ran.err.contains("Crazyflie Bolt"), "{}", ran.err);
@@ -146,8 +146,8 @@ fn qualify_refuses_unusable_drones_like_other_commands() {
     assert_eq!(ran.code, 74, "{}{}", ran.out, ran.err);
 }
 
-/// Covers a drone that is lost while its last sector contains test data, drones that the flash job would refuse, and a
-/// drone without firmware to restore. On the refused drones, nothing is erased.
+/// Covers a drone that is lost while its last sector contains test data, drones that are refused, and a drone without
+/// firmware to restore. On the refused drones, nothing is erased.
 #[test]
 fn the_report_states_what_remains_on_the_drone() {
     let (folder, ran) = qualify("unplugged");
@@ -201,7 +201,7 @@ fn only_the_expected_assumptions_fail_on_chip_variants_without_a_scenario() {
         let world = World::new("dfu");
         world.bus.with(0, |drone, now| {
             change(drone);
-            // The simulated ROM reads its traits only when it starts, so restart the drone.
+            // Some traits take effect only when the simulated ROM starts, so restart the drone.
             drone.cut_power(now);
             drone.power_on_by_hand(now);
         });

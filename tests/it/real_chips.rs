@@ -1,6 +1,7 @@
 //! Replays the behaviour of real STM32F405 and related chips, as reported in logs and forum threads. These sources are
-//! numbered R1 to R16, as in `tests/recordings/README.md`; the tests use only figures from the sources. Some tests
-//! replay recorded transfers, and others run whole jobs on a simulated chip that behaves like the real one.
+//! numbered R1 to R16, as in `tests/recordings/README.md`, and the name of a test begins with the number of its source.
+//! Some of these tests replay recorded transfers, and others run whole jobs on a simulated chip that behaves like the
+//! real one. The remaining tests cover variants of the chip, faults and restarts without such a source.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ enum Reply {
 
 use Reply::{Bytes, Done, Lost, Status as St};
 
-/// Runs an operation against recorded answers. Panics unless the operation requests exactly these answers.
+/// Runs an operation against recorded answers. Panics unless the operation requests exactly this many answers.
 fn replay(machine: &mut Machine, operation: Operation, answers: &[Reply]) -> Result<Vec<u8>, DfuError> {
     let mut answers = answers.iter().copied();
     machine.begin(operation);
@@ -149,7 +150,7 @@ fn r5_chips_with_an_early_rom_or_a_rom_that_starts_in_dfu_idle_are_flashed() {
     }
 }
 
-/// R13, an L43x: GETSTATUS is stalled while the chip is busy, in this test for two seconds per sector.
+/// R13, an L43x: GETSTATUS is stalled while the chip is busy, in this test for up to a second per sector.
 #[test]
 fn r13_a_chip_that_stalls_while_it_is_busy_is_flashed() {
     let world = prepare("dfu", |drone| drone.traits.stalls_while_busy = true);
@@ -190,7 +191,8 @@ fn r8_option_bytes_are_parsed_with_their_complements() {
     );
 }
 
-/// R9, dfu-util tickets 140 and 141: a DNLOAD is stalled once, at 2, 12 or 13 % of the image.
+/// R9, dfu-util tickets 140 and 141: a DNLOAD is stalled once, at 2, 12 or 13 % of the image. Each run of this test
+/// stalls one transfer, at one of these percentages of the job's transfers, or at 50 or 90 %.
 #[test]
 fn r9_a_block_that_fails_once_is_written_again() {
     let whole = flash_and_count(&World::new("dfu"), None).1;
@@ -202,7 +204,8 @@ fn r9_a_block_that_fails_once_is_written_again() {
     }
 }
 
-/// R10: the serial numbers of two drones in both modes, and of two chips from one production batch.
+/// R10: the serial number of a pyboard, the same in both modes, and that of a running Crazyflie. The Crazyflie's number
+/// in DFU mode is computed, and the number of a chip from the same batch is made up.
 #[test]
 fn r10_the_serial_numbers_of_both_modes_are_matched() {
     assert!(crazyflie::is_same_serial("206437A1304E", "206437a1304e"));
@@ -281,7 +284,8 @@ fn r15_a_drone_that_does_not_start_after_leave_counts_as_flashed() {
         let report = flash(&world).report;
         assert_eq!((report.verified, &report.outcome), (true, &Outcome::Flashed));
         assert_eq!(report.boot, if does_not_start { Boot::NotSeen } else { Boot::StaysUp }, "{version:#x}");
-        // A leave request for an address in blank flash resets the chip. The firmware then starts, whatever the ROM version is.
+        // A leave request for an address in blank flash resets the chip. The firmware then starts, whatever the ROM
+        // version is.
         let world = prepare("healthy", |drone| drone.memory.rom_version = version);
         let report = run_on(&world, change_flash_task(job(), |task| task.leave = Leave::Reset)).report;
         assert_eq!(report.boot, Boot::StaysUp, "{version:#x}, restarted by a reset");
@@ -298,8 +302,8 @@ fn r15_a_drone_reset_after_manual_entry_is_reported_as_not_booted() {
     assert_eq!(world.bus.list().unwrap()[0].id, ROM_DFU);
 }
 
-/// R16, dfu-util ticket 3: during an erase, the chip takes more than 5 s to answer GETSTATUS. Then the erase is
-/// complete.
+/// R16, dfu-util ticket 3: during a mass erase, the chip takes more than 5 s to answer GETSTATUS. Afterwards, the flash
+/// is blank. In this test, erasing a sector takes up to 4 s.
 #[test]
 fn r16_the_job_waits_for_a_long_erase() {
     let world = prepare("slow", |_| {});
@@ -307,10 +311,10 @@ fn r16_the_job_waits_for_a_long_erase() {
     assert_eq!(run.report.outcome, Outcome::Flashed);
 }
 
-// ---- the programming width, checked by timing the writes
+// ---- the programming width
 
 #[test]
-fn a_programming_width_without_effect_is_logged_and_the_flash_succeeds() {
+fn a_width_setting_that_does_not_work_as_documented_is_logged_and_the_flash_succeeds() {
     for (switch, text) in [
         (Switch::NoEffect, "as slowly as with 8 bits"),
         (Switch::Refused, "does not support setting the programming width"),
@@ -329,7 +333,7 @@ fn a_programming_width_without_effect_is_logged_and_the_flash_succeeds() {
     assert_eq!(run.report.outcome, Outcome::Flashed);
     assert!(
         is_logged(&run, "Programming 32 bits at a time"),
-        "the refused alternate setting is already selected"
+        "the width can be set through alternate setting 0"
     );
 }
 
@@ -343,8 +347,8 @@ fn a_write_that_failed_at_32_bits_is_repeated_at_8_bits() {
     assert!(contains_image(&world, &firmware("2026.08", SEED_LEN)));
 }
 
-/// The first word of the firmware is written last, on its own and always at 8 bits, so [`Switch::LowSupplyForWords`]
-/// does not affect the firmware.
+/// The first word of the firmware is written last, on its own and at 8 bits, so [`Switch::LowSupplyForWords`] does not
+/// affect the firmware.
 #[test]
 fn a_sector_that_reads_back_wrong_at_32_bits_is_written_again_at_8_bits() {
     for (switch, repeats) in [(Switch::LowSupply, true), (Switch::LowSupplyForWords, false)] {
@@ -452,8 +456,7 @@ fn the_job_waits_for_a_rom_that_enumerates_late() {
 
 // ---- the start of the firmware
 
-/// Firmware that fails an assertion restarts about every second, or restarts once and then stays in a failed
-/// self-test.
+/// Firmware that fails an assertion may restart again and again.
 #[test]
 fn a_drone_that_restarts_soon_after_booting_is_not_reported_as_booted() {
     // The self-test of the simulated drone ends after 1.7 s, and the drone is watched for a second longer.
@@ -593,7 +596,7 @@ fn prepare(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
     let world = World::new(scenario);
     world.bus.with(0, |drone, now| {
         change(drone);
-        // The ROM reads its traits when it starts.
+        // Some traits take effect only when the simulated ROM starts.
         if scenario != "healthy" {
             drone.cut_power(now);
             drone.power_on_by_hand(now);

@@ -1,5 +1,5 @@
-//! Checks the files in `tests/recordings`: each file is a complete recording, names its source, and contains no
-//! firmware.
+//! Checks the files in `tests/recordings`: each recording can be parsed, names its source, and contains no block of
+//! firmware, and the captures of dfu-util can be converted.
 
 use std::collections::HashMap;
 use std::fs;
@@ -76,7 +76,7 @@ fn every_recording_names_its_source_and_has_no_unknown_field() {
 }
 
 #[test]
-fn no_recording_contains_firmware() {
+fn no_recording_contains_a_block_of_firmware() {
     for (path, text) in read_recordings(&folder()) {
         for line in parse(&path, &text) {
             let Some((_, _, Some(result))) = request(&line.what) else { continue };

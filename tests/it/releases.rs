@@ -1,5 +1,5 @@
-//! Fetches official releases from a local server that imitates the failures of real servers. No matter what the server
-//! sends, cfdfu may write only the released file to a drone.
+//! Fetches official releases from a local server that imitates the failures of real servers. A file that differs from
+//! the published size or hash must never be written to a drone.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -96,7 +96,7 @@ fn a_release_is_listed_fetched_flashed_and_kept() {
     let doctor = desk.run("doctor");
     assert!(doctor.out.contains("2026.08 can be flashed without a network"), "{}", doctor.out);
     desk.github.take_requests();
-    // From now on, the network is not needed.
+    // The file is saved now, so flashing it needs no network.
     for line in ["flash --release 2026.08 --demo=healthy", "flash --release latest --offline --demo=dfu"] {
         assert!(desk.run(line).success().contains("Flashed and verified"), "{line}");
     }
@@ -237,7 +237,7 @@ fn an_interrupted_download_is_resumed() {
             assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"], "{cut} {next:?}");
         }
     }
-    // If the server refuses requests for a while, the bytes received earlier are kept.
+    // If the next request fails in a different way, the bytes received earlier are kept.
     for behaviour in [
         ServerBehaviour::Status(429, "retry-after: 60\r\n"),
         ServerBehaviour::Status(503, ""),
@@ -326,9 +326,9 @@ fn a_full_disk_does_not_prevent_a_flash() {
     assert_eq!(output.status.code(), Some(69), "{err}");
 }
 
-/// Neither the path nor the token is sent to the proxy.
+/// The messages name the proxy without its password.
 #[test]
-fn a_proxy_receives_the_host_name_and_nothing_else() {
+fn a_proxy_receives_the_host_name_but_neither_the_path_nor_the_token() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://me:password@{}", listener.local_addr().unwrap());
     let proxy = thread::spawn(move || {
@@ -448,7 +448,7 @@ fn a_token_is_sent_only_to_the_api() {
 /// The server does not answer, but the command ends without waiting for an answer.
 #[cfg(unix)]
 #[test]
-fn ctrl_c_ends_a_download_at_once_and_nothing_is_flashed() {
+fn ctrl_c_ends_a_request_at_once_and_nothing_is_flashed() {
     for line in ["releases --json", "flash --release latest --demo=dfu --json"] {
         let desk = ReleaseFixture::new();
         desk.github.set_list_behaviour(ServerBehaviour::Silent);

@@ -119,7 +119,7 @@ fn the_number_of_requests_to_a_silent_server_is_limited() {
     assert_eq!(asked, [LIST; 4]);
 }
 
-/// No drone is plugged in. After the first download, the next start needs no network.
+/// The selected port has no drone. After the first download, the next start needs no network.
 #[test]
 fn plain_mode_fetches_a_release_and_keeps_it() {
     let desk = ReleaseFixture::new();

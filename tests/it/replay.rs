@@ -113,7 +113,7 @@ fn one_flipped_bit_in_a_status_is_reported() {
 
 /// The simulated drone answers the requests that the recording does not contain.
 #[test]
-fn the_summary_names_the_first_request_that_is_not_in_the_recording() {
+fn the_summary_names_requests_that_are_not_in_the_recording() {
     let folder = folder();
     record(&folder, "identify", "dfu").success();
     let replayed = replay(&folder, &format!("flash {IMAGE} --no-leave"), "dfu.jsonl");
@@ -154,9 +154,9 @@ fn a_recording_is_never_overwritten_and_an_empty_one_is_removed() {
     assert!(!folder.path("none.jsonl").exists());
 }
 
-/// Firmware is recorded as a hash, and the recording of a flash is short.
+/// The recording of a flash is short.
 #[test]
-fn a_recording_contains_no_firmware() {
+fn blocks_of_firmware_are_recorded_as_hashes() {
     let folder = Folder::with_image();
     folder.run("flash cf2.bin --demo=dfu --record flash.jsonl").success();
     let text = fs::read_to_string(folder.path("flash.jsonl")).unwrap();

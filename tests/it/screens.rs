@@ -47,8 +47,8 @@ fn a_restore_asks_for_a_typed_word_and_then_writes_bootloader_and_firmware() {
     assert_eq!(ui.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 }
 
-/// After the last step, unplugging, the outcome no longer asks for it. Home then suggests to flash, not to restore
-/// again.
+/// Once the drone has been unplugged and plugged in again, the outcome no longer asks for this last step. The home
+/// screen then suggests a flash, not another restore.
 #[test]
 fn an_outcome_shows_that_the_drone_has_started_later() {
     let mut ui = Interface::new("overwritten");
@@ -282,7 +282,7 @@ fn a_running_drone_blinks_until_a_key_is_pressed() {
         ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
         assert_eq!((&ui.app.screen, ui.app.is_blinking()), (&Screen::Home, false));
         assert_eq!(ui.world.bus.with(0, |drone, _| drone.led_parameter().0), Some(0));
-        // Blinking changes neither the exit status nor what can be undone.
+        // Blinking does not change the exit status, and the drone can be flashed afterwards.
         assert!(ui.app.exit.is_none());
         ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
         ui.confirm('f');
@@ -750,7 +750,7 @@ fn a_job_that_started_on_a_running_drone_waits_if_the_drone_is_unplugged_while_f
     ui.world.bus.with(0, |drone, _| drone.traits.fault = Some((120, SimFault::Unplugged)));
     ui.press('w');
     ui.handle_until_and_scan(|event| matches!(event, Event::Finished(_)));
-    // The bus has not been scanned since, so the list still shows the unplugged drone.
+    // The job waits until the drone is plugged in again.
     assert!(matches!(ui.app.screen, Screen::Wizard(_)) && ui.app.resume().is_some(), "{:?}", ui.app.screen);
     ui.scan_bus();
     // If the resumed job is stopped before it ends, the drone has no complete firmware.

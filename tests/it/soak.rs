@@ -1,5 +1,5 @@
-//! Runs five hundred flashes in a row in one instance of the interface, and pulls the cable and stops jobs at various
-//! moments. The interface must not get stuck, and its memory use must not grow.
+//! Runs five hundred flashes in a row in one instance of the interface, pulls the cable at various moments, and stops
+//! some of the jobs. The interface must not get stuck, and its memory use must not grow.
 
 use std::fs;
 use std::process::Command;

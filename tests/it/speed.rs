@@ -40,13 +40,13 @@ fn no_job_takes_longer_than_its_limit_on_the_simulated_chip() {
         ("243,176 bytes, by default", 4.8, measure(&World::new("dfu"), &image, with_defaults)),
         ("--no-undo", 4.3, measure_without_undo(&World::new("dfu"))),
         ("--no-undo --byte-mode", 9.2, measure(&World::new("dfu"), &image, |task| task.width = Width::Byte)),
-        ("onto a blank chip, --no-undo", 2.6, measure_without_undo(&World::new("erased"))),
+        ("onto erased flash, --no-undo", 2.6, measure_without_undo(&World::new("erased"))),
     ];
     let world = World::new("dfu");
     measure_without_undo(&world);
     rows.push(("the same image again", 0.55, measure(&world, &image, with_defaults)));
     rows.push(("one byte changed at the end", 2.9, measure(&world, &changed, with_defaults)));
-    // Overwrite another image of the same size, so that every sector is erased.
+    // Overwrite another image of the same size, so that every sector of the image is erased.
     let world = World::new("dfu");
     measure(&world, &firmware("2026.04", FULL_LEN), without_undo);
     rows.push(("1,032,192 bytes, --no-undo", 16.3, measure(&world, &full, without_undo)));
@@ -98,7 +98,7 @@ fn measure_same_batch_again(scenario: &str, leave: Leave) -> f64 {
 fn flashing_the_same_batch_again_takes_no_longer_than_its_limit() {
     let rows = [
         ("in DFU mode, not restarted", 1.5, measure_same_batch_again("dfu", Leave::Stay)),
-        // cfdfu watches a drone for three seconds before the drone counts as running.
+        // cfdfu watches each drone until one second after the verdict of its self-test.
         ("running before and after", 8.0, measure_same_batch_again("healthy", Leave::Start)),
     ];
     for (mode, limit, took) in &rows {

@@ -81,8 +81,8 @@ pub fn run(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, job: Job) -> Run {
     Run { events, report }
 }
 
-/// Checks that the progress of each phase starts at 0, never decreases and never exceeds its total, and that nothing
-/// is erased or written before the plan is reported.
+/// Checks that the progress of each phase never decreases, never exceeds its total and, except for writing, starts at
+/// 0. Also checks that nothing is compared, erased or written before the plan is reported.
 fn check_order(events: &[Event]) {
     let mut planned = false;
     let mut current: Option<(Phase, u64)> = None;

@@ -88,7 +88,8 @@ fn no_two_scenarios_have_the_same_name() {
     }
 }
 
-/// For a board without a platform, cfdfu could not suggest an image or recognise the platform of the board's own image.
+/// cfdfu uses the platform to suggest an image for a board, so it must recognise the platform of an image that names
+/// the board.
 #[test]
 fn firmware_for_each_board_has_the_platform_of_that_board() {
     for board in BOARDS {

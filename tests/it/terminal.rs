@@ -1,5 +1,5 @@
-//! Runs the real binary in a pseudo-terminal, on the demo in real time. Checks the number of bytes sent, the contents
-//! of the screen, the state of the terminal afterwards, and what happens when the terminal is closed.
+//! Runs the real binary in a pseudo-terminal, mostly on the demo in real time. Checks the number of bytes sent, the
+//! contents of the screen, the state of the terminal afterwards, and what happens when the terminal is closed.
 #![cfg(unix)]
 
 use std::fs;

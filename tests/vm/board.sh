@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Checks over a real USB stack how cfdfu recognises boards, bootloaders and firmware. Also
-# flashes files made by other tools (dfuse-pack, dfu-suffix, objcopy, zip) with cfdfu and with dfu-util.
+# flashes files made by other tools (dfuse-pack, dfu-suffix, objcopy, Python's zipfile) with cfdfu, and one of them with
+# dfu-util.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -44,7 +45,7 @@ stop
 
 echo "== a drone in DFU mode"
 start dfu
-check "identify reads board, bootloader, firmware, protection and ROM" prints "CF21 (Crazyflie 2.1), revision B1" 0 "$cfdfu" identify
+check "identify reads the board" prints "CF21 (Crazyflie 2.1), revision B1" 0 "$cfdfu" identify
 check "identify prints the bootloader as JSON" prints '"bootloader":"bitcraze"' 0 "$cfdfu" identify --json
 check "a backup contains the whole flash" prints "Read 1,048,576 bytes" 0 "$cfdfu" backup whole.bin
 check "inspect recognises the backup" prints "bootloader and firmware 2025.02" 0 "$cfdfu" inspect whole.bin
@@ -83,7 +84,7 @@ stop
 echo "== disconnected while flashing"
 start unplugged
 after 'device disconnected' dfu
-check "with --wait, a flash resumes when the disconnected drone is back" \
+check "with --wait, a flash resumes when the disconnected drone is plugged in again" \
   prints "Flashed and verified" 0 "$cfdfu" flash big.bin --no-leave --wait 60
 wait $!
 check "flash reported the state of the disconnected drone" grep -q "no working firmware right now" printed

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Makes the captures in tests/recordings: the real dfu-util reads and flashes the simulated
 # drone, and usbmon captures the transfers, as text and through tcpdump. tests/all does not run this script, because the
-# captures change only if the script does. Needs dfu-util and tcpdump. Prints the captures as a base64-encoded .tar.gz,
-# which these commands unpack:
+# repository contains the captures. Needs dfu-util and tcpdump. Prints the captures as a base64-encoded .tar.gz, which
+# these commands unpack:
 #   tests/vm/boot tests/vm/capture.sh >log
 #   sed -n '/^BEGIN CAPTURES/,/^END CAPTURES/{//!p}' log | base64 -di | tar -xz -C tests/recordings
 # shellcheck source=tests/vm/lib.sh

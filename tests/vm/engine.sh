@@ -72,7 +72,7 @@ check "a flash continues when its terminal hangs up, and the next start reports 
   keys never |
     timeout 120 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >log 2>&1 &
   wait_for_text ilog 'Erase '; pkill -HUP -f 'ilog new.bin\$'; wait_for_text state/cfdfu/last-run.json 'Flashed and verified'
-  # While the flashing process is still running, the next start waits for it instead of reporting the result.
+  # Wait until the flashing process has ended.
   while pkill -0 -f 'ilog new.bin\$'; do sleep 0.1; done
   cat state/cfdfu/last-run.json; grep -q 'Flashed and verified' state/cfdfu/last-run.json &&
   timeout 60 '$cfdfu' --plain </dev/null | grep 'ended while you were away: Flashed and verified'"
@@ -87,7 +87,7 @@ stop
 echo
 echo "Wall time in the VM, exec to exit, $size bytes at 0x08004000, on the same simulated chip:"
 start dfu
-# Except for the repeated flash, each run overwrites different firmware of the same size.
+# Except for the repeated flash, each run of cfdfu overwrites different firmware of the same size.
 seconds dfu-util -a 0 -s 0x08004000 -D old.bin && theirs=$took
 seconds "$cfdfu" flash new.bin --no-leave && ours=$took
 seconds "$cfdfu" flash old.bin --no-leave --no-undo && bare=$took

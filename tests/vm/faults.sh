@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Checks faults over a real USB stack: an unplugged drone, signals, a terminal that hangs up,
-# killed processes and full disks. After an interrupted flash, running the same command again must complete it.
+# killed processes and full disks. After an interrupted flash, running the same command again must complete it. Also
+# checks a flash without permission, the doctor, and `udev --install`.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -11,7 +12,7 @@ export TERM=linux
 
 echo "== unplugged"
 start dfu
-check "in the interface, a flash resumes automatically when the drone is back" sh -c "
+check "in the interface, a flash resumes automatically when the drone is plugged in again" sh -c "
   rm -f ilog; (wait_for_text ilog 'Erase '; sleep 2; echo unplug >orders; wait_for_text ilog 'device disconnected'; sleep 1; echo dfu >orders) &
   keys 'Flashed and verified:' |
     timeout 150 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >screen 2>&1
@@ -62,7 +63,7 @@ check "a full disk does not prevent a flash" sh -c "
   [ \$status -eq 0 ] && grep -q 'The previous firmware was not saved' log"
 check "after a backup that does not fit on the disk, no file remains" sh -c "
   '$cfdfu' backup full/all.bin >log 2>&1; status=\$?; cat log; [ \$status -eq 73 ] && ! ls full/all.bin*"
-check "a backup never overwrites an existing file" sh -c "
+check "without --force, a backup does not overwrite an existing file" sh -c "
   echo precious >mine.bin; '$cfdfu' backup mine.bin; [ \$? -eq 73 ] && grep -q precious mine.bin"
 stop
 
@@ -89,6 +90,7 @@ check "flash reports which of the two USB IDs it may not open" sh -c "
   chmod 600 /dev/bus/usb/*/*
   setpriv --reuid 65534 --regid 65534 --clear-groups '$cfdfu' flash new.bin >log 2>&1; status=\$?; cat log
   [ \$status -eq 77 ] && grep -q 5740 log"
+mkdir -p /etc/udev/rules.d
 check "doctor reports which of the two USB IDs it may not open, and the remedy" sh -c "
   setpriv --reuid 65534 --regid 65534 --clear-groups '$cfdfu' doctor >log 2>&1; status=\$?; cat log
   [ \$status -eq 69 ] && grep -q 'NO  opens.*0483:5740.*permission denied' log && grep -q 'udev --install' log"
@@ -104,7 +106,7 @@ check "doctor names the process that has the drone open" sh -c "
   rm -f theirs; dfu-util -a 0 -s 0x08004000 -D old.bin >theirs 2>&1 & holder=\$!; wait_for_text theirs Erase
   '$cfdfu' doctor >log; kill \$holder; wait; cat log; grep -q \"is using the drone: dfu-util (process \$holder)\" log"
 stop
-mkdir -p /etc/udev/rules.d && rm -f /etc/udev/rules.d/70-cfdfu.rules
+rm -f /etc/udev/rules.d/70-cfdfu.rules
 check "udev --install installs the rules" sh -c "
   '$cfdfu' udev --install && '$cfdfu' udev | cmp - /etc/udev/rules.d/70-cfdfu.rules"
 check "a second udev --install changes nothing" sh -c "'$cfdfu' udev --install | grep 'already installed'"

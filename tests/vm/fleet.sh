@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Checks batches of many drones on a real USB stack: drones in DFU mode, running drones,
-# three drones unplugged while their flash is erased, a batch that receives signals, a second cfdfu at the same time,
-# drones of other kinds, equal serial numbers, and a station. dfu-util reads the flash back.
+# three drones unplugged during an erase, a batch that receives signals, a second cfdfu at the same time, drones of
+# other kinds, equal serial numbers, and a station. dfu-util reads the flash back.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -79,7 +79,8 @@ seconds "$cfdfu" flash new.bin --all --expect 8 --no-leave
 cp out batch.log
 check "a second run of the same batch writes nothing" grep -q "8 drones: 8 unchanged" batch.log
 echo "one drone ${one} s, eight drones ${eight} s, the same batch again ${took} s, ${memory} KiB for each additional drone"
-# With LOOP=1, also measure dfu-util, which flashes one drone after the other. This takes five minutes.
+# With LOOP=1, also measure dfu-util, which flashes one drone after the other. This takes five minutes. Set LOOP in this
+# file, because the VM does not inherit the environment.
 if [ -n "${LOOP:-}" ]; then
   loop() { for n in 1 2 3 4 5 6 7 8; do dfu-util -p "1-$n" -a 0 -s 0x08004000 -D old.bin || return 1; done; }
   seconds loop
@@ -101,8 +102,8 @@ check "all eight drones are in DFU mode again" wait_for_count 8 0483:df11
 check "the same batch flashes the three drones" prints "8 drones: 3 flashed, 5 unchanged" 0 "$cfdfu" flash old.bin --all --expect 8 --no-leave
 
 # The same batch receives SIGTERM, SIGKILL, SIGINT and SIGHUP in turn. Each run continues where the last one stopped,
-# and an undo restores the previous firmware of all drones. An erase takes a second or more, so one second after the
-# last of the running jobs begins to erase, none of them has finished.
+# and an undo restores the previous firmware of all drones. Erasing the old firmware takes about two seconds, so one
+# second after the last of the running jobs begins to erase, none of them has finished.
 "$cfdfu" flash new.bin --all --expect 8 --no-leave --jobs 4 >term.log 2>&1 &
 batch=$!
 all_show term.log erase 1 2 3 4 && sleep 1 && kill -TERM $batch
@@ -181,7 +182,7 @@ check "dfu-util reads the image from both drones" all_contain new.bin
 check "undo restores each drone from its own copy" prints "2 drones: 2 flashed" 0 "$cfdfu" undo --all --expect 2
 stop
 
-# A station: two drones are plugged in when it starts, and the others are plugged in later.
+# A station: two drones are plugged in when it starts, and four others are plugged in later.
 start fleet-dfu
 for n in 3 4 5 6 7 8; do echo unplug $n >&3; done
 check "two drones are still plugged in" wait_for_count 2 0483:df11

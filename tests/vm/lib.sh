@@ -150,7 +150,8 @@ wait_for_device() { devices_are "$1" -gt 0; }
 # wait_for_count N ID: waits until there are N devices with this ID.
 wait_for_count() { devices_are "$2" -eq "$1"; }
 
-# seconds COMMAND…: runs the command and sets `took` to the wall time in seconds.
+# seconds COMMAND…: runs the command and sets `took` to the wall time in seconds, or to nothing if the command fails.
+# Also writes the output to the file `out`.
 # shellcheck disable=SC2034
 seconds() {
   local from=$EPOCHREALTIME
@@ -161,7 +162,7 @@ seconds() {
 
 export XDG_STATE_HOME=$work/state
 
-# summary: prints the totals, and fails if a check failed. Every job calls `summary` last.
+# summary: prints the totals, and fails if a check failed. Every job with checks calls `summary` last.
 summary() {
   echo
   echo "$passed passed, $failed failed"

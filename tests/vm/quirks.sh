@@ -30,7 +30,7 @@ stop
 echo "== a loose cable"
 start loose
 after 'device disconnected' dfu
-check "after transfer errors and a disconnect, the flash resumes when the drone is back" \
+check "after transfer errors and a disconnect, the flash resumes when the drone is plugged in again" \
   prints "Flashed and verified" 0 "$cfdfu" flash big.bin --no-leave --wait 60
 wait $!
 check "the drone contains the complete image" "$cfdfu" verify big.bin
@@ -99,7 +99,7 @@ check "fetch reports that the server cannot be reached" prints "api.github.com c
 check "the advice is to fetch the release on a different computer" sh -c "tr -s ' \n' ' ' <printed | grep -q 'cfdfu fetch --to FOLDER'"
 check "flash --offline reports that the release is not saved" prints "there is no saved copy of" 66 "$cfdfu" flash --release 2026.08 --board cf2 --offline
 mkdir -p stick/crazyflie-release
-check "flash --from reports that the folder has no release" prints "not saved" 66 "$cfdfu" flash --release latest --board cf2 --from stick
+check "flash --from reports that the folder has no release" prints "there is no saved copy of" 66 "$cfdfu" flash --release latest --board cf2 --from stick
 
 echo "== boards that cannot be read"
 start nameless

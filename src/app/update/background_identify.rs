@@ -1,5 +1,5 @@
-//! Background identify: identifies the selected device while no job runs. If something is wrong with the drone, logs
-//! the problem and marks the goal that fixes it.
+//! Background identify: identifies the selected device while no job is running. If something is wrong with a drone in
+//! DFU mode, logs the problem; if the bootloader is missing, also marks the goal that restores it.
 
 use crate::app::{App, BackgroundIdentify, Effect, Goal, Screen};
 use crate::image::Loader;
@@ -26,8 +26,8 @@ pub(super) fn identify(app: &mut App) -> Option<Effect> {
     Some(Effect::Identify(Box::new(job)))
 }
 
-/// Whether the screen needs the drone's board, as the page of releases does to choose the file. No job runs on such a
-/// screen.
+/// Whether the screen needs the drone's board, as the page of releases does to choose the file. On such a screen, the
+/// only job that may be running blinks the LEDs.
 fn needs_board(screen: &Screen) -> bool {
     matches!(screen, Screen::Home | Screen::Releases(_))
 }
@@ -67,7 +67,8 @@ pub(super) fn ended(app: &mut App) {
     }
 }
 
-/// Logs what is wrong with the drone, and marks the goal that fixes it.
+/// Logs what is wrong with the drone. If the bootloader is missing, also marks the goal that restores it, unless the
+/// user has chosen a goal.
 fn diagnose(app: &mut App, identity: &Identity) {
     let Some(diagnosis) = report::diagnosis(identity) else { return };
     app.log.push(app.now, Level::Warning, &diagnosis);

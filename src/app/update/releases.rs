@@ -36,7 +36,8 @@ fn open(app: &mut App) -> Vec<Effect> {
     }
 }
 
-/// Returns to the picker. The folder is read again if its content arrived while the page covered the picker.
+/// Returns to the picker. The folder is read again if its content had not arrived when the page was opened, because the
+/// page drops the answer.
 fn close(app: &mut App) -> Vec<Effect> {
     let mut effects: Vec<Effect> = stop(app).into_iter().collect();
     match mem::replace(&mut app.screen, Screen::Home) {

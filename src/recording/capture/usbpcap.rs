@@ -55,7 +55,7 @@ pub(super) fn parse_packet(packet: &[u8], at: u64) -> Option<CaptureEvent<'_>> {
     })
 }
 
-/// Converts a USBD_STATUS (Windows SDK, usb.h). The two highest bits of an error are set.
+/// Converts a USBD_STATUS (Windows SDK, usb.h). The highest bit of an error is set.
 fn parse_status(status: u32) -> Result<(), TransferError> {
     Err(match status {
         0..0x8000_0000 => return Ok(()),

@@ -105,7 +105,7 @@ fn an_invalid_address_gives_err_target() {
 }
 
 #[test]
-fn requests_in_the_wrong_state_are_stalled() {
+fn requests_in_the_wrong_state_and_malformed_downloads_are_stalled() {
     let mut chip = Chip::new();
     chip.point_to(0x0800_4000);
     assert_eq!(chip.input(2, 2, 64).0, RomAnswer::Stall);

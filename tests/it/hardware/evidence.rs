@@ -1,5 +1,5 @@
-//! Extracts the behaviour of a chip from a recording. Each function returns `None` if the recording does not show that
-//! behaviour.
+//! Extracts the behaviour of a chip from a recording. Each public function returns `None` if the recording does not
+//! show that behaviour.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ enum Kind {
     Clear,
     Abort,
     GetState,
-    /// GETSTATUS before any other request.
+    /// GETSTATUS before any other DFU request.
     Status,
     Other,
 }
@@ -124,7 +124,7 @@ impl Op {
     }
 
     /// Returns the time for which the chip was busy: from the answer dfuDNBUSY to the next answer. Returns `None` if
-    /// the host paused for longer than the chip was busy.
+    /// the download did not complete, or if the host may have paused for longer than the chip was busy.
     fn work(&self) -> Option<Duration> {
         let [busy, done, ..] = self.answers[..] else { return None };
         let is_work = busy.result.ok()?.state == BUSY && done.result.ok()?.is_done();
@@ -451,7 +451,7 @@ pub fn protected_serial(lines: &[Line]) -> Option<Shown> {
 
 // ---- requests
 
-/// Shows the answer to the first GETSTATUS, if no request other than GETSTATE precedes it.
+/// Shows the answer to the first GETSTATUS, if no DFU request other than one GETSTATE precedes it.
 pub fn first_status(lines: &[Line]) -> Option<Shown> {
     let ops = ops(lines);
     let first = ops.first().filter(|op| matches!(op.kind, Kind::Status | Kind::GetState))?;
@@ -634,7 +634,7 @@ fn sector_len(address: u32) -> u32 {
     }
 }
 
-/// Shows the times to erase sectors of `KIB` KiB.
+/// Shows the times to erase sectors of `KIB` KiB, at 32 bits if `WIDE`, otherwise at 8 bits.
 pub fn erases<const KIB: u32, const WIDE: bool>(lines: &[Line]) -> Option<Shown> {
     let is_wanted = |op: &&Op| {
         matches!(op.kind, Kind::Erase(at) if in_flash(at) && sector_len(at) == KIB) && op.wide == WIDE
@@ -642,7 +642,7 @@ pub fn erases<const KIB: u32, const WIDE: bool>(lines: &[Line]) -> Option<Shown>
     Shown::times(ops(lines).iter().filter(is_wanted).filter_map(Op::work))
 }
 
-/// Shows the times to write blocks of 2048 bytes, from the first request to the last answer.
+/// Shows the times to write blocks of 2048 bytes, from the DNLOAD to the answer dfuDNLOAD-IDLE.
 pub fn blocks<const WIDE: bool>(lines: &[Line]) -> Option<Shown> {
     let is_wanted = |op: &&Op| {
         matches!(op.kind, Kind::Write { address, .. } if in_flash(address))
@@ -754,8 +754,8 @@ fn rom_byte(lines: &[Line]) -> Option<u8> {
     })
 }
 
-/// Shows whether an erase and a write in a write-protected sector report an error, and whether reads before and after
-/// them differ.
+/// Shows whether an erase and a write in a write-protected sector (0 to 4) report an error, and whether reads before
+/// and after them differ.
 pub fn write_protection(lines: &[Line]) -> Option<Shown> {
     const STARTS: [u32; 5] = [0x0800_0000, 0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000];
     let options = options(lines)?;
@@ -863,7 +863,7 @@ pub fn leave_answer(lines: &[Line]) -> Option<Shown> {
 
 const FIRMWARE: u32 = 0x0800_4000;
 
-/// Returns the last request to leave: the time of its last answer, and the requested address.
+/// Returns the last request to leave: the time of the last answer or else of the request, and the requested address.
 fn leave(lines: &[Line]) -> Option<(u64, u32)> {
     ops(lines).iter().rev().find_map(|op| match op.kind {
         Kind::Leave(address) => Some((op.answers.last().map_or(op.end, |answer| answer.end), address)),
@@ -894,7 +894,8 @@ pub fn start_time(lines: &[Line]) -> Option<Shown> {
     Some(Shown::Times(vec![micros(at - left)]))
 }
 
-/// Shows the device that appears after a request to leave for an address other than the start of the firmware.
+/// Shows the device that appears after a request to leave for an address other than the start of the firmware. If
+/// `BY_HAND`, ignores recordings with a request to enter DFU mode; otherwise, ignores recordings without one.
 pub fn reset<const BY_HAND: bool>(lines: &[Line]) -> Option<Shown> {
     let (left, address) = leave(lines)?;
     let is_wanted =
@@ -1051,8 +1052,8 @@ mod tests {
         assert_eq!(text(entry_place(&lines)), "same port, new address");
     }
 
-    /// The answer to the request to leave is dfuMANIFEST. The firmware appears after 1.5 s in one recording and never in
-    /// the others.
+    /// The answer to the request to leave is dfuMANIFEST. In one recording, the firmware appears after 1.5 s. In
+    /// another, nothing appears for 20 s. The third ends too early to show either.
     #[test]
     fn the_answer_to_a_request_to_leave_and_the_next_device_are_shown() {
         let leave = r#"
