@@ -20,7 +20,7 @@ pub struct ReleasesView {
     pub picker: Picker,
     /// The folder that replaces GitHub as the source.
     pub folder: Option<PathBuf>,
-    /// `None` until a list has been fetched, now or in an earlier run.
+    /// The list, fetched now or in an earlier run; `None` until it has been loaded.
     pub list: Option<ReleaseList>,
     pub request: Request,
     /// Why the last request failed.
@@ -193,7 +193,8 @@ impl ReleasesView {
         self.platform = platforms.get(next).map(|platform| (*platform).to_owned());
     }
 
-    /// Changes the rows. If the selected release is still listed, it stays selected; otherwise, selects the first row.
+    /// Changes the rows. If the selected release is still listed, it stays selected; otherwise, the first row
+    /// is selected.
     pub(crate) fn change_rows(&mut self, change: impl FnOnce(&mut ReleasesView)) {
         let tag = self.selected().map(|release| release.tag.clone());
         change(self);

@@ -16,7 +16,7 @@ pub struct Tape {
     file: Option<Box<dyn Write + Send>>,
     memory: Option<RecentLines>,
     written: u64,
-    /// The error that stopped writing to the file.
+    /// The error after which nothing more was written to the file.
     error: Option<io::Error>,
 }
 
@@ -52,7 +52,7 @@ impl Tape {
         self.memory.as_ref().map_or(0, |memory| memory.dropped)
     }
 
-    /// Returns the error that stopped writing to the file.
+    /// Returns the error after which nothing more was written to the file.
     pub fn error(&self) -> Option<&io::Error> {
         self.error.as_ref()
     }

@@ -34,11 +34,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &Releases
     let above = above(view, width, theme);
     let below = below(app, view, width, theme);
     let rows = |lines: &[Line<'_>], most: u16| u16::try_from(lines.len()).unwrap_or(most).min(most);
+    let foot = rows(&below, 3);
     // Keep at least two rows for the list.
+    let head = rows(&above, inner.height.saturating_sub(foot + 2));
     let [head, list, foot] = inner.layout(&Layout::vertical([
-        Constraint::Length(rows(&above, inner.height.saturating_sub(2))),
+        Constraint::Length(head),
         Constraint::Fill(1),
-        Constraint::Length(rows(&below, 3)),
+        Constraint::Length(foot),
     ]));
     frame.render_widget(Paragraph::new(above), head);
     let lines = match &view.list {

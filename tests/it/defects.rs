@@ -130,7 +130,7 @@ fn h4_undo_and_resume_do_not_check_for_a_crazyflie_again() {
 /// cfdfu flashes the drone, which is then flashed again over radio. The copy for undo is older than both flashes and
 /// must not replace the second firmware without confirmation.
 #[test]
-fn h2_an_undo_overwrites_the_firmware_of_another_program_only_after_confirmation() {
+fn h2_an_undo_overwrites_firmware_from_another_program_only_if_allowed() {
     let world = World::new("dfu");
     let old = world.flash();
     let keep_copy = |task: &mut FlashTask| (task.keep, task.leave) = (Keep::Copy, Leave::Stay);

@@ -72,7 +72,7 @@ const RULES: &[Rule] = &[
     Rule { files: &["recording/redact.rs"], may_use: &["crazyflie", "recording", "usb"], never: IO },
     Rule { files: &["sim/replay.rs"], may_use: &["clock", "recording", "sim", "usb"], never: IO },
     Rule { files: &["sim/vhci.rs"], may_use: &["sim", "usb"], never: &["rusb"] },
-    // The simulator does not use any code of the host side except the USB types and the clock.
+    // The simulator does not use any host-side code except the USB types and the clock.
     Rule { files: &["sim"], may_use: &["sim", "usb", "clock"], never: IO },
     Rule { files: &["clock.rs"], may_use: &[], never: &["rusb"] },
     Rule { files: &["scan.rs"], may_use: &["crazyflie", "job", "usb"], never: IO },

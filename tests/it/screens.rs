@@ -50,7 +50,7 @@ fn a_restore_asks_for_a_typed_word_and_then_writes_bootloader_and_firmware() {
 /// Once the drone has been unplugged and plugged in again, the outcome no longer asks for this last step. The home
 /// screen then suggests a flash, not another restore.
 #[test]
-fn an_outcome_shows_that_the_drone_has_started_later() {
+fn an_outcome_changes_when_the_drone_starts_later() {
     let mut ui = Interface::new("overwritten");
     ui.choose(Which::Loader, "loader.bin", &images::loader());
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
@@ -94,7 +94,7 @@ fn the_wizard_guides_a_beginner_through_a_recovery() {
     ui.press('B');
     ui.wait(Duration::from_secs(2));
     ui.press('P');
-    // After an early release, the radio bootloader runs, which does not appear on USB.
+    // If the button is released early, the radio bootloader runs. It is not visible on USB.
     ui.wait(Duration::from_secs(3));
     ui.press('B');
     for _ in 0..16 {
@@ -267,7 +267,7 @@ fn a_running_drone_blinks_until_a_key_is_pressed() {
         assert!(matches!(job.task, Task::Blink(_)) && job.device == Selector::At("1-1".parse().unwrap()));
         let shown = text(&draw(&ui.app, &theme(), 80, 24));
         assert!(shown.contains("on port 1-1  E7E7E7E751") && shown.contains("30 s left"), "{shown}");
-        // Neither a bus scan nor an event of the job closes the screen.
+        // Neither a bus scan nor a job event closes the screen.
         ui.scan_bus();
         ui.handle_until(|event| matches!(event, Event::Device(_)));
         assert!(ui.app.is_blinking());

@@ -94,7 +94,7 @@ mkdir -p /etc/udev/rules.d
 check "doctor reports which of the two USB IDs it may not open, and the remedy" sh -c "
   setpriv --reuid 65534 --regid 65534 --clear-groups '$cfdfu' doctor >log 2>&1; status=\$?; cat log
   [ \$status -eq 69 ] && grep -q 'NO  opens.*0483:5740.*permission denied' log && grep -q 'udev --install' log"
-check "with the permissions of the udev rules, no root is needed" sh -c "
+check "with the permissions that the udev rules grant, root is not needed" sh -c "
   (while sleep 0.05; do chmod 666 /dev/bus/usb/*/* 2>/dev/null; done) & rights=\$!
   setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/nonexistent XDG_STATE_HOME=/nonexistent \
     '$cfdfu' flash new.bin >log 2>&1; status=\$?; kill \$rights; cat log; [ \$status -eq 0 ]"

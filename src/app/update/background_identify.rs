@@ -26,8 +26,8 @@ pub(super) fn identify(app: &mut App) -> Option<Effect> {
     Some(Effect::Identify(Box::new(job)))
 }
 
-/// Whether the screen needs the drone's board, as the page of releases does to choose the file. On such a screen, the
-/// only job that may be running blinks the LEDs.
+/// Returns whether the screen needs the drone's board, as the page of releases does to choose the file. On such a
+/// screen, the only other job that may be running blinks the LEDs.
 fn needs_board(screen: &Screen) -> bool {
     matches!(screen, Screen::Home | Screen::Releases(_))
 }
@@ -53,12 +53,12 @@ pub(super) fn on_event(app: &mut App, event: Event) {
     }
 }
 
-/// Handles the end of a background identify. On screens that do not need the board, drops the result, because a job may
+/// Handles the end of a background identification. On screens that do not need the board, drops the result, because a job may
 /// change the drone.
 pub(super) fn ended(app: &mut App) {
     let is_blinking = app.is_blinking();
     match &mut app.devices.identified {
-        // An identify that was cancelled so that the LEDs can blink has no result. Drop the entry, so that the device
+        // An identification that was cancelled so that the LEDs could blink has no result. Drop the entry, so that the device
         // is identified again afterwards.
         Some(identified) if needs_board(&app.screen) && (identified.known.is_some() || !is_blinking) => {
             identified.is_under_way = false;
