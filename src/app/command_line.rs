@@ -1,16 +1,18 @@
 //! Builds the command line that is equivalent to the planned job, so that the user can copy it into a script.
 
-use super::{App, ChosenFile, Goal, Origin, Slot, overrides_for};
+use super::{App, ChosenFile, DEMO_IMAGE, Goal, Origin, Slot, overrides_for};
 use crate::usb::descriptor::is_printable;
 
 pub(crate) fn command_line(app: &App) -> String {
     let name = |slot: &Slot| slot.path().map(|path| quote(&path.display().to_string())).unwrap_or_default();
     let file = |slot: &Slot| match slot {
+        // The demo's built-in images are not files. The demo uses them by default.
+        slot if is_built_in(slot) => String::new(),
         Slot::Ready(ChosenFile { origin: Origin::Release { tag, platform, .. }, .. }, _) => {
             let board = platform.as_ref().map(|platform| format!(" --board {}", quote(platform)));
-            format!("--release {}{}", quote(tag), board.unwrap_or_default())
+            format!(" --release {}{}", quote(tag), board.unwrap_or_default())
         }
-        slot => name(slot),
+        slot => format!(" {}", name(slot)),
     };
     let device = match app.devices.selected() {
         Some(device) if app.devices.list().len() > 1 => format!(" --device {}", device.location),
@@ -26,20 +28,27 @@ pub(crate) fn command_line(app: &App) -> String {
         }
         Goal::Restore => {
             let firmware = app.firmware_of_restore().map(|_| format!(" --firmware {}", name(&app.image)));
-            format!("cfdfu restore-bootloader {}{}{device}", file(&app.loader), firmware.unwrap_or_default())
+            // Only a file can be passed as the firmware.
+            let first = if is_built_in(&app.image) && firmware.is_some() {
+                format!("cfdfu demo-image {DEMO_IMAGE} && ")
+            } else {
+                String::new()
+            };
+            let firmware = firmware.unwrap_or_default();
+            format!("{first}cfdfu restore-bootloader{}{firmware}{device}", file(&app.loader))
         }
         Goal::Flash | Goal::Recover => {
             let unknown_board = app.preview().is_some_and(|preview| !preview.board.is_passed());
             let mismatch =
                 unknown_board || app.image.image().is_some_and(|image| overrides_for(image).allow_mismatch);
             let mismatch = if mismatch { " --allow-mismatch" } else { "" };
-            // The demo's built-in image is not a file, so the command omits it. The demo uses it by default.
-            let is_built_in =
-                matches!(&app.image, Slot::Ready(ChosenFile { origin: Origin::BuiltIn, .. }, _));
-            let image = if is_built_in { String::new() } else { format!(" {}", file(&app.image)) };
-            format!("cfdfu flash{image}{mismatch}{device}")
+            format!("cfdfu flash{}{mismatch}{device}", file(&app.image))
         }
     }
+}
+
+fn is_built_in(slot: &Slot) -> bool {
+    matches!(slot, Slot::Ready(ChosenFile { origin: Origin::BuiltIn, .. }, _))
 }
 
 /// Quotes a path, or the tag or platform of a release, for a shell.

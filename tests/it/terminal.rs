@@ -3,10 +3,12 @@
 #![cfg(unix)]
 
 use std::fs;
+use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use assert_cmd::cargo::cargo_bin;
 use portable_pty::PtySize;
 
 use cfdfu::sim::images;
@@ -291,6 +293,25 @@ fn an_overwritten_bootloader_is_restored_after_a_typed_word() {
     assert!(screen.contains("unplug USB and the battery"), "{screen}");
 }
 
+/// Nobody has the demo's built-in images as files, so the command creates the file that it needs.
+#[test]
+fn the_command_for_a_restore_in_the_demo_can_be_run() {
+    let mut session = Session::start(&["--demo=overwritten"], &[]);
+    session.wait_for("in DFU mode");
+    session.press("b");
+    let plan = session.wait_for("type restore");
+    let (_, after) = plan.split_once("as a command").unwrap();
+    let rows = after.split_once("This replaces").unwrap().0.lines();
+    let command = rows.map(|row| row.trim_matches([' ', '│'])).collect::<Vec<_>>().join(" ");
+    let command = command.trim();
+    assert!(command.ends_with("--demo=overwritten") && command.contains("--firmware"), "{command}");
+    let program = cargo_bin!("cfdfu");
+    let script = command.replace("cfdfu ", &format!("'{}' ", program.display()));
+    let output = Command::new("sh").args(["-c", &script]).current_dir(session.dir.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("The bootloader is restored"), "{script}: {output:?}");
+}
+
 #[test]
 fn a_flash_interrupted_by_unplugging_resumes_when_the_drone_is_back() {
     let mut session = Session::flashing("dfu");
@@ -401,7 +422,7 @@ fn a_terminal_with_an_absurd_size_does_not_stop_the_interface() {
 fn firmware_from_a_pipe_is_flashed() {
     let dir = tempfile::tempdir().unwrap();
     let pipe = dir.path().join("pipe.bin");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let to = pipe.clone();
     let writer = thread::spawn(move || fs::write(to, firmware("2026.08", SEED_LEN)).unwrap());
     let mut session = Session::start(&[pipe.to_str().unwrap(), "--demo=dfu"], &[]);
