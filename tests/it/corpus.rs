@@ -603,7 +603,7 @@ fn advice_about_a_missing_or_wrong_image_names_the_right_file() {
             "identify --demo=dead --wait 30",
             format!("is incomplete: its end is missing|IMAGE is {cf2}{releases}"),
         ),
-        ("identify --demo=dead --wait 30", "incomplete firmware 2025.02 for CF20, CF21".to_owned()),
+        ("identify --demo=dead --wait 30", "firmware incomplete, 2025.02 for CF20, CF21".to_owned()),
         ("identify --demo=overwritten", format!("LOADER is {loader}; IMAGE is {cf2}{releases}")),
         ("flash --demo=wrong-board", format!("Use the image for this board: {bolt}{releases}")),
         ("flash --demo=overwritten", loader.to_owned()),

@@ -24,6 +24,8 @@ fn a_session_flashes_while_the_window_is_resized_and_restores_the_terminal() {
     let mut session = Session::start(&["cf2.bin", "--demo"], &[]);
     session.wait_for("firmware 2026.08 for CF20, CF21");
     session.wait_for("Crazyflie 2.x, running");
+    // The last line that the background identification logs.
+    session.wait_for("bcFlow2");
     assert!(session.sent() < 6000, "first frames: {} bytes", session.sent());
     thread::sleep(Duration::from_millis(300));
     let before = session.sent();
