@@ -152,7 +152,8 @@ impl Stop {
     fn still_answers(&self) -> bool {
         match self {
             Stop::Failed(FailureKind::Dfu(error), _) => !error.ends_session(),
-            Stop::Failed(..) | Stop::Cancelled => true,
+            Stop::Failed(kind, _) => kind.transfer() != Some(TransferError::Disconnected),
+            Stop::Cancelled => true,
         }
     }
 

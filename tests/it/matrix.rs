@@ -8,18 +8,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::fault::{Fault, Faults, Script, faulty};
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::{FIRMWARE_BASE, LOADER_BASE, Segment, Span};
 use cfdfu::job::trial::Trial;
-use cfdfu::job::{DroneState, Job, Keep, Leave, Outcome, Report, Selector, Task};
+use cfdfu::job::{DroneState, Event, Job, Keep, Leave, LogEntry, Outcome, Report, Selector, Task};
 use cfdfu::sim::drone::SimDrone;
 use cfdfu::sim::rom::Switch;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::{Bus, CRAZYFLIE, Found, Id, ROM_DFU};
 
-use crate::support::{World, change_flash_task, firmware, flash_job, restore_job, run};
+use crate::fault::{Fault, Faults, Script, faulty};
+use crate::support::{Run, World, change_flash_task, firmware, flash_job, restore_job, run};
 
 /// The length of the image, which covers sectors 1 and 2 and 1 KiB of sector 3: enough for every kind of step, with few
 /// transfers.
@@ -86,9 +86,13 @@ fn run_with_fault(world: &World, job: Job, script: Option<Script>) -> (Report, V
     });
     let started = world.clock.now();
     let bus = faulty(world.bus.clone(), Arc::clone(&faults));
-    let report = run(Arc::new(bus), world.clock.clone(), job).report;
+    let Run { report, events } = run(Arc::new(bus), world.clock.clone(), job);
     let took = world.clock.now() - started;
     assert!(took < Duration::from_secs(150), "{script:?} took {took:?}");
+    // A drone that is lost cannot be restarted.
+    let is_lost = matches!(&report.outcome, Outcome::Failed(failure) if failure.is_lost());
+    let has_left = events.iter().any(|event| matches!(event, Event::Log(_, LogEntry::Leaving)));
+    assert!(!is_lost || !has_left, "{script:?}: cfdfu tried to restart a drone that it had lost");
     (report, world.flash(), faults.count())
 }
 
