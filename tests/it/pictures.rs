@@ -629,19 +629,17 @@ fn recovery_frames() -> Vec<(u32, App)> {
     frames.push((250, ui.app.clone()));
     ui.press('w');
     let is_progress = |event: &Event| matches!(event, Event::Sector { .. } | Event::Progress { .. });
-    let mut last = String::new();
+    let mut last = None;
     while matches!(ui.app.screen, Screen::Job(_)) {
         ui.handle_until(|event| is_progress(event) || matches!(event, Event::Finished(_)));
         let shown = text(&draw(&ui.app, &theme(), 80, 24));
-        // Add a frame whenever the bar has grown by four cells.
-        let bar: String = shown
-            .lines()
-            .filter(|line| line.contains(" %"))
-            .map(|line| line.matches('█').count() / 4)
-            .map(|n| n.to_string())
-            .collect();
-        if bar != last {
-            last = bar;
+        // Add a frame whenever the job has advanced by five percent.
+        let percent =
+            shown.lines().find_map(|line| line.split_once(" %")?.0.rsplit(' ').next()?.parse::<u32>().ok());
+        if let Some(percent) = percent
+            && last != Some(percent / 5)
+        {
+            last = Some(percent / 5);
             frames.push((25, ui.app.clone()));
         }
     }
@@ -654,7 +652,7 @@ fn recovery_frames() -> Vec<(u32, App)> {
 #[test]
 fn the_animation_of_a_recovery_ends_with_a_verified_flash() {
     let frames = recovery_frames();
-    assert!(frames.len() > 20, "only {} frames", frames.len());
+    assert!(frames.len() > 30, "only {} frames", frames.len());
     let last = text(&draw(&frames.last().unwrap().1, &theme(), 80, 24));
     assert!(last.contains("Flashed and verified"), "{last}");
     if let Some(folder) = std::env::var_os("FRAMES") {
