@@ -29,13 +29,15 @@ const MIN_WEIGHTED_SECONDS: f64 = 0.1;
 /// The phases of a flash, in order.
 pub(crate) const PHASES: [Phase; 4] = [Phase::Compare, Phase::Erase, Phase::Write, Phase::Verify];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PhaseProgress {
     pub done: u64,
     pub total: u64,
     pub since: Duration,
     /// The time of the last progress.
     pub at: Duration,
+    /// The time spent in this phase, without other phases in between.
+    pub spent: Duration,
     pub until: Option<Duration>,
 }
 
@@ -44,6 +46,8 @@ pub(crate) struct PhaseProgress {
 pub struct Progress {
     parts: Vec<(Phase, PhaseProgress)>,
     current: Option<Phase>,
+    /// When the worker last reported progress.
+    reported: Duration,
     now: Duration,
     /// The erased bytes and the predicted time in nanoseconds, each summed up to the end of each sector.
     erases: Vec<(u64, u64)>,
@@ -83,14 +87,20 @@ impl Progress {
     /// Records the progress that the worker reports.
     pub(crate) fn set(&mut self, phase: Phase, done: u64, total: u64, now: Duration) {
         let started = self.current != Some(phase);
+        let reported = self.reported;
         let part = self.part_mut(phase, now);
         if started && part.done == 0 {
             part.since = now;
         }
+        // The last word is written after the verification, which is not part of the write.
+        if (!started || part.done > 0) && part.until.is_none() {
+            part.spent += now.saturating_sub(reported);
+        }
         let done_before = part.done;
         let until = part.until.or((done >= total).then_some(now));
-        *part = PhaseProgress { done: done.min(total), total, since: part.since, at: now, until };
+        *part = PhaseProgress { done: done.min(total), total, at: now, until, ..*part };
         self.current = Some(phase);
+        self.reported = now;
         self.now = now;
         // An erase transfers no data, so it has no speed.
         if phase != Phase::Erase {
@@ -128,7 +138,7 @@ impl Progress {
 
     fn part_mut(&mut self, phase: Phase, now: Duration) -> &mut PhaseProgress {
         let at = self.parts.iter().position(|(other, _)| *other == phase).unwrap_or_else(|| {
-            self.parts.push((phase, PhaseProgress { done: 0, total: 0, since: now, at: now, until: None }));
+            self.parts.push((phase, PhaseProgress { since: now, at: now, ..PhaseProgress::default() }));
             self.parts.len() - 1
         });
         &mut self.parts[at].1
@@ -149,7 +159,7 @@ impl Progress {
     /// Returns how long a finished phase took.
     pub(crate) fn duration_of(&self, phase: Phase) -> Option<Duration> {
         let (_, part) = self.parts.iter().find(|(other, _)| *other == phase)?;
-        Some(part.until?.saturating_sub(part.since))
+        part.until.map(|_| part.spent)
     }
 
     /// Returns the number of bytes that a phase has completed.
@@ -256,6 +266,24 @@ mod tests {
         assert_eq!(progress.left(), Some(Duration::ZERO));
         progress.set(Phase::Verify, 243_171, 243_172, second * 3);
         assert!(!progress.is_done(Phase::Verify), "one byte is left");
+    }
+
+    #[test]
+    fn the_time_of_the_write_does_not_include_the_verification() {
+        let mut progress = Progress::default();
+        let at = Duration::from_secs;
+        for (phase, done, second) in [
+            (Phase::Write, 0, 10),
+            (Phase::Write, 500, 12),
+            (Phase::Write, 996, 14),
+            (Phase::Verify, 0, 14),
+            (Phase::Verify, 1000, 17),
+            (Phase::Write, 1000, 18),
+        ] {
+            progress.set(phase, done, 1000, at(second));
+        }
+        assert_eq!(progress.duration_of(Phase::Write), Some(at(5)));
+        assert_eq!(progress.duration_of(Phase::Verify), Some(at(3)));
     }
 
     /// On a chip that takes three times as long as the weights predict, the estimate triples once the pace has been

@@ -360,7 +360,12 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     if let Some(firmware) = app.firmware_of_restore().filter(|_| app.goal == Goal::Restore) {
         after = format!("{after} and {}", firmware.content);
     }
-    let same = preview.found.iter().filter(|&&found| found == Comparison::Same).count();
+    let count = |wanted| preview.found.iter().filter(|&&found| found == wanted).count();
+    let (same, of) = (count(Comparison::Same), preview.found.len());
+    let blank = match count(Comparison::Blank) {
+        0 => String::new(),
+        blank => format!(", {blank} are blank"),
+    };
     let erase = ranges(preview.work.erase.iter().map(|sector| sector.index).collect());
     let seconds = progress::estimate(&preview.work).as_secs_f64();
     let untouched = match app.goal {
@@ -370,7 +375,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     };
     let bytes = report::thousands(preview.work.bytes());
     let is_gone = preview.loader.is_some_and(Loader::is_missing);
-    let gone = is_gone.then(|| "missing: the drone never starts without it (Esc, then b)".to_owned());
+    let gone = is_gone.then(|| "missing: the drone won't start when switched on (Esc, then b)".to_owned());
     // The warning about a platform change takes precedence, because it compares the image with the drone's firmware.
     let change =
         preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
@@ -398,7 +403,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     let mut rows = vec![
         row(PlanRowKind::Before, before),
         row(PlanRowKind::After, after),
-        row(PlanRowKind::Sectors, format!("erase {erase}; {same} of {} already match", preview.found.len())),
+        row(PlanRowKind::Sectors, format!("erase {erase}; {same} of {of} already match{blank}")),
         row(PlanRowKind::Write, format!("{bytes} bytes, about {:.0} s, all verified", seconds.max(1.0))),
         row(PlanRowKind::NotTouched, untouched.to_owned()),
     ];
