@@ -163,11 +163,9 @@ pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
 
 /// Checks the udev rules for the running Crazyflie and for the boot ROM, and whether udev is running.
 pub(crate) fn check_udev(symptoms: &Symptoms) -> Vec<Check> {
-    let Some([running, dfu]) = &symptoms.rules else { return Vec::new() };
-    let mut checks = vec![
-        check_rules("rules, running", CRAZYFLIE, running, symptoms),
-        check_rules("rules, DFU mode", ROM_DFU, dfu, symptoms),
-    ];
+    let checks =
+        [CRAZYFLIE, ROM_DFU].map(|id| check_rules(id, symptoms)).into_iter().collect::<Option<Vec<_>>>();
+    let Some(mut checks) = checks else { return Vec::new() };
     if !symptoms.udev && !symptoms.root {
         checks.push(check(
             "udev",
@@ -266,7 +264,7 @@ fn check_access(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
         System::Linux if *permission && symptoms.root => "A container or another security module denies access to the \
             device. Allow it there."
             .to_owned(),
-        System::Linux if *permission => match check_rules_for(drone.id, symptoms) {
+        System::Linux if *permission => match check_rules(drone.id, symptoms) {
             None => format!("This system has no udev. Run cfdfu as root: `sudo {}`.", symptoms.program),
             Some(rules) if rules.verdict == Verdict::Good => "The rules below give you access, but they were not applied \
                 when the drone was plugged in. Run `sudo udevadm control --reload`, then unplug the drone and plug it in \
@@ -325,35 +323,31 @@ fn driver_remedy(id: Id) -> &'static str {
     }
 }
 
-/// Checks whether the installed rules give this user access to the device. Returns `None` without udev.
-fn check_rules_for(id: Id, symptoms: &Symptoms) -> Option<Check> {
-    let [running, dfu] = symptoms.rules.as_ref()?;
-    Some(check_rules("rules", id, if id == ROM_DFU { dfu } else { running }, symptoms))
-}
-
 /// Returns the command that installs the rules. Because sudo searches only the system directories, `program` may be a
 /// path.
 fn install_command(symptoms: &Symptoms) -> String {
     format!("`sudo {} udev --install`", symptoms.program)
 }
 
-/// Checks whether these rules give this user access to the device.
-fn check_rules(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Check {
+/// Checks whether the installed rules give this user access to the device. Returns `None` without udev.
+fn check_rules(id: Id, symptoms: &Symptoms) -> Option<Check> {
+    let [running, dfu] = symptoms.rules.as_ref()?;
+    let (name, rules) = if id == ROM_DFU { ("rules, DFU mode", dfu) } else { ("rules, running", running) };
     let install = || format!("Run {}, then plug the drone in again.", install_command(symptoms));
     let files = rules.iter().map(|rule| rule.file.as_str()).collect::<Vec<_>>().join(", ");
     let in_group = |rule: &Rule| rule.group.as_ref().is_some_and(|group| symptoms.groups.contains(group));
     if symptoms.root {
-        return check(name, Verdict::Good, "not needed as root", "");
+        return Some(check(name, Verdict::Good, "not needed as root", ""));
     }
     if rules.is_empty() {
-        return check(name, Verdict::Bad, format!("none for {id}"), install());
+        return Some(check(name, Verdict::Bad, format!("none for {id}"), install()));
     }
     if rules.iter().any(|rule| rule.all_users || in_group(rule)) {
-        return check(name, Verdict::Good, files, "");
+        return Some(check(name, Verdict::Good, files, ""));
     }
     let uaccess = rules.iter().any(|rule| rule.uaccess);
     if uaccess && !symptoms.ssh {
-        return check(name, Verdict::Good, format!("{files}, for the locally logged-in user"), "");
+        return Some(check(name, Verdict::Good, format!("{files}, for the locally logged-in user"), ""));
     }
     let group = rules.iter().find_map(|rule| rule.group.clone());
     let remedy = match group {
@@ -369,7 +363,7 @@ fn check_rules(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) 
         }
         None => install(),
     };
-    check(name, Verdict::Bad, format!("{files}, but no rule gives you access"), remedy)
+    Some(check(name, Verdict::Bad, format!("{files}, but no rule gives you access"), remedy))
 }
 
 /// The current that a drone may draw while it charges its battery, in amperes (crazyflie2-nrf-firmware, `pm.c`).

@@ -337,9 +337,10 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let at = at.or(steps.iter().rposition(|(state, _)| *state == StepState::Done)).unwrap_or(0);
     // Show as many steps as fit, without the lines between them if that helps. Drop steps from the start until the step
     // `at` is among the shown steps.
-    let full: usize = line.width() + steps.iter().flat_map(|(_, step)| step).map(Span::width).sum::<usize>();
-    let lines = (steps.len() - 1) * theme.arrow.chars().count();
-    let arrow = if full + lines <= usize::from(left.width) { theme.arrow } else { "  " };
+    let names: usize = steps.iter().flat_map(|(_, step)| step).map(Span::width).sum();
+    let arrows = (steps.len() - 1) * theme.arrow.chars().count();
+    let fits = line.width() + names + arrows <= usize::from(left.width);
+    let arrow = if fits { theme.arrow } else { "  " };
     for first in 0..=at {
         let mut shown = line.clone();
         let fits = |(n, (_, step)): &(usize, &(StepState, [Span<'static>; 2]))| {

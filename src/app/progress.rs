@@ -33,12 +33,11 @@ pub(crate) const PHASES: [Phase; 4] = [Phase::Compare, Phase::Erase, Phase::Writ
 pub(crate) struct PhaseProgress {
     pub done: u64,
     pub total: u64,
-    pub since: Duration,
     /// The time of the last progress.
     pub at: Duration,
     /// The time spent in this phase, without other phases in between.
     pub spent: Duration,
-    pub until: Option<Duration>,
+    pub has_ended: bool,
 }
 
 /// The phases that have started, and the totals of the later phases.
@@ -90,15 +89,14 @@ impl Progress {
         let reported = self.reported;
         let part = self.part_mut(phase, now);
         if started && part.done == 0 {
-            part.since = now;
-        }
-        // The last word is written after the verification, which is not part of the write.
-        if (!started || part.done > 0) && part.until.is_none() {
+            part.spent = Duration::ZERO;
+        } else if !part.has_ended {
+            // The last word is written after the verification, which is not part of the write.
             part.spent += now.saturating_sub(reported);
         }
         let done_before = part.done;
-        let until = part.until.or((done >= total).then_some(now));
-        *part = PhaseProgress { done: done.min(total), total, at: now, until, ..*part };
+        let has_ended = part.has_ended || done >= total;
+        *part = PhaseProgress { done: done.min(total), total, at: now, spent: part.spent, has_ended };
         self.current = Some(phase);
         self.reported = now;
         self.now = now;
@@ -138,7 +136,7 @@ impl Progress {
 
     fn part_mut(&mut self, phase: Phase, now: Duration) -> &mut PhaseProgress {
         let at = self.parts.iter().position(|(other, _)| *other == phase).unwrap_or_else(|| {
-            self.parts.push((phase, PhaseProgress { since: now, at: now, ..PhaseProgress::default() }));
+            self.parts.push((phase, PhaseProgress { at: now, ..PhaseProgress::default() }));
             self.parts.len() - 1
         });
         &mut self.parts[at].1
@@ -159,7 +157,7 @@ impl Progress {
     /// Returns how long a finished phase took.
     pub(crate) fn duration_of(&self, phase: Phase) -> Option<Duration> {
         let (_, part) = self.parts.iter().find(|(other, _)| *other == phase)?;
-        part.until.map(|_| part.spent)
+        part.has_ended.then_some(part.spent)
     }
 
     /// Returns the number of bytes that a phase has completed.
@@ -177,7 +175,7 @@ impl Progress {
     /// Returns the speed of the current phase in bytes per second, once the phase has run long enough to be measured.
     pub(crate) fn rate(&self) -> Option<f64> {
         let (_, part) = self.current()?;
-        let time = self.now.saturating_sub(part.since).as_secs_f64();
+        let time = (part.spent + self.now.saturating_sub(part.at)).as_secs_f64();
         (time >= 0.2 && part.done > 0).then(|| to_f64(part.done) / time)
     }
 
@@ -200,8 +198,7 @@ impl Progress {
         let (mut actual, mut predicted) = (0.0, 0.0);
         for (phase, part) in self.parts.iter().filter(started).filter(|(phase, _)| !any_slow || slow(*phase))
         {
-            let until = part.until.unwrap_or(part.at);
-            actual += until.saturating_sub(part.since).as_secs_f64();
+            actual += part.spent.as_secs_f64();
             predicted += Duration::from_nanos(self.cost(*phase, part.done)).as_secs_f64();
         }
         if predicted < MIN_WEIGHTED_SECONDS { 1.0 } else { (actual / predicted).clamp(0.2, 50.0) }

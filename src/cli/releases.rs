@@ -158,7 +158,7 @@ pub(super) fn fetch(
     for part in &parts {
         let fetched = fetch_part(&library, &wanted, part, console)?;
         if let (Err(why), None) = (fetched.path, &global.demo) {
-            return Err(problem(&ReleaseError::Disk { place: fetched.name, why }));
+            return Err(problem(&ReleaseError::Disk { place: fetched.name, why: why.to_string() }));
         }
     }
     Ok(Exit::Done)

@@ -172,10 +172,11 @@ pub fn restore(
         }
         _ => check_complete(loader)?,
     }
-    let fits = loader.payload.at(LOADER_BASE).iter().all(|part| part.end() <= FIRMWARE_BASE.wide());
+    let mut segments = loader.payload.at(LOADER_BASE);
+    let is_too_large = segments.iter().any(|segment| segment.end() > FIRMWARE_BASE.wide());
     let may_override = match loader.content {
         Content::WholeFlash(_) => true,
-        Content::Unknown { link: Some(LOADER_BASE) } => fits,
+        Content::Unknown { link: Some(LOADER_BASE) } => !is_too_large,
         _ => false,
     };
     let what = match &loader.content {
@@ -193,13 +194,12 @@ pub fn restore(
     if let Some(address) = loader.payload.address().filter(|&address| address != LOADER_BASE) {
         return Err(Refusal::LoaderElsewhere { address });
     }
-    let mut segments = loader.payload.at(LOADER_BASE);
     if matches!(loader.content, Content::WholeFlash(_)) {
         segments = segments.into_iter().flat_map(split).collect();
         if firmware.is_some() {
             segments.retain(|segment| segment.address < FIRMWARE_BASE);
         }
-    } else if segments.iter().any(|segment| segment.end() > FIRMWARE_BASE.wide()) {
+    } else if is_too_large {
         return Err(Refusal::NotALoader {
             what: "an image larger than the bootloader's sector",
             may_override: false,

@@ -40,7 +40,7 @@ pub(crate) struct Fetched {
     pub name: String,
     pub image: Image,
     /// The path of the file, or why the file could not be saved.
-    pub path: Result<PathBuf, String>,
+    pub path: io::Result<PathBuf>,
     pub sha256: Sha256,
     pub trust: Trust,
     /// Why the list from which the release was chosen could not be refreshed.
@@ -51,7 +51,7 @@ pub(crate) struct Fetched {
 struct Download {
     bytes: Vec<u8>,
     sha256: Sha256,
-    saved: Result<(), String>,
+    saved: io::Result<()>,
 }
 
 impl Library {
@@ -266,7 +266,7 @@ impl Library {
         let pin = Pin { sha256: found, is_published: trust == Trust::AsPublished };
         if let Some(cache) = cache.filter(|cache| !cache.is_read_only()) {
             // Without its hash, a file does not count as saved.
-            saved = saved.and(cache.keep_pin(place, pin).map_err(|error| error.to_string()));
+            saved = saved.and(cache.keep_pin(place, pin));
         }
         Ok(Fetched { path: saved.and(fetched.path), ..fetched })
     }
@@ -284,7 +284,7 @@ impl Library {
             ReleaseError::NotAnImage { name: place.name.to_owned(), why: error.to_string() }
         })?;
         let path = self.cache.as_ref().map(|cache| cache.path(place)).filter(|path| path.is_file());
-        let path = path.ok_or_else(|| "the file is only in memory".to_owned());
+        let path = path.ok_or_else(|| io::Error::other("the file is only in memory"));
         Ok(Fetched {
             tag: place.tag.to_owned(),
             name: place.name.to_owned(),
@@ -325,11 +325,11 @@ impl Library {
         let cache = self.cache.as_ref().filter(|cache| !cache.is_read_only());
         // Continue a partial download only if the hash of the whole file is known.
         let download = match cache {
-            Some(cache) => cache.begin(place, asset.sha256.is_some()).map_err(|error| error.to_string()),
-            None => Err("there is no folder for releases".to_owned()),
+            Some(cache) => cache.begin(place, asset.sha256.is_some()),
+            None => Err(io::Error::other("there is no folder for releases")),
         };
         // Without a usable cache, the file can still be flashed from memory.
-        let in_memory = |why: String, on_bytes: OnBytes<'_>| {
+        let in_memory = |why: io::Error, on_bytes: OnBytes<'_>| {
             let mut bytes = Vec::new();
             remote.file(&request(0), &mut bytes, on_bytes)?;
             let sha256 = Sha256::of(&bytes);
@@ -343,7 +343,7 @@ impl Library {
             && download.len > asset.size
             && let Err(error) = restart(&mut download)
         {
-            return in_memory(error.to_string(), on_bytes);
+            return in_memory(error, on_bytes);
         }
         let from = download.len;
         match remote.file(&request(from), &mut download, on_bytes) {
@@ -351,7 +351,7 @@ impl Library {
             Err(ReleaseError::Disk { why, .. }) => {
                 // A full disk must not prevent a flash.
                 download.discard();
-                return in_memory(why, on_bytes);
+                return in_memory(io::Error::other(why), on_bytes);
             }
             Err(error @ (ReleaseError::TooLong { .. } | ReleaseError::OtherSize { .. })) => {
                 download.discard();
@@ -364,7 +364,7 @@ impl Library {
         }
         let bytes = match read_contents(&mut download) {
             Ok(bytes) => bytes,
-            Err(error) => return in_memory(error.to_string(), on_bytes),
+            Err(error) => return in_memory(error, on_bytes),
         };
         let found = Sha256::of(&bytes);
         match asset.sha256 {
@@ -377,8 +377,8 @@ impl Library {
                 Err(ReleaseError::OtherDigest { name: place.name.to_owned(), expected, found })
             }
             _ => {
-                let finish = |cache: &Cache| cache.finish(download, place).map_err(|error| error.to_string());
-                Ok(Download { bytes, sha256: found, saved: cache.map_or(Ok(()), finish) })
+                let saved = cache.map_or(Ok(()), |cache| cache.finish(download, place));
+                Ok(Download { bytes, sha256: found, saved })
             }
         }
     }

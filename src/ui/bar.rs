@@ -91,11 +91,9 @@ pub(super) fn gauge<'a>(ratio: f64, theme: &Theme, width: usize) -> Line<'a> {
 
 /// Lists the phases and, if there is room, their times.
 pub(super) fn phases<'a>(progress: &Progress, width: usize, theme: &Theme) -> Line<'a> {
-    let timed = spaced_phases(progress, "  ", true, theme);
-    let narrow = spaced_phases(progress, " ", true, theme);
-    let untimed = spaced_phases(progress, "  ", false, theme);
-    let width_of = |phases: &[Vec<Span<'a>>]| phases.iter().flatten().map(Span::width).sum::<usize>();
-    let phases = [timed, narrow].into_iter().find(|phases| width_of(phases) <= width).unwrap_or(untimed);
+    let fits = |phases: &Vec<Vec<Span<'a>>>| phases.iter().flatten().map(Span::width).sum::<usize>() <= width;
+    let timed = ["  ", " "].into_iter().map(|gap| spaced_phases(progress, gap, true, theme)).find(fits);
+    let phases = timed.unwrap_or_else(|| spaced_phases(progress, "  ", false, theme));
     let mut line = Line::default();
     for phase in phases {
         if !push_whole(&mut line, phase, width) {

@@ -40,7 +40,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
         Screen::Job(JobView { stage: Stage::Asking(question), facts, stopping, .. }) => {
             let Some(preview) = &facts.preview else { return };
             let width = usize::from(area.width.saturating_sub(super::FRAME));
-            plan(app, preview, question, (*stopping, width), theme)
+            plan(app, preview, question, *stopping, width, theme)
         }
         // These screens have no main panel.
         Screen::Batch(_) | Screen::Console(_) => return,
@@ -434,7 +434,8 @@ fn plan<'a>(
     app: &App,
     preview: &Preview,
     question: &Confirmation,
-    (stopping, width): (bool, usize),
+    stopping: bool,
+    width: usize,
     theme: &Theme,
 ) -> MainPanel<'a> {
     let row = |PlanRow { what, text }: PlanRow| {
